@@ -1,0 +1,46 @@
+"""The nouns of a request, below everything else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+MAX_ITEMS = 100
+MAX_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Who asks, and for what. `time_s` is Unix time in seconds, `item_ids` is (items,)."""
+
+    user_id: int
+    item_ids: IntArray
+    context: Mapping[str, str]
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """What a feature store knows about a query, unknowns already replaced by the spec's defaults.
+
+    Columns are the store's own, in the order of `FeatureSpec.columns(source)`.
+    """
+
+    user: FloatArray  # (user columns,)
+    items: FloatArray  # (items, item columns)
+    pairs: FloatArray  # (items, pair columns)
+    unknown_users: int
+    unknown_items: int
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Scores as the engine gave them; `order` lists positions from the best score to the worst."""
+
+    scores: FloatArray  # (items,), in the caller's order
+    order: IntArray  # (items,)

@@ -1,0 +1,14 @@
+"""From a query to the rows that a model reads."""
+
+from typing import Protocol
+
+from feedrank.domain import FeatureRows, Query
+
+
+class FeatureStore(Protocol):
+    """Where a user's, an item's and a pair's features come from.
+
+    An unknown id is a default and a count; a store that can't answer raises.
+    """
+
+    async def fetch(self, query: Query) -> FeatureRows: ...

@@ -1,0 +1,85 @@
+"""Features of the moment. Training and serving both compute them here, so they can't differ.
+
+Each function takes one request's values or whole columns of them: plain Python and NumPy
+arithmetic treat both alike. Times are Unix seconds; hours and weekdays are UTC.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from feedrank.errors import InvalidRequestError
+
+HOUR_S = 3_600
+DAY_S = 86_400
+THURSDAY = 3  # 1970-01-01; Monday is 0
+SATURDAY = 5
+FLOAT32_MAX = np.finfo(np.float32).max
+
+ContextFeature = Callable[[Mapping[str, Any], Any], Any]
+
+
+def hour(_context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
+    """Hour of the day, 0-23."""
+    return time_s // HOUR_S % 24
+
+
+def weekday(_context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+    """Day of the week, Monday 0 to Sunday 6."""
+    return (time_s // DAY_S + THURSDAY) % 7
+
+
+def is_weekend(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+    return (weekday(context, time_s) >= SATURDAY) * 1.0
+
+
+def equals(key: str, literal: str) -> ContextFeature:
+    """1.0 where the context's `key` is `literal`, 0.0 where it isn't."""
+
+    def feature(context: Mapping[str, Any], _time_s: Any) -> Any:  # noqa: ANN401
+        return (context[key] == literal) * 1.0
+
+    return feature
+
+
+def number(key: str) -> ContextFeature:
+    """The context's `key` read as a finite number.
+
+    Raises InvalidRequestError for anything else.
+    """
+
+    def feature(context: Mapping[str, Any], _time_s: Any) -> Any:  # noqa: ANN401
+        try:
+            value = np.asarray(context[key], dtype=np.float64)
+        except ValueError as error:
+            raise InvalidRequestError(f"context.{key} must be a number") from error
+        if not (np.abs(value) <= FLOAT32_MAX).all():  # NaN and infinity fail this too
+            raise InvalidRequestError(f"context.{key} must be a finite 32-bit number")
+        return value
+
+    return feature
+
+
+CALENDAR: dict[str, ContextFeature] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
+_EQUALS = re.compile(r"equals\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
+_NUMBER = re.compile(r"number\(\s*([^,()]+?)\s*\)")
+
+
+def parse(expression: str) -> tuple[ContextFeature, str | None]:
+    """`hour`, `weekday`, `is_weekend`, `equals(key, literal)` or `number(key)`.
+
+    Returns the feature and the context key it needs (None for the calendar ones, which need only
+    the time). Raises ValueError for any other expression.
+    """
+    if expression in CALENDAR:
+        return CALENDAR[expression], None
+    if match := _EQUALS.fullmatch(expression):
+        return equals(match[1], match[2]), match[1]
+    if match := _NUMBER.fullmatch(expression):
+        return number(match[1]), match[1]
+    raise ValueError(
+        f"context expression {expression!r} is none of "
+        "hour, weekday, is_weekend, equals(key, literal), number(key)"
+    )

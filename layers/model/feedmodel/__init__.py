@@ -1,0 +1,1 @@
+"""The model: data, networks, training, evaluation, export and publishing."""
