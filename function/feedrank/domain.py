@@ -39,8 +39,26 @@ class FeatureRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
-    """Scores as the engine gave them; `order` lists positions from the best score to the worst."""
+class Call:
+    """One request as the clock sees it. Times are `time.perf_counter()` seconds."""
 
-    scores: FloatArray  # (items,), in the caller's order
-    order: IntArray  # (items,)
+    request_id: str
+    started_s: float
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A finished answer: scores in the caller's order, `order` the positions from the best on."""
+
+    request_id: str
+    timestamp: str  # UTC, ISO 8601
+    model_version: str
+    scores: NDArray[np.float64]  # (items,), six decimals
+    order: NDArray[np.intp]  # (items,)
+    degraded: tuple[str, ...]
+    unknown_users: int
+    unknown_items: int
+    features_ms: float
+    scoring_ms: float
+    latency_ms: float

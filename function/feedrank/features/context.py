@@ -6,6 +6,7 @@ arithmetic treat both alike. Times are Unix seconds; hours and weekdays are UTC.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,20 @@ THURSDAY = 3  # 1970-01-01; Monday is 0
 SATURDAY = 5
 FLOAT32_MAX = np.finfo(np.float32).max
 
-ContextFeature = Callable[[Mapping[str, Any], Any], Any]
+Compute = Callable[[Mapping[str, Any], Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFeature:
+    """`compute` takes the context and the time; `example` is the key that it reads, with a value
+    which it can read. The calendar's features read only the time."""
+
+    compute: Compute
+    example: tuple[str, str] | None = None
+
+    @property
+    def key(self) -> str | None:
+        return self.example and self.example[0]
 
 
 def hour(_context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
@@ -35,7 +49,7 @@ def is_weekend(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
     return (weekday(context, time_s) >= SATURDAY) * 1.0
 
 
-def equals(key: str, literal: str) -> ContextFeature:
+def equals(key: str, literal: str) -> Compute:
     """1.0 where the context's `key` is `literal`, 0.0 where it isn't."""
 
     def feature(context: Mapping[str, Any], _time_s: Any) -> Any:  # noqa: ANN401
@@ -44,7 +58,7 @@ def equals(key: str, literal: str) -> ContextFeature:
     return feature
 
 
-def number(key: str) -> ContextFeature:
+def number(key: str) -> Compute:
     """The context's `key` read as a finite number.
 
     Raises InvalidRequestError for anything else.
@@ -62,23 +76,22 @@ def number(key: str) -> ContextFeature:
     return feature
 
 
-CALENDAR: dict[str, ContextFeature] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
+CALENDAR: dict[str, Compute] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
 _EQUALS = re.compile(r"equals\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 _NUMBER = re.compile(r"number\(\s*([^,()]+?)\s*\)")
 
 
-def parse(expression: str) -> tuple[ContextFeature, str | None]:
+def parse(expression: str) -> ContextFeature:
     """`hour`, `weekday`, `is_weekend`, `equals(key, literal)` or `number(key)`.
 
-    Returns the feature and the context key it needs (None for the calendar ones, which need only
-    the time). Raises ValueError for any other expression.
+    Raises ValueError for any other expression.
     """
     if expression in CALENDAR:
-        return CALENDAR[expression], None
+        return ContextFeature(CALENDAR[expression])
     if match := _EQUALS.fullmatch(expression):
-        return equals(match[1], match[2]), match[1]
+        return ContextFeature(equals(match[1], match[2]), (match[1], match[2]))
     if match := _NUMBER.fullmatch(expression):
-        return number(match[1]), match[1]
+        return ContextFeature(number(match[1]), (match[1], "1.5"))
     raise ValueError(
         f"context expression {expression!r} is none of "
         "hour, weekday, is_weekend, equals(key, literal), number(key)"

@@ -1,6 +1,6 @@
 """From feature rows to the tensors that a model reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from feedrank.features import context
 from feedrank.features.spec import Feature, FeatureSpec, Input, Source
 
 Columns = slice | list[int]
-ContextColumn = Callable[[Mapping[str, Any], Any], Any]
 
 
 class MatrixBuilder:
@@ -58,14 +57,14 @@ class _InputBuilder:
         return matrix
 
 
-def context_column(feature: Feature) -> ContextColumn:
+def context_column(feature: Feature) -> context.Compute:
     """A context feature with its default for a caller who left its key out."""
-    compute, key = context.parse(feature.expression)
-    if key is None:
-        return compute
+    parsed = context.parse(feature.expression)
+    if parsed.key is None:
+        return parsed.compute
 
     def column(values: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
-        return compute(values, time_s) if key in values else feature.default
+        return parsed.compute(values, time_s) if parsed.key in values else feature.default
 
     return column
 

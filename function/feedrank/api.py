@@ -1,0 +1,195 @@
+"""Routes and one error translator. No business rule."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from feedrank import __version__
+from feedrank.domain import Query, Ranking
+from feedrank.errors import (
+    FeedrankError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    RequestTooLargeError,
+)
+from feedrank.model import ModelSlot
+from feedrank.openapi import ROUTE_DOCS, openapi
+from feedrank.ranker import Ranker
+from feedrank.schemas import PredictRequest, time_of
+from feedrank.settings import Settings
+from feedrank.telemetry import ContainerStats
+
+TITLE = "feedrank"
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+PROBLEMS_SHOWN = 5
+LONGEST_DETAIL = 600  # characters; an error body stays under 1 KiB
+DOCS_PAGE = Path(__file__).with_name("docs.html")
+
+
+class Endpoints:
+    def __init__(
+        self, settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats
+    ) -> None:
+        self._settings = settings
+        self._slot = slot
+        self._ranker = ranker
+        self._stats = stats
+
+    async def predict(self, request: Request) -> Response:
+        asked = parse(await read_body(request, self._settings.max_body_bytes))
+        ranking = await self._ranker.rank(to_query(asked), request.state.call)
+        request.state.ranking = ranking
+        return Response(to_json(answer(asked, ranking)), media_type=JSON)
+
+    async def health(self) -> Response:
+        health = self._health()
+        return Response(
+            to_json(health), 503 if health["status"] == "unhealthy" else 200, None, JSON
+        )
+
+    async def metrics(self) -> Response:
+        return Response(to_json(self._stats.summary()), media_type=JSON)
+
+    async def model(self) -> Response:
+        card = self._slot.model().manifest.public()
+        return Response(to_json(card | {"engine": self._settings.model_engine}), media_type=JSON)
+
+    async def about(self) -> Response:
+        docs = f"{self._settings.base_path}/docs"
+        return Response(
+            to_json({"name": TITLE, "version": __version__, "docs": docs}), media_type=JSON
+        )
+
+    async def docs(self) -> Response:
+        return Response(DOCS_PAGE.read_bytes(), media_type="text/html")
+
+    def _health(self) -> dict[str, Any]:
+        try:
+            model = self._slot.model()
+        except ModelUnavailableError:
+            model = None
+        status = "unhealthy" if model is None else "degraded" if model.degraded else "healthy"
+        return {
+            "status": status,
+            "model_version": model and model.manifest.model_version,
+            "model_loaded_at": model and model.loaded_at,
+            "uptime_seconds": round(self._stats.uptime_s, 3),
+            "last_prediction_at": self._stats.last_prediction_at,
+        }
+
+
+def create_app(
+    settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats
+) -> FastAPI:
+    app = FastAPI(
+        title=TITLE,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        root_path=settings.base_path,
+        exception_handlers={FeedrankError: problem, HTTPException: problem, Exception: problem},
+    )
+    endpoints = Endpoints(settings, slot, ranker, stats)
+    for method, path, endpoint in (
+        ("POST", "/predict", endpoints.predict),
+        ("GET", "/health", endpoints.health),
+        ("GET", "/metrics", endpoints.metrics),
+        ("GET", "/model", endpoints.model),
+        ("GET", "/", endpoints.about),
+    ):
+        app.add_api_route(path, endpoint, methods=[method], response_model=None, **ROUTE_DOCS[path])
+    app.add_api_route("/docs", endpoints.docs, include_in_schema=False)
+    app.openapi = partial(openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Raises RequestTooLargeError as soon as the limit is passed, however much is still to come."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise RequestTooLargeError(f"the request body is over {limit_bytes} bytes")
+    return bytes(body)
+
+
+def parse(body: bytes) -> PredictRequest:
+    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held."""
+    try:
+        return PredictRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:PROBLEMS_SHOWN])
+        more = f"; and {len(problems) - PROBLEMS_SHOWN} more" * (len(problems) > PROBLEMS_SHOWN)
+        raise InvalidRequestError(shown[:LONGEST_DETAIL] + more) from None
+
+
+def to_query(asked: PredictRequest) -> Query:
+    """Raises InvalidRequestError where the context's timestamp is none."""
+    try:
+        time_s = time_of(asked.context)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
+    item_ids = np.array(asked.item_ids, dtype=np.int64)
+    return Query(asked.user_id, item_ids, asked.context, time_s)
+
+
+def answer(asked: PredictRequest, ranking: Ranking) -> dict[str, Any]:
+    """`PredictResponse` as plain data: a hundred validated models would cost more than the model
+    run. A test holds it against the schema."""
+    order = ranking.order.tolist()
+    scores = ranking.scores.tolist()
+    return {
+        "user_id": asked.user_id,
+        "predictions": [
+            {"item_id": asked.item_ids[at], "score": scores[at], "rank": rank}
+            for rank, at in enumerate(order, 1)
+        ],
+        "model_version": ranking.model_version,
+        "latency_ms": ranking.latency_ms,
+        "timestamp": ranking.timestamp,
+        "request_id": ranking.request_id,
+        "degraded": ranking.degraded,
+    }
+
+
+async def problem(request: Request, error: Exception) -> Response:
+    """Every error's way out, as RFC 9457 has it. An unforeseen error's text stays in the log."""
+    headers: dict[str, str] = {}
+    match error:
+        case HTTPException():
+            status, title, detail = error.status_code, error.detail, error.detail
+            headers |= error.headers or {}
+        case InvalidRequestError():
+            status, title, detail = error.status, error.title, str(error)
+        case FeedrankError():
+            status, title, detail = error.status, error.title, error.title
+        case _:
+            status, title, detail = 500, FeedrankError.title, FeedrankError.title
+    if isinstance(error, ModelUnavailableError):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    request.state.error = error
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request.state.call.request_id,
+    }
+    return Response(to_json(body), status, headers, PROBLEM_JSON)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`item_ids.3`. A name that only the caller knows would echo the request, so it is left out."""
+    known = [
+        part for part in location if isinstance(part, int) or part in PredictRequest.model_fields
+    ]
+    return ".".join(map(str, known)) or "body"

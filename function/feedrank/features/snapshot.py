@@ -1,0 +1,125 @@
+"""Features from the bundle: memory-mapped tables and binary search.
+
+The file is in the safetensors format: eight bytes of header length, a JSON header, raw arrays.
+Pages are read when a look-up touches them, so a large table costs nothing at start.
+"""
+
+import json
+import math
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.bundle import SNAPSHOT
+from feedrank.domain import FeatureRows, FloatArray, IntArray, Query
+from feedrank.errors import BundleError
+from feedrank.features.spec import FeatureSpec
+
+HEADER_LENGTH_BYTES = 8
+DTYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows by id. `ids` is (rows,) and ascending, `values` is (rows, columns)."""
+
+    ids: IntArray
+    values: FloatArray
+    defaults: FloatArray  # (columns,)
+
+    def row(self, id_: int) -> FloatArray | None:
+        at = self.ids.searchsorted(id_)
+        return self.values[at] if at < len(self.ids) and self.ids[at] == id_ else None
+
+    def rows(self, wanted: IntArray) -> tuple[FloatArray, int]:
+        """(wanted, columns) float32, and how many of the ids no row has."""
+        if not len(self.defaults):
+            return np.empty((len(wanted), 0), dtype=np.float32), 0
+        if not len(self.ids):
+            return np.broadcast_to(self.defaults, (len(wanted), len(self.defaults))), len(wanted)
+        at = self.ids.searchsorted(wanted)
+        at[at == len(self.ids)] = 0
+        unknown = self.ids[at] != wanted
+        found = self.values[at]
+        missing = int(np.count_nonzero(unknown))
+        if missing:
+            found[unknown] = self.defaults
+        return found, missing
+
+
+class SnapshotStore:
+    """User, item and pair tables as of the moment of training."""
+
+    def __init__(self, path: Path, spec: FeatureSpec) -> None:
+        tensors = read_safetensors(path)
+        try:
+            self._users = Table(
+                tensors["users.ids"], tensors["users.values"], spec.defaults("user")
+            )
+            self._items = Table(
+                tensors["items.ids"], tensors["items.values"], spec.defaults("item")
+            )
+            self._pair_users = tensors["pairs.users"]  # (pairs,) ascending
+            self._pairs = Table(
+                tensors["pairs.items"],  # (pairs,) ascending for each user
+                tensors["pairs.values"],
+                spec.defaults("pair"),
+            )
+        except KeyError as error:
+            raise BundleError(f"{SNAPSHOT}: lacks the array {error}") from error
+        self._check_widths()
+
+    async def fetch(self, query: Query) -> FeatureRows:
+        return self.look_up(query)
+
+    def look_up(self, query: Query) -> FeatureRows:
+        user = self._users.row(query.user_id)
+        items, unknown_items = self._items.rows(query.item_ids)
+        pairs, _ = self._pairs_of(query.user_id).rows(query.item_ids)
+        return FeatureRows(
+            user=self._users.defaults if user is None else user,
+            items=items,
+            pairs=pairs,
+            unknown_users=int(user is None and len(self._users.defaults) > 0),
+            unknown_items=unknown_items,
+        )
+
+    def _pairs_of(self, user_id: int) -> Table:
+        first = self._pair_users.searchsorted(user_id, "left")
+        last = self._pair_users.searchsorted(user_id, "right")
+        pairs = self._pairs
+        return Table(pairs.ids[first:last], pairs.values[first:last], pairs.defaults)
+
+    def _check_widths(self) -> None:
+        for name, table in (("users", self._users), ("items", self._items), ("pairs", self._pairs)):
+            if table.values.shape != (len(table.ids), len(table.defaults)):
+                raise BundleError(
+                    f"{SNAPSHOT}: {name}.values is {table.values.shape}, "
+                    f"the spec needs {(len(table.ids), len(table.defaults))}"
+                )
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Map a safetensors file; the arrays are read-only views of it. Raises BundleError."""
+    try:
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        start = HEADER_LENGTH_BYTES + int.from_bytes(data[:HEADER_LENGTH_BYTES], "little")
+        header = json.loads(data[HEADER_LENGTH_BYTES:start])
+        header.pop("__metadata__", None)
+        return {name: _array(data, start, **entry) for name, entry in header.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{SNAPSHOT}: not a feature snapshot: {error!r}") from error
+
+
+def _array(
+    data: mmap.mmap, start: int, dtype: str, shape: list[int], data_offsets: tuple[int, int]
+) -> NDArray[Any]:
+    values: NDArray[Any] = np.frombuffer(
+        data, DTYPES[dtype], math.prod(shape), start + data_offsets[0]
+    )
+    return values.reshape(shape)

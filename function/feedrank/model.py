@@ -1,0 +1,169 @@
+"""The container's one model: loaded once, proven before it serves, tried again when refused."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feedrank.bundle import (
+    GOLDEN,
+    ONNX_MODEL,
+    SNAPSHOT,
+    TORCH_MODEL,
+    Manifest,
+    fetch_bundle,
+)
+from feedrank.domain import FeatureRows, FloatArray, Query
+from feedrank.engine import ScoringEngine
+from feedrank.errors import BundleError, FeedrankError, ModelUnavailableError
+from feedrank.features import FeatureStore
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec import parse_spec
+from feedrank.settings import Settings
+from feedrank.telemetry import logger
+
+MB_PER_VCPU = 1_769
+GOLDEN_TOLERANCE = 1e-5
+LONGEST_RETRY_S = 300.0
+ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a request needs. `degraded` says what stands in for the real thing."""
+
+    manifest: Manifest
+    features: FeatureStore
+    matrix: MatrixBuilder
+    engine: ScoringEngine
+    loaded_at: datetime
+    degraded: tuple[str, ...] = ()
+
+    def score(self, query: Query, rows: FeatureRows) -> FloatArray:
+        """(items,) float32. Raises InvalidRequestError, ScoringError."""
+        return self.engine.score(self.matrix.build(query, rows))
+
+
+def load_model(uri: str, digest: str, settings: Settings) -> Model:
+    """Fetch a bundle, verify every byte, build its engine, hold it against its golden scores.
+
+    Raises BundleError or SpecError. The golden requests also warm the engine up.
+    """
+    engine_file = ENGINE_FILES[settings.model_engine]
+    bundle = fetch_bundle(uri, digest, settings.model_cache_dir, [engine_file, SNAPSHOT, GOLDEN])
+    spec = parse_spec(bundle.manifest.feature_spec)
+    snapshot = SnapshotStore(bundle.path(SNAPSHOT), spec)
+    model = Model(
+        manifest=bundle.manifest,
+        features=snapshot,
+        matrix=MatrixBuilder(spec),
+        engine=_engine(settings, bundle.path(engine_file)),
+        loaded_at=datetime.now(UTC),
+    )
+    for case in _golden_cases(bundle.path(GOLDEN)):
+        _hold_against(model, snapshot, case)
+    return model
+
+
+class ModelSlot:
+    """Holds the model; while there is none, a request past the pause tries again."""
+
+    def __init__(
+        self,
+        load: Callable[[], Model],
+        fallback: Callable[[], Model] | None,
+        retry_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._fallback = fallback
+        self._clock = clock
+        self._first_retry_s = self._pause_s = retry_s
+        self._retry_at = 0.0
+        self._complete = False
+        self._model: Model | None = None
+
+    def model(self) -> Model:
+        """Raises ModelUnavailableError, with the seconds until the next try."""
+        if not self._complete and self._clock() >= self._retry_at:
+            self.load()
+        if self._model is None:
+            wait_s = max(1, round(self._retry_at - self._clock()))
+            raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
+        return self._model
+
+    def load(self) -> None:
+        """Try once. A refusal is logged, never raised: init must not crash and loop."""
+        try:
+            self._model = self._load()
+        except Exception as error:  # noqa: BLE001 whatever it is
+            logger.error("model refused", reason=_reason(error), retry_in_s=self._pause_s)
+            self._retry_at = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
+            if self._model is None and self._fallback:
+                self._model = self._fall_back(self._fallback)
+        else:
+            self._complete = True
+            logger.info("model loaded", extra=_described(self._model))
+
+    @staticmethod
+    def _fall_back(fallback: Callable[[], Model]) -> Model | None:
+        try:
+            model = fallback()
+        except Exception as error:  # noqa: BLE001 whatever it is
+            logger.error("fallback model refused", reason=_reason(error))
+            return None
+        logger.warning("fallback model loaded", extra=_described(model))
+        return model
+
+
+def threads_for(settings: Settings) -> int:
+    """One thread per full vCPU of the function's memory size (AWS: 1,769 MB each)."""
+    memory_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    return settings.engine_threads or max(1, memory_mb // MB_PER_VCPU)
+
+
+def _engine(settings: Settings, path: Path) -> ScoringEngine:
+    threads = threads_for(settings)
+    if settings.model_engine == "torch":
+        from feedrank.engine.torch import TorchEngine
+
+        return TorchEngine(path, threads)
+    from feedrank.engine.onnx import OnnxEngine
+
+    return OnnxEngine(path, threads)
+
+
+def _golden_cases(path: Path) -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads(path.read_bytes())["cases"]
+    if not cases:
+        raise BundleError(f"{GOLDEN}: holds no case")
+    return cases
+
+
+def _hold_against(model: Model, snapshot: SnapshotStore, case: dict[str, Any]) -> None:
+    query = Query(
+        user_id=case["user_id"],
+        item_ids=np.array(case["item_ids"], dtype=np.int64),
+        context=case["context"],
+        time_s=case["time_s"],
+    )
+    scores = model.score(query, snapshot.look_up(query))
+    apart = float(np.max(np.abs(scores - np.array(case["scores"]))))
+    if not apart <= GOLDEN_TOLERANCE:
+        raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, FeedrankError) else repr(error)
+
+
+def _described(model: Model) -> dict[str, str]:
+    return {"model_version": model.manifest.model_version, "digest": model.manifest.digest}

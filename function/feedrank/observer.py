@@ -1,0 +1,80 @@
+"""What stands around the app: a request id, a clock, one log line, one metrics line, no exception.
+
+Plain ASGI, so that Lambda and the container images have the same.
+"""
+
+import uuid
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feedrank.domain import Call, Ranking
+from feedrank.telemetry import ContainerStats, count_request, logger
+
+ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
+PREDICT = "/predict"
+
+
+class Observer:
+    def __init__(self, app: ASGIApp, stats: ContainerStats, timeout_ms: int) -> None:
+        self._app = app
+        self._stats = stats
+        self._timeout_ms = timeout_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = self._begin(scope)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["call"] = call
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", call.request_id.encode()))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 answered already; Starlette raises it again for the log
+            logger.exception("request failed", request_id=call.request_id)
+        self._end(scope, call, status, state)
+
+    def _begin(self, scope: Scope) -> Call:
+        started_s = perf_counter()
+        budget_ms = float(self._timeout_ms)
+        context = scope.get("aws.context")
+        if context is None:
+            return Call(str(uuid.uuid4()), started_s, started_s + budget_ms / 1_000)
+        budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
+        return Call(context.aws_request_id, started_s, started_s + budget_ms / 1_000)
+
+    def _end(self, scope: Scope, call: Call, status: int, state: dict[str, Any]) -> None:
+        latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)
+        ranking: Ranking | None = state.get("ranking")
+        error: Exception | None = state.get("error")
+        route = getattr(scope.get("route"), "path", "none")
+        fields: dict[str, Any] = {
+            "request_id": call.request_id,
+            "route": route,
+            "status": status,
+            "latency_ms": latency_ms,
+        }
+        if ranking:
+            fields |= {
+                "items": len(ranking.order),
+                "unknown_users": ranking.unknown_users,
+                "unknown_items": ranking.unknown_items,
+                "degraded": ranking.degraded,
+                "model_version": ranking.model_version,
+            }
+        if error:
+            fields["error"] = type(error).__name__
+        logger.info("request", extra=fields)
+        if route == PREDICT:
+            self._stats.count(latency_ms, status, ranking)
+            count_request(latency_ms, status, ranking)

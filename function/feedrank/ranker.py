@@ -1,0 +1,75 @@
+"""The request as one paragraph."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import perf_counter
+
+import numpy as np
+
+from feedrank.decision_log import DecisionLog
+from feedrank.domain import Call, FeatureRows, Query, Ranking
+from feedrank.errors import DeadlineExceededError
+from feedrank.model import Model, ModelSlot
+from feedrank.telemetry import NoTracing, Tracing
+
+SCORE_DECIMALS = 6
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ranker:
+    def __init__(
+        self,
+        slot: ModelSlot,
+        log: DecisionLog,
+        tracing: Tracing | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._slot = slot
+        self._log = log
+        self._span = (tracing or NoTracing()).span
+        self._now = now
+
+    async def rank(self, query: Query, call: Call) -> Ranking:
+        """Raises any FeedrankError but RequestTooLargeError."""
+        model = self._slot.model()
+        begun = perf_counter()
+        with self._span("features"):
+            rows = await _within_deadline(model, query, call)
+        fetched = perf_counter()
+        with self._span("scoring"):
+            scores = model.score(query, rows).astype(np.float64).round(SCORE_DECIMALS)
+        scored = perf_counter()
+        ranking = Ranking(
+            request_id=call.request_id,
+            timestamp=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            model_version=model.manifest.model_version,
+            scores=scores,
+            order=np.argsort(-scores, kind="stable"),  # equal scores keep the caller's order
+            degraded=model.degraded + rows.degraded,
+            unknown_users=rows.unknown_users,
+            unknown_items=rows.unknown_items,
+            features_ms=_milliseconds(fetched - begun),
+            scoring_ms=_milliseconds(scored - fetched),
+            latency_ms=_milliseconds(perf_counter() - call.started_s),
+        )
+        self._log.record(query, ranking)
+        return ranking
+
+
+async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:
+    try:
+        async with asyncio.timeout(call.deadline_s - perf_counter()):
+            rows = await model.features.fetch(query)
+    except TimeoutError as error:
+        raise DeadlineExceededError("the feature store took too long") from error
+    if perf_counter() > call.deadline_s:  # a store that never yields can't be timed out
+        raise DeadlineExceededError("the features came too late")
+    return rows
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1_000 * seconds, 3)

@@ -1,0 +1,111 @@
+"""The wire format, as Pydantic sees it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from feedrank.domain import MAX_ID, MAX_ITEMS
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
+class PredictRequest(BaseModel):
+    """Who looks at the feed, and the items that could be shown."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    user_id: Id = Field(description="An unknown user gets the feature defaults")
+    item_ids: list[Id] = Field(
+        min_length=1,
+        max_length=MAX_ITEMS,
+        description="Candidates; duplicates keep their places, unknown items get the defaults",
+    )
+    context: dict[str, str] = Field(
+        default_factory=dict,
+        description="What the model's context features read, for instance `device`. `timestamp` "
+        "(ISO 8601, UTC where it has no offset) stands in for the time of the request",
+    )
+
+
+class Prediction(BaseModel):
+    item_id: Id
+    score: float = Field(ge=0, le=1, description="Predicted probability of engagement")
+    rank: int = Field(ge=1, description="1 is the best")
+
+
+class PredictResponse(BaseModel):
+    """The items, best first; equal scores stay in the request's order."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    user_id: Id
+    predictions: list[Prediction]
+    model_version: str = Field(examples=["feed_ranker-3"])
+    latency_ms: float = Field(ge=0, description="Time in the function, start-up excluded")
+    timestamp: datetime = Field(description="UTC")
+    request_id: str
+    degraded: list[str] = Field(description="What stood in for something that was missing; or []")
+
+
+class Health(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    model_version: str | None = Field(description="null while no model serves")
+    model_loaded_at: datetime | None
+    uptime_seconds: float
+    last_prediction_at: datetime | None
+
+
+class ContainerMetrics(BaseModel):
+    """What this one container has served; CloudWatch has the sum over all of them."""
+
+    scope: Literal["container"]
+    requests_total: int = Field(description="Requests to /predict")
+    requests_per_second: float = Field(description="Over the last minute")
+    latency_p50_ms: float = Field(description="Over the last 2,048 requests")
+    latency_p99_ms: float
+    error_rate: float = Field(ge=0, le=1, description="Share answered with 5xx")
+    predictions_total: int = Field(description="Items scored")
+
+
+class ModelCard(BaseModel):
+    """The public part of the bundle's manifest."""
+
+    name: str
+    version: str
+    network: str
+    run_id: str = Field(description="The MLflow run that trained it")
+    digest: str = Field(description="SHA-256 of the bundle's manifest")
+    engine: Literal["onnx", "torch"]
+    metrics: dict[str, float] = Field(description="On the test window, as MLflow has them")
+    feature_spec: dict[str, Any]
+    built_with: dict[str, str]
+
+
+class About(BaseModel):
+    name: str
+    version: str
+    docs: str
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 has it. It never repeats what was sent."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+def time_of(context: dict[str, str]) -> float:
+    """The request's Unix time in seconds: the context's `timestamp`, else now.
+
+    Raises ValueError where the timestamp is not ISO 8601.
+    """
+    if "timestamp" not in context:
+        return datetime.now(UTC).timestamp()
+    moment = datetime.fromisoformat(context["timestamp"])
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

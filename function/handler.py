@@ -1,0 +1,60 @@
+"""The composition root: settings -> model, decision log -> app -> Mangum.
+
+All of it runs once per container, at init. `lambda_handler` is for Lambda, `app` is the same app
+for uvicorn.
+"""
+
+import asyncio
+import os
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from mangum import Mangum
+
+from feedrank.api import PROBLEM_JSON, create_app
+from feedrank.decision_log import DailyFiles, DecisionLog
+from feedrank.model import ModelSlot, load_model
+from feedrank.observer import Observer
+from feedrank.ranker import Ranker
+from feedrank.settings import Settings
+from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init, logger
+
+TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
+
+# The event's own request id; an ALB has only its trace id.
+CORRELATION_ID = 'requestContext.requestId || headers."x-amzn-trace-id"'
+
+_started_s = perf_counter()
+settings = Settings.from_environment(os.environ)
+configure(settings)
+tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
+stats = ContainerStats()
+slot = ModelSlot(
+    load=partial(load_model, settings.model_uri, settings.model_digest, settings),
+    fallback=(
+        partial(load_model, str(settings.model_layer_dir), "", settings)
+        if settings.model_fallback == "layer"
+        else None
+    ),
+    retry_s=settings.model_retry_seconds,
+)
+decision_log = DecisionLog(
+    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else []
+)
+ranker = Ranker(slot, decision_log, tracing)
+app = Observer(create_app(settings, slot, ranker, stats), stats, settings.request_timeout_ms)
+slot.load()
+count_init(
+    os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none"), 1_000 * (perf_counter() - _started_s)
+)
+
+asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
+_asgi = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+
+
+@tracing.handler
+@logger.inject_lambda_context(correlation_id_path=CORRELATION_ID)
+def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
+    """Answers HTTP API v2, REST API v1, Function URL and ALB events."""
+    return _asgi(event, context)

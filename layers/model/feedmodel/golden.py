@@ -1,0 +1,68 @@
+"""Golden requests: queries that every container must answer as torch did, before it serves.
+
+They are made of the bundle's own tables and spec: known and unknown users and items, one item to a
+hundred, every context key that the spec reads, hours and weekdays spread over a week.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from feedmodel.snapshot import Table, TableName
+from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
+from feedrank.features import context
+from feedrank.features.spec import FeatureSpec
+
+SEED = 20_260_101
+MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
+STEP_S = 5 * context.HOUR_S + 1_800
+PARITY_SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)
+GOLDEN = (0, 1, 3, 6, 8, 10)  # which of them a bundle keeps: 1, 2, 5, 20, 50 and 100 items
+UNKNOWN_ID = 2**63 - 1
+
+
+def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list[Query]:
+    """About four hundred rows in a dozen requests, the same for the same tables."""
+    random = np.random.default_rng(SEED)
+    users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
+    known = context_examples(spec)
+    return [
+        Query(
+            user_id=UNKNOWN_ID if number == 1 else _one_of(users, random),
+            item_ids=_some_of(items, size, random),
+            context=known if number % 2 else {},
+            time_s=MONDAY_S + number * STEP_S,
+        )
+        for number, size in enumerate(PARITY_SIZES)
+    ]
+
+
+def context_examples(spec: FeatureSpec) -> dict[str, str]:
+    """A value for every context key that the spec reads."""
+    examples = [context.parse(f.expression).example for f in spec.columns("context")]
+    return dict(example for example in examples if example)
+
+
+def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
+    return {
+        "user_id": query.user_id,
+        "item_ids": query.item_ids.tolist(),
+        "context": dict(query.context),
+        "time_s": query.time_s,
+        "scores": scores.tolist(),
+    }
+
+
+def _one_of(ids: IntArray, random: np.random.Generator) -> int:
+    return int(random.choice(ids)) if len(ids) else UNKNOWN_ID
+
+
+def _some_of(ids: IntArray, size: int, random: np.random.Generator) -> IntArray:
+    """Known items, and one unknown where there is more than one."""
+    if not len(ids):
+        return random.integers(0, UNKNOWN_ID, size)
+    chosen = random.choice(ids, size)
+    if size > 1:
+        chosen[size // 2] = UNKNOWN_ID
+    return chosen

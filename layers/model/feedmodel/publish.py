@@ -1,0 +1,250 @@
+"""From a tracked model to a bundle, and from there to S3 or into the model layer."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from feedmodel.errors import PublishError
+from feedmodel.export import Program, load_program, run_torch, save_program, write_onnx
+from feedmodel.golden import GOLDEN as GOLDEN_QUERIES
+from feedmodel.golden import golden_case, parity_queries
+from feedmodel.registry import TrackedModel, fetch_model
+from feedmodel.snapshot import Table, TableName, find_table, read_tables, write_snapshot
+from feedmodel.tracking import tracking_uri as default_tracking_uri
+from feedrank.bundle import (
+    DIGEST_SIDECAR,
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    ONNX_MODEL,
+    SERVING,
+    SNAPSHOT,
+    TORCH_MODEL,
+    Manifest,
+    parse_manifest,
+)
+from feedrank.domain import Query
+from feedrank.engine.onnx import OnnxEngine
+from feedrank.errors import ScoringError
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec import FeatureSpec, parse_spec
+
+SPEC_FILE = "feature_spec.json"
+MOST_APART = 1e-5
+BUNDLES = Path("data/bundles")
+BUILT_WITH = ("torch", "onnx", "onnxruntime", "mlflow", "numpy")
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Tables and spec that are not given are taken from the run's `features/` artifacts."""
+
+    model_uri: str
+    tracking_uri: str | None = None
+    spec: Path | None = None
+    tables: Mapping[TableName, Path | None] = field(default_factory=dict)
+    activation: Literal["none", "sigmoid"] = "none"
+    allow_pickle: bool = False
+    bundles: Path = BUNDLES
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltBundle:
+    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows."""
+
+    folder: Path
+    manifest: Manifest
+    size_bytes: int
+    parity: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    uri: str
+    uploaded: int  # files; 0 where the bundle was there already
+
+
+def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
+    """Resolve, copy, export, compare, write. `step` hears what is being done.
+
+    Raises PublishError, SpecError or BundleError; a bundle that failed is not left behind.
+    """
+    options.bundles.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.bundles, prefix=".build-") as scratch:
+        step("fetching the model from MLflow")
+        tracking_uri = options.tracking_uri or default_tracking_uri()
+        model = fetch_model(options.model_uri, tracking_uri, Path(scratch))
+        step("reading the feature spec and tables")
+        spec = _spec(options, model)
+        tables = read_tables(spec, _table_paths(options, model))
+        step("exporting to ONNX")
+        program = load_program(
+            model.artifact,
+            spec,
+            allow_pickle=options.allow_pickle,
+            sigmoid=options.activation == "sigmoid",
+        )
+        spec = _in_model_order(spec, program)
+        (model.artifact / SERVING).mkdir()
+        save_program(program, model.artifact / TORCH_MODEL)
+        write_onnx(program, spec, model.artifact / ONNX_MODEL)
+        write_snapshot(tables, model.artifact / SNAPSHOT)
+        step("holding ONNX against torch")
+        parity, rows = _write_golden(model.artifact, program, spec, tables)
+        manifest = _write_manifest(model, spec)
+        folder = options.bundles / manifest.model_version
+        _put_in_place(model.artifact, folder)
+    size_bytes = sum(entry.size for entry in manifest.files.values())
+    return BuiltBundle(folder, manifest, size_bytes, parity, rows)
+
+
+def publish(bundle: Path, to: str) -> Published:
+    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
+    folder, which then holds this bundle alone."""
+    if to.startswith("s3://"):
+        return _upload(bundle, to)
+    folder = Path(to)
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise PublishError(f"{to}: holds something that is no bundle, and would be replaced")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if _digest_of(folder) == _digest_of(bundle):
+        return Published(to, uploaded=0)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
+        copy = Path(shutil.copytree(bundle, Path(scratch) / "bundle"))
+        _put_in_place(copy, folder)
+    return Published(to, uploaded=len(_files(folder)))
+
+
+def _upload(bundle: Path, to: str) -> Published:
+    """The manifest goes last: without it nothing of a broken upload is a bundle."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
+    bucket, _, prefix = to.removeprefix("s3://").partition("/")
+    base = "/".join(filter(None, [prefix.strip("/"), manifest.name, f"sha256-{manifest.digest}"]))
+    s3 = boto3.client("s3")
+    names = [name for name in _files(bundle) if name != MANIFEST]
+    try:
+        there = s3.list_objects_v2(Bucket=bucket, Prefix=f"{base}/{MANIFEST}", MaxKeys=1)
+        if not there["KeyCount"]:
+            for name in (*names, MANIFEST):
+                s3.upload_file(str(bundle / name), bucket, f"{base}/{name}")
+    except (BotoCoreError, ClientError, boto3.exceptions.Boto3Error) as error:
+        raise PublishError(f"{to}: {error}") from error
+    uploaded = 0 if there["KeyCount"] else len(names) + 1
+    return Published(f"s3://{bucket}/{base}/", uploaded)
+
+
+def _spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:
+    path = options.spec or (model.features / SPEC_FILE if model.features else None)
+    if path is None or not path.is_file():
+        raise PublishError(
+            f"no feature spec: give one with --spec, or log it to the run as features/{SPEC_FILE}"
+        )
+    try:
+        return parse_spec(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise PublishError(f"{path.name}: not JSON: {error}") from error
+
+
+def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName, Path | None]:
+    logged = model.features
+    names: tuple[TableName, ...] = ("users", "items", "pairs")
+    return {
+        name: options.tables.get(name) or (find_table(logged, name) if logged else None)
+        for name in names
+    }
+
+
+def _in_model_order(spec: FeatureSpec, program: Program) -> FeatureSpec:
+    """The torch engine hands inputs over by position."""
+    by_name = {input_.name: input_ for input_ in spec.inputs}
+    return FeatureSpec(tuple(by_name[name] for name in program.inputs))
+
+
+def _write_golden(
+    root: Path, program: Program, spec: FeatureSpec, tables: Mapping[TableName, Table]
+) -> tuple[float, int]:
+    """Score the parity queries by torch and by the very code that serves; keep some as golden.
+
+    Raises PublishError where they differ by more than MOST_APART, or leave [0, 1].
+    """
+    engine, matrix = OnnxEngine(root / ONNX_MODEL, threads=1), MatrixBuilder(spec)
+    store = SnapshotStore(root / SNAPSHOT, spec)
+    apart, rows, cases = 0.0, 0, []
+    queries: list[Query] = parity_queries(spec, tables)
+    for query in queries:
+        inputs = matrix.build(query, store.look_up(query))
+        expected = run_torch(program, inputs)
+        if not (expected.min() >= 0 and expected.max() <= 1):
+            raise PublishError(
+                "the model gives scores outside [0, 1]; where they are logits, publish it with "
+                "--activation sigmoid"
+            )
+        try:
+            scores = engine.score(inputs)
+        except ScoringError as error:
+            raise PublishError(f"ONNX Runtime can't score as torch does: {error}") from error
+        apart = max(apart, float(np.abs(scores - expected).max()))
+        rows += len(scores)
+        cases.append(golden_case(query, expected))
+    if apart > MOST_APART:
+        raise PublishError(f"torch and ONNX scores are {apart:.1e} apart; {MOST_APART} is allowed")
+    kept = [cases[number] for number in GOLDEN_QUERIES]
+    (root / GOLDEN).write_text(json.dumps({"cases": kept}, indent=1))
+    return apart, rows
+
+
+def _write_manifest(model: TrackedModel, spec: FeatureSpec) -> Manifest:
+    """Nothing in it changes from one publish to the next: the same model keeps its digest."""
+    root = model.artifact
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "name": model.name,
+        "version": model.version,
+        "run_id": model.run_id,
+        "network": model.network,
+        "metrics": model.metrics,
+        "feature_spec": spec.to_json(),
+        "built_with": {package: version(package) for package in BUILT_WITH},
+        "files": {name: _entry(root / name) for name in _files(root)},
+    }
+    raw = json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
+    manifest = parse_manifest(raw)
+    (root / DIGEST_SIDECAR).write_text(f"{manifest.digest}  manifest.json\n")
+    (root / MANIFEST).write_bytes(raw)
+    return manifest
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _files(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def _digest_of(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _put_in_place(source: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    source.rename(folder)

@@ -1,0 +1,104 @@
+"""From an MLflow URI to a model on disk, with what MLflow knows about it."""
+
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import mlflow
+from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from feedmodel.errors import PublishError
+
+FEATURES = "features"
+REGISTERED = "models:/"
+LOGGED_MODEL = "m-"
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedModel:
+    """`artifact` is a byte-for-byte copy of the MLflow artifact, `features` of the run's features
+    folder, where it has one."""
+
+    name: str
+    version: str
+    run_id: str
+    network: str
+    metrics: dict[str, float]
+    artifact: Path
+    features: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAddress:
+    name: str
+    version: str
+    run_id: str
+    artifact_uri: str
+
+
+def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
+    """`models:/name@alias`, `models:/name/version`, `models:/m-id` or `runs:/id/path`.
+
+    Raises PublishError where MLflow has no such thing, or can't be reached.
+    """
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        address = resolve(uri)
+        artifact = Path(download_artifacts(address.artifact_uri, dst_path=str(into / "artifact")))
+        run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
+        features = _features(address.run_id, into) if address.run_id else None
+    except (MlflowException, OSError) as error:
+        raise PublishError(f"{uri}: MLflow at {_without_secret(tracking_uri)}: {error}") from error
+    return TrackedModel(
+        name=address.name,
+        version=address.version,
+        run_id=address.run_id,
+        network=run.data.params.get("network", "") if run else "",
+        metrics={k: v for k, v in run.data.metrics.items() if isfinite(v)} if run else {},
+        artifact=artifact,
+        features=features,
+    )
+
+
+def resolve(uri: str) -> ModelAddress:
+    """Raises MlflowException where MLflow has no such model, PublishError for another URI."""
+    client = mlflow.MlflowClient()
+    path = uri.removeprefix(REGISTERED)
+    if uri.startswith("runs:/"):
+        return _by_model_id(Model.load(uri).model_id, uri)
+    if not uri.startswith(REGISTERED):
+        raise PublishError(
+            f"{uri}: must be models:/name@alias, models:/name/version or runs:/id/path"
+        )
+    if path.startswith(LOGGED_MODEL):
+        return _by_model_id(path, uri)
+    if "@" in path:
+        version = client.get_model_version_by_alias(*path.split("@", 1))
+    else:
+        name, _, number = path.partition("/")
+        version = client.get_model_version(name, number)
+    artifact_uri = client.get_model_version_download_uri(version.name, version.version)
+    return ModelAddress(version.name, str(version.version), version.run_id or "", artifact_uri)
+
+
+def _by_model_id(model_id: str | None, uri: str) -> ModelAddress:
+    """A model without a registered version is known by its own id."""
+    if not model_id:
+        raise PublishError(f"{uri}: was logged by an MLflow before 3; register it first")
+    model = mlflow.MlflowClient().get_logged_model(model_id)
+    return ModelAddress(model.name, model_id, model.source_run_id or "", model.artifact_location)
+
+
+def _features(run_id: str, into: Path) -> Path | None:
+    if not list_artifacts(run_id=run_id, artifact_path=FEATURES):
+        return None
+    copied = download_artifacts(run_id=run_id, artifact_path=FEATURES, dst_path=str(into))
+    return Path(copied)
+
+
+def _without_secret(uri: str) -> str:
+    """A tracking URI may carry a password before the @."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
