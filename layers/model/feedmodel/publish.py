@@ -18,7 +18,7 @@ from feedmodel.golden import GOLDEN as GOLDEN_QUERIES
 from feedmodel.golden import golden_case, parity_queries
 from feedmodel.registry import TrackedModel, fetch_model
 from feedmodel.snapshot import Table, TableName, find_table, read_tables, write_snapshot
-from feedmodel.tracking import tracking_uri as default_tracking_uri
+from feedmodel.tracking import tracking_uri
 from feedrank.bundle import (
     DIGEST_SIDECAR,
     FORMAT,
@@ -83,8 +83,8 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
     options.bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.bundles, prefix=".build-") as scratch:
         step("fetching the model from MLflow")
-        tracking_uri = options.tracking_uri or default_tracking_uri()
-        model = fetch_model(options.model_uri, tracking_uri, Path(scratch))
+        tracked_at = tracking_uri(options.tracking_uri)
+        model = fetch_model(options.model_uri, tracked_at, Path(scratch))
         step("reading the feature spec and tables")
         spec = _spec(options, model)
         tables = read_tables(spec, _table_paths(options, model))
@@ -129,6 +129,7 @@ def publish(bundle: Path, to: str) -> Published:
 def _upload(bundle: Path, to: str) -> Published:
     """The manifest goes last: without it nothing of a broken upload is a bundle."""
     import boto3
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     manifest = parse_manifest((bundle / MANIFEST).read_bytes())
@@ -141,7 +142,7 @@ def _upload(bundle: Path, to: str) -> Published:
         if not there["KeyCount"]:
             for name in (*names, MANIFEST):
                 s3.upload_file(str(bundle / name), bucket, f"{base}/{name}")
-    except (BotoCoreError, ClientError, boto3.exceptions.Boto3Error) as error:
+    except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
         raise PublishError(f"{to}: {error}") from error
     uploaded = 0 if there["KeyCount"] else len(names) + 1
     return Published(f"s3://{bucket}/{base}/", uploaded)

@@ -14,6 +14,7 @@ from feedmodel.errors import PublishError
 FEATURES = "features"
 REGISTERED = "models:/"
 LOGGED_MODEL = "m-"
+LOAD_MARKER = "registered_model_meta"  # MLflow leaves it where it loads: not part of the artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
     try:
         address = resolve(uri)
         artifact = Path(download_artifacts(address.artifact_uri, dst_path=str(into / "artifact")))
+        (artifact / LOAD_MARKER).unlink(missing_ok=True)
         run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
         features = _features(address.run_id, into) if address.run_id else None
     except (MlflowException, OSError) as error:

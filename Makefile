@@ -1,0 +1,57 @@
+# `make` alone lists what there is. Everything is installed into .venv and written below data/.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types tests serve train publish invoke lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The first Python that is new enough; set PYTHON to choose one.
+PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1*/bin/python),\
+	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+TORCH := $(shell sed -n '/^torch==/p' requirements-dev.lock)
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: $(READY)  ## Train the demo model, publish it, serve it on the local Lambda, show an answer
+	$(BIN)/feedrank run $(ARGS)
+
+test: lint types tests  ## Everything that CI checks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+tests: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
+	$(BIN)/feedrank serve $(ARGS)
+
+train: $(READY)  ## Train and register the demo model
+	$(BIN)/feedrank train $(ARGS)
+
+publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@production --to s3://..."
+	$(BIN)/feedrank publish $(ARGS)
+
+invoke: $(READY)  ## Send one event: make invoke ARGS="-e events/predict.json"
+	$(BIN)/feedrank invoke $(ARGS)
+
+# PyTorch first and by itself: a range that another package asks for would take the newest build.
+$(READY): requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "feedrank needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	$(PIP) --requirement requirements-dev.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:  ## Resolve requirements-dev.lock and layers/runtime/requirements.txt anew
+	.ci/lock $(PYTHON)
+
+clean:  ## Remove the environment and all local data
+	rm -rf $(VENV) data .aws-sam *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,387 @@
+"""Any torch model in MLflow becomes a bundle that serves, or is refused for a reason that helps."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import boto3
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from botocore.exceptions import ConnectionClosedError
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from moto.server import ThreadedMotoServer
+from torch import Tensor, nn
+
+from feedmodel.errors import PublishError
+from feedmodel.publish import PublishOptions, build_bundle, publish
+from feedmodel.tracking import tracked_run
+from feedrank.bundle import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
+from feedrank.domain import Query
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec import parse_spec
+from feedrank.model import load_model
+from feedrank.settings import Settings
+
+BUCKET = "bundles"
+WEDNESDAY_NOON_S = 1_780_488_000.0  # 2026-06-03T12:00:00Z
+SHOP_SPEC: dict[str, Any] = {
+    "inputs": [
+        {
+            "name": "x",
+            "features": [
+                {"name": "price", "source": "item", "default": 9.5},
+                {"name": "hour", "source": "context", "expression": "hour"},
+                {"name": "age", "source": "user", "default": 30},
+                {"name": "basket", "source": "context", "expression": "number(basket)"},
+            ],
+        }
+    ]
+}
+
+
+class Shop(nn.Module):
+    """Four features of a shop, of which the demo has none; ends in probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Linear(4, 1)
+        with torch.no_grad():
+            self.weights.weight.copy_(torch.tensor([[-0.2, 0.05, 0.01, 0.3]]))
+            self.weights.bias.fill_(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.weights(x).squeeze(-1)
+
+
+class ShopLogits(Shop):
+    def forward(self, x: Tensor) -> Tensor:
+        return 10 * self.logits(x)
+
+
+class Unexportable(Shop):
+    """Sorts by an operator that ONNX doesn't have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(torch.linalg.eigvals(x @ x.T).real)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Logs models as somebody who has never heard of this project would."""
+
+    uri: str
+
+    def log(self, model: nn.Module, rows: int = 6, width: int = 4, **how: Any) -> str:
+        how = {"serialization_format": "pt2", **how}
+        shape = (-1 if rows > 1 else rows, width)
+        signature = ModelSignature(Schema([TensorSpec(np.dtype("float32"), shape, "x")]))
+        with tracked_run(self.uri, "shop", "a run"):
+            return mlflow.pytorch.log_model(
+                model.eval(),
+                name="shop",
+                signature=signature,
+                input_example=np.zeros((rows, width), np.float32),
+                pip_requirements=["torch"],
+                **how,
+            ).model_uri
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def shop_uri(registry: Registry) -> str:
+    return registry.log(Shop())
+
+
+@pytest.fixture
+def options(registry: Registry, shop_uri: str, tmp_path: Path) -> PublishOptions:
+    """How the shop's model is published: tables from a warehouse, a spec written by hand."""
+    spec, users, items = tmp_path / "spec.json", tmp_path / "users.csv", tmp_path / "items.parquet"
+    spec.write_text(json.dumps(SHOP_SPEC))
+    pd.DataFrame({"user_id": [9, 4], "age": [51.0, None], "name": ["Ann", "Bob"]}).to_csv(users)
+    pd.DataFrame({"item_id": [30, 10, 20], "price": [3.0, 1.0, 2.0]}).to_parquet(items)
+    return PublishOptions(
+        shop_uri,
+        registry.uri,
+        spec=spec,
+        tables={"users": users, "items": items},
+        bundles=tmp_path / "bundles",
+    )
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    urlopen(f"http://{host}:{port}/moto-api/reset", data=b"")  # its state outlives the server
+    server.stop()
+
+
+def settings(uri: str, cache: Path) -> Settings:
+    return Settings.from_environment({"MODEL_URI": uri, "MODEL_CACHE_DIR": str(cache)})
+
+
+def test_a_model_that_nobody_here_trained_ranks_from_s3_with_no_code_changed(
+    options: PublishOptions, s3: Any, tmp_path: Path
+) -> None:
+    built = build_bundle(options)
+    published = publish(built.folder, f"s3://{BUCKET}/ranking/")
+
+    model = load_model(published.uri, "", settings(published.uri, tmp_path / "cache"))
+    query = Query(
+        user_id=9,
+        item_ids=np.array([10, 20, 77]),
+        context={"basket": "2"},
+        time_s=WEDNESDAY_NOON_S,
+    )
+    store = model.features
+    assert isinstance(store, SnapshotStore)
+    scores = model.score(query, store.look_up(query))
+
+    rows = torch.tensor([[1.0, 12, 51, 2], [2.0, 12, 51, 2], [9.5, 12, 51, 2]])
+    expected = Shop()(rows).detach().numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert model.manifest.name == "shop"
+    assert published.uri == f"s3://{BUCKET}/ranking/shop/sha256-{built.manifest.digest}/"
+
+
+def test_a_gap_in_a_table_is_the_feature_s_default(options: PublishOptions) -> None:
+    built = build_bundle(options)
+    spec = parse_spec(SHOP_SPEC)
+    store = SnapshotStore(built.folder / SERVING / "features.safetensors", spec)
+    bob = Query(4, np.array([10]), {"basket": "0"}, WEDNESDAY_NOON_S)
+    row = MatrixBuilder(spec).build(bob, store.look_up(bob))["x"]
+    assert row.tolist() == [[1.0, 12.0, 30.0, 0.0]]
+
+
+def test_publishing_again_uploads_nothing(options: PublishOptions, s3: Any) -> None:
+    to = f"s3://{BUCKET}/"
+    first = publish(build_bundle(options).folder, to)
+    again = publish(build_bundle(options).folder, to)
+    assert first.uploaded > 0
+    assert (again.uri, again.uploaded) == (first.uri, 0)
+
+
+def test_a_broken_upload_leaves_no_manifest_and_is_made_good_by_the_next(
+    options: PublishOptions, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build_bundle(options)
+    with monkeypatch.context() as broken:
+        broken.setattr("s3transfer.upload.UploadSubmissionTask._submit", _fail_on_golden())
+        with pytest.raises(PublishError):
+            publish(built.folder, f"s3://{BUCKET}/")
+    assert not [key for key in keys_of(s3) if key.endswith(MANIFEST)]
+
+    published = publish(built.folder, f"s3://{BUCKET}/")
+    prefix = published.uri.removeprefix(f"s3://{BUCKET}/")
+    assert keys_of(s3) == [prefix + name for name in files_below(built.folder)]
+
+
+def test_the_mlflow_artifact_is_copied_byte_for_byte(
+    options: PublishOptions, registry: Registry
+) -> None:
+    mlflow.set_tracking_uri(registry.uri)
+    client = mlflow.MlflowClient()
+    model = client.get_logged_model(options.model_uri.removeprefix("models:/"))
+    logged = Path(model.artifact_location.removeprefix("file://"))
+    built = build_bundle(options)
+    copied = {
+        n: built.folder / n for n in files_below(built.folder) if not n.startswith(f"{SERVING}/")
+    }
+    assert {name: path.read_bytes() for name, path in copied.items()} == {
+        name: (logged / name).read_bytes() for name in files_below(logged)
+    }
+    assert (built.folder / TORCH_MODEL).read_bytes() == (logged / "data/model.pt2").read_bytes()
+
+
+def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOptions) -> None:
+    folder = build_bundle(options).folder
+    raw = (folder / MANIFEST).read_bytes()
+    manifest = parse_manifest(raw)
+    beside = {MANIFEST, f"{SERVING}/manifest.sha256"}
+    assert {name: (entry.size, entry.sha256) for name, entry in manifest.files.items()} == {
+        name: (len(data), hashlib.sha256(data).hexdigest())
+        for name in files_below(folder)
+        if name not in beside
+        for data in [(folder / name).read_bytes()]
+    }
+    assert manifest.digest == hashlib.sha256(raw).hexdigest()
+
+
+def test_the_onnx_file_tells_nothing_of_the_machine_that_exported_it(
+    options: PublishOptions,
+) -> None:
+    onnx = (build_bundle(options).folder / ONNX_MODEL).read_bytes()
+    assert b".py" not in onnx
+    assert str(Path.cwd()).encode() not in onnx
+
+
+def test_a_folder_is_replaced_whole_and_only_where_it_holds_a_bundle(
+    options: PublishOptions, tmp_path: Path
+) -> None:
+    built = build_bundle(options)
+    layer, home = tmp_path / "layer", tmp_path / "home"
+    layer.mkdir()
+    home.mkdir()
+    (home / "thesis.txt").write_text("precious")
+
+    publish(built.folder, str(layer))
+    (layer / "left-over").write_text("of an older bundle")
+    (layer / MANIFEST).write_text("{}")
+    publish(built.folder, str(layer))
+    assert files_below(layer) == files_below(built.folder)
+    assert publish(built.folder, str(layer)).uploaded == 0
+
+    with pytest.raises(PublishError, match="holds something that is no bundle"):
+        publish(built.folder, str(home))
+    assert files_below(home) == ["thesis.txt"]
+
+
+def test_logits_are_refused_and_served_with_a_sigmoid(
+    options: PublishOptions, registry: Registry
+) -> None:
+    logits = replace(options, model_uri=registry.log(ShopLogits()))
+    with pytest.raises(PublishError, match=r"outside \[0, 1\].*--activation sigmoid"):
+        build_bundle(logits)
+    built = build_bundle(replace(logits, activation="sigmoid"))
+    assert built.parity <= 1e-5
+
+
+def test_a_pickled_model_is_refused_unless_it_is_trusted(
+    options: PublishOptions, registry: Registry
+) -> None:
+    pickled = replace(
+        options,
+        model_uri=registry.log(
+            nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), serialization_format="pickle"
+        ),
+    )
+    spec = json.loads(json.dumps(SHOP_SPEC).replace('"x"', '"input"'))
+    assert options.spec
+    options.spec.write_text(json.dumps(spec))
+    with pytest.raises(PublishError, match=r"unpickling runs whatever code.*--allow-pickle"):
+        build_bundle(pickled)
+    built = build_bundle(replace(pickled, allow_pickle=True))
+    assert built.parity <= 1e-5
+    assert not [name for name in files_below(built.folder / SERVING) if name.endswith(".pth")]
+
+
+def test_an_operator_that_onnx_does_not_have_is_named(
+    options: PublishOptions, registry: Registry
+) -> None:
+    with pytest.raises(PublishError, match=r"can't be exported to ONNX.*linalg_eig"):
+        build_bundle(replace(options, model_uri=registry.log(Unexportable())))
+
+
+def test_a_model_logged_for_one_row_only_is_refused(
+    options: PublishOptions, registry: Registry
+) -> None:
+    with pytest.raises(PublishError, match=r"exactly 1 row\(s\); log it with two rows or more"):
+        build_bundle(replace(options, model_uri=registry.log(Shop(), rows=1)))
+
+
+def spec_with(**changes: Any) -> dict[str, Any]:
+    return {"inputs": [SHOP_SPEC["inputs"][0] | changes]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (spec_with(name="y"), "lacks the model's input x"),
+        (
+            {"inputs": [*SHOP_SPEC["inputs"], spec_with(name="z")["inputs"][0]]},
+            "the model has no input z; it takes x",
+        ),
+        (
+            spec_with(features=SHOP_SPEC["inputs"][0]["features"][:3]),
+            "input x: the model takes 4 features, the spec describes 3",
+        ),
+        (spec_with(features=[{"name": "pairs", "source": "pair"}]), "there is no pairs table"),
+    ],
+)
+def test_a_spec_that_does_not_fit_the_model_is_refused(
+    options: PublishOptions, spec: dict[str, Any], message: str
+) -> None:
+    assert options.spec
+    options.spec.write_text(json.dumps(spec))
+    with pytest.raises(PublishError, match=message):
+        build_bundle(options)
+    assert not list(options.bundles.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ({"item_id": [1, 1], "price": [1.0, 2.0]}, "items.csv: item_id must be unique"),
+        ({"item_id": [1, -1], "price": [1.0, 2.0]}, "items.csv: item_id must not be negative"),
+        ({"item_id": [1.5], "price": [1.0]}, "items.csv: item_id must hold whole numbers"),
+        ({"item_id": [1], "cost": [1.0]}, "items.csv: lacks the column price"),
+        ({"item_id": [1], "price": ["cheap"]}, "items.csv: features must be numbers"),
+        ({"item_id": [1], "price": [float("inf")]}, "items.csv: features must be finite"),
+    ],
+)
+def test_a_table_that_is_not_right_is_refused(
+    options: PublishOptions, tmp_path: Path, items: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "items.csv"
+    pd.DataFrame(items).to_csv(path, index=False)
+    with pytest.raises(PublishError, match=message):
+        build_bundle(replace(options, tables={**options.tables, "items": path}))
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/nobody@production", "models:/nobody/3", "models:/m-0", "runs:/0/model", "shop"]
+)
+def test_a_model_that_mlflow_does_not_have_is_said_so(options: PublishOptions, uri: str) -> None:
+    with pytest.raises(PublishError, match=uri):
+        build_bundle(replace(options, model_uri=uri))
+
+
+def test_without_a_spec_the_two_ways_to_give_one_are_named(options: PublishOptions) -> None:
+    with pytest.raises(PublishError, match=r"--spec, or log it to the run as features/"):
+        build_bundle(replace(options, spec=None))
+
+
+def keys_of(s3: Any) -> list[str]:
+    return [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _fail_on_golden() -> Any:
+    """An upload that breaks half-way, as a lost connection would break it."""
+    from s3transfer.upload import UploadSubmissionTask
+
+    submit = UploadSubmissionTask._submit
+
+    def failing(self: Any, **arguments: Any) -> Any:
+        if arguments["transfer_future"].meta.call_args.key.endswith("golden.json"):
+            raise ConnectionClosedError(endpoint_url="http://s3")
+        return submit(self, **arguments)
+
+    return failing
