@@ -13,7 +13,7 @@ from typing import Any
 from mangum import Mangum
 
 from feedrank.api import PROBLEM_JSON, create_app
-from feedrank.decision_log import DailyFiles, DecisionLog
+from feedrank.decision_log import DailyFiles, DecisionLog, FirehoseStream
 from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
 from feedrank.ranker import Ranker
@@ -39,22 +39,29 @@ slot = ModelSlot(
     ),
     retry_s=settings.model_retry_seconds,
 )
+stream = FirehoseStream(settings.decision_stream) if settings.decision_stream else None
 decision_log = DecisionLog(
-    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else []
+    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [], stream
 )
 ranker = Ranker(slot, decision_log, tracing)
-app = Observer(create_app(settings, slot, ranker, stats), stats, settings.request_timeout_ms)
+app = Observer(create_app(settings, slot, ranker, stats), stats, settings)
 slot.load()
-count_init(
-    os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none"), 1_000 * (perf_counter() - _started_s)
-)
+init_type = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none")
+count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
 _asgi = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+if init_type == "snap-start":
+    from feedrank import snapstart
+
+    snapstart.register(slot, stats, stream)
 
 
 @tracing.handler
 @logger.inject_lambda_context(correlation_id_path=CORRELATION_ID)
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
     """Answers HTTP API v2, REST API v1, Function URL and ALB events."""
-    return _asgi(event, context)
+    try:
+        return _asgi(event, context)
+    except ValueError:  # the event's body can't be decoded; nothing of the app's comes out here
+        return _asgi(event | {"body": "", "isBase64Encoded": False}, context)

@@ -30,7 +30,7 @@ TITLE = "feedrank"
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 PROBLEMS_SHOWN = 5
-LONGEST_DETAIL = 600  # characters; an error body stays under 1 KiB
+LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
 DOCS_PAGE = Path(__file__).with_name("docs.html")
 
 
@@ -94,7 +94,7 @@ def create_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        root_path=settings.base_path,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host and path
         exception_handlers={FeedrankError: problem, HTTPException: problem, Exception: problem},
     )
     endpoints = Endpoints(settings, slot, ranker, stats)
@@ -129,7 +129,7 @@ def parse(body: bytes) -> PredictRequest:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:PROBLEMS_SHOWN])
         more = f"; and {len(problems) - PROBLEMS_SHOWN} more" * (len(problems) > PROBLEMS_SHOWN)
-        raise InvalidRequestError(shown[:LONGEST_DETAIL] + more) from None
+        raise InvalidRequestError(shown + more) from None
 
 
 def to_query(asked: PredictRequest) -> Query:
@@ -169,7 +169,7 @@ async def problem(request: Request, error: Exception) -> Response:
             status, title, detail = error.status_code, error.detail, error.detail
             headers |= error.headers or {}
         case InvalidRequestError():
-            status, title, detail = error.status, error.title, str(error)
+            status, title, detail = error.status, error.title, _cut(str(error))
         case FeedrankError():
             status, title, detail = error.status, error.title, error.title
         case _:
@@ -185,6 +185,10 @@ async def problem(request: Request, error: Exception) -> Response:
         "request_id": request.state.call.request_id,
     }
     return Response(to_json(body), status, headers, PROBLEM_JSON)
+
+
+def _cut(detail: str) -> str:
+    return detail.encode()[:LONGEST_DETAIL_BYTES].decode(errors="ignore")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

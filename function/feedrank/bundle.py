@@ -7,6 +7,7 @@ manifest. A byte that differs anywhere refuses the whole bundle. Nothing is ever
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ GOLDEN = f"{SERVING}/golden.json"
 FORMAT = 1
 
 S3_CONNECT_TIMEOUT_S = 1
-S3_READ_TIMEOUT_S = 5
+S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
 S3_CONNECTIONS = 8
 CHUNK_BYTES = 1 << 20
 _DIGEST_IN_URI = re.compile(r"sha256-([0-9a-f]{64})/?$")
@@ -125,13 +126,15 @@ class S3Source:
         from botocore.exceptions import BotoCoreError, ClientError
 
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        arriving = path.with_name(f"{path.name}.{os.getpid()}")
         key = f"{self._prefix}/{name}" if self._prefix else name
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
-            with path.open("wb") as file:
+            with arriving.open("wb") as file:
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     file.write(chunk)
+            arriving.replace(path)  # a process that has the old file mapped keeps it whole
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise BundleError(f"{name}: S3 answers {code} for {self._uri}") from error

@@ -1,12 +1,13 @@
 """The decision record: one JSON line per request, saying what was asked and what was answered.
 
-It goes to standard output, from where CloudWatch Logs has it, and to any sink beside that. A sink
-that refuses a record costs nothing but itself: the line on standard output is the spill, and the
-refusal is logged and counted.
+It goes to standard output, from where CloudWatch Logs has it, or to a Firehose stream; and to any
+sink beside that. A sink that refuses a record costs nothing but itself: the line on standard output
+is the spill, and the refusal is logged and counted.
 """
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,10 @@ from feedrank.domain import Query, Ranking
 from feedrank.telemetry import logger
 
 RECORD = "decision"
+
+FIREHOSE_CONNECT_TIMEOUT_S = 0.3
+FIREHOSE_READ_TIMEOUT_S = 0.7  # one try: the request waits for it
+FIREHOSE_PAUSE_S = 5.0  # after no answer at all
 
 
 class Sink(Protocol):
@@ -34,24 +39,80 @@ class DailyFiles:
     def write(self, line: bytes, day: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"predictions_{day}.jsonl").open("ab", buffering=0) as file:
-            file.write(line)
+            if file.write(line) < len(line):
+                raise OSError("only a part of the record was written")
+
+
+class FirehoseStream:
+    """A delivery stream that takes each record as it is made.
+
+    A container is frozen as soon as it has answered, so no record waits for others: one call a
+    request, within the request. A record that Firehose took, though its answer came too late, is
+    spilled too; `request_id` tells the two to be one.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._clock = clock
+        self.connect()
+
+    def connect(self) -> None:
+        """Anew: with connections, credentials and a clock of this container's own."""
+        import boto3
+        from botocore.config import Config
+
+        self._firehose = boto3.Session().client(
+            "firehose",
+            config=Config(
+                connect_timeout=FIREHOSE_CONNECT_TIMEOUT_S,
+                read_timeout=FIREHOSE_READ_TIMEOUT_S,
+                retries={"total_max_attempts": 1, "mode": "standard"},
+            ),
+        )
+        self._resume_at = 0.0
+
+    def write(self, line: bytes, day: str) -> None:  # noqa: ARG002 Firehose reads it in the record
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if self._clock() < self._resume_at:
+            raise OSError(f"{self._name} did not answer, and is left alone for a while")
+        try:
+            self._firehose.put_record(DeliveryStreamName=self._name, Record={"Data": line})
+        except ClientError as error:  # throttled, too large, gone: the next record may fare better
+            raise OSError(f"{self._name} answers {error.response['Error']['Code']}") from error
+        except BotoCoreError as error:
+            self._resume_at = self._clock() + FIREHOSE_PAUSE_S
+            raise OSError(f"{self._name} can't be reached: {error}") from error
 
 
 class DecisionLog:
-    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+    """With a stream, standard output has only what the stream refused."""
+
+    def __init__(self, sinks: Sequence[Sink] = (), stream: Sink | None = None) -> None:
         self._sinks = sinks
+        self._stream = stream
         self.spilled = 0
 
-    def record(self, query: Query, ranking: Ranking) -> None:
-        """Never raises for a sink: a request that was answered stays answered."""
-        line = to_json(decision(query, ranking)) + b"\n"
-        sys.stdout.write(line.decode())
-        for sink in self._sinks:
-            try:
-                sink.write(line, day=ranking.timestamp[:10])
-            except OSError as error:
-                self.spilled += 1
-                logger.error("decision record spilled", sink=type(sink).__name__, reason=str(error))
+    def record(self, query: Query, ranking: Ranking) -> int:
+        """Returns how many sinks refused the record. Never raises for one: a request that was
+        answered stays answered."""
+        line, day = to_json(decision(query, ranking)) + b"\n", ranking.timestamp[:10]
+        refused = 0
+        if self._stream is None or not _took(self._stream, line, day):
+            sys.stdout.write(line.decode())
+            refused += self._stream is not None
+        refused += sum(not _took(sink, line, day) for sink in self._sinks)
+        self.spilled += refused
+        return refused
+
+
+def _took(sink: Sink, line: bytes, day: str) -> bool:
+    try:
+        sink.write(line, day)
+    except OSError as error:
+        logger.error("decision record spilled", sink=type(sink).__name__, reason=str(error))
+        return False
+    return True
 
 
 def decision(query: Query, ranking: Ranking) -> dict[str, Any]:

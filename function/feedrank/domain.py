@@ -62,3 +62,4 @@ class Ranking:
     features_ms: float
     scoring_ms: float
     latency_ms: float
+    spilled: int = 0  # sinks that refused its record

@@ -5,6 +5,7 @@ FeedrankError                     500
 ├── InvalidRequestError           422
 ├── RequestTooLargeError          413
 ├── ModelUnavailableError         503, with Retry-After
+│   ├── SpecError                 a feature spec that does not hold together
 │   └── BundleError               a bundle that is missing, broken or not what it says
 ├── DeadlineExceededError         504
 └── ScoringError                  500

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from feedrank.telemetry import logger
 MB_PER_VCPU = 1_769
 GOLDEN_TOLERANCE = 1e-5
 LONGEST_RETRY_S = 300.0
+FALLBACK = "model:layer"  # how `degraded` names it
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
 
@@ -67,8 +68,8 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
         engine=_engine(settings, bundle.path(engine_file)),
         loaded_at=datetime.now(UTC),
     )
-    for case in _golden_cases(bundle.path(GOLDEN)):
-        _hold_against(model, snapshot, case)
+    for query, expected in _golden_cases(bundle.path(GOLDEN)):
+        _hold_against(model, snapshot, query, expected)
     return model
 
 
@@ -113,10 +114,17 @@ class ModelSlot:
             self._complete = True
             logger.info("model loaded", extra=_described(self._model))
 
+    def prove(self) -> None:
+        """Raises ModelUnavailableError unless the very bundle that was asked for is loaded."""
+        if not self._complete:
+            self.load()
+        if not self._complete:
+            raise ModelUnavailableError("the bundle could not be loaded; see the log")
+
     @staticmethod
     def _fall_back(fallback: Callable[[], Model]) -> Model | None:
         try:
-            model = fallback()
+            model = replace(fallback(), degraded=(FALLBACK,))
         except Exception as error:  # noqa: BLE001 whatever it is
             logger.error("fallback model refused", reason=_reason(error))
             return None
@@ -141,28 +149,40 @@ def _engine(settings: Settings, path: Path) -> ScoringEngine:
     return OnnxEngine(path, threads)
 
 
-def _golden_cases(path: Path) -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads(path.read_bytes())["cases"]
+def _golden_cases(path: Path) -> list[tuple[Query, FloatArray]]:
+    try:
+        cases = [_golden_case(case) for case in json.loads(path.read_bytes())["cases"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{GOLDEN}: not golden cases: {error!r}") from error
     if not cases:
         raise BundleError(f"{GOLDEN}: holds no case")
     return cases
 
 
-def _hold_against(model: Model, snapshot: SnapshotStore, case: dict[str, Any]) -> None:
+def _golden_case(case: dict[str, Any]) -> tuple[Query, FloatArray]:
     query = Query(
         user_id=case["user_id"],
         item_ids=np.array(case["item_ids"], dtype=np.int64),
         context=case["context"],
         time_s=case["time_s"],
     )
+    return query, np.array(case["scores"], dtype=np.float32)
+
+
+def _hold_against(
+    model: Model, snapshot: SnapshotStore, query: Query, expected: FloatArray
+) -> None:
     scores = model.score(query, snapshot.look_up(query))
-    apart = float(np.max(np.abs(scores - np.array(case["scores"]))))
-    if not apart <= GOLDEN_TOLERANCE:
+    if scores.shape != expected.shape:
+        raise BundleError(f"{GOLDEN}: {len(expected)} scores for {len(scores)} items")
+    apart = float(np.max(np.abs(scores - expected)))
+    if not apart <= GOLDEN_TOLERANCE:  # NaN is not
         raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, FeedrankError) else repr(error)
+    ours = isinstance(error, FeedrankError)
+    return str(error) if ours else f"{type(error).__name__}: {error}"
 
 
 def _described(model: Model) -> dict[str, str]:

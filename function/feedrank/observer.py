@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank.domain import Call, Ranking
+from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, count_request, logger
 
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
@@ -17,16 +18,18 @@ PREDICT = "/predict"
 
 
 class Observer:
-    def __init__(self, app: ASGIApp, stats: ContainerStats, timeout_ms: int) -> None:
+    def __init__(self, app: ASGIApp, stats: ContainerStats, settings: Settings) -> None:
         self._app = app
         self._stats = stats
-        self._timeout_ms = timeout_ms
+        self._timeout_ms = settings.request_timeout_ms
+        self._base_path = settings.base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         call = self._begin(scope)
+        scope["root_path"] = self._base_path  # Lambda's events have no such thing
         state: dict[str, Any] = scope.setdefault("state", {})
         state["call"] = call
         status = 500

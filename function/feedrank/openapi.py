@@ -4,7 +4,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
+from feedrank.errors import (
+    DeadlineExceededError,
+    FeedrankError,
+    InvalidRequestError,
+    ModelUnavailableError,
+    RequestTooLargeError,
+)
 from feedrank.schemas import (
     About,
     ContainerMetrics,
@@ -15,22 +24,30 @@ from feedrank.schemas import (
     Problem,
 )
 
-DESCRIPTION = "Ranks the items of a feed for a user, by predicted engagement."
+DESCRIPTION = (
+    "Ranks the items of a feed for a user, by predicted engagement. "
+    "Every answer carries its request's id, and every error is an RFC 9457 problem."
+)
+LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
+MODELS: list[type[BaseModel]] = [
+    PredictRequest,
+    PredictResponse,
+    Health,
+    ContainerMetrics,
+    ModelCard,
+    About,
+    Problem,
+]
 REFERENCE = "#/components/schemas/{model}"
-PROBLEMS = {
-    413: "The request body is over the size cap",
-    422: "The request is not valid; `detail` names the fields",
-    500: "Something unforeseen; the log has it under the request id",
-    503: "No model serves; `Retry-After` says when to ask again",
-    504: "The request ran out of its time budget",
-}
+REQUEST_ID = "3f0c9a1e-6a52-4c0e-9a37-0d8a1f0f8c11"
+
 PREDICT_EXAMPLES: dict[str, Any] = {
     "plain": {
-        "summary": "Rank five items",
+        "summary": "Five items",
         "value": {"user_id": 42, "item_ids": [17, 256, 3, 1024, 88]},
     },
     "context": {
-        "summary": "Rank for a phone, at a given time",
+        "summary": "On a phone, at a given time",
         "value": {
             "user_id": 42,
             "item_ids": [17, 256, 3, 1024, 88],
@@ -43,78 +60,219 @@ RANKED_EXAMPLE: dict[str, Any] = {
     "predictions": [
         {"item_id": 256, "score": 0.412077, "rank": 1},
         {"item_id": 17, "score": 0.190352, "rank": 2},
+        {"item_id": 1024, "score": 0.145011, "rank": 3},
+        {"item_id": 88, "score": 0.071846, "rank": 4},
+        {"item_id": 3, "score": 0.032508, "rank": 5},
     ],
     "model_version": "feed_ranker-3",
     "latency_ms": 1.204,
     "timestamp": "2026-11-22T20:15:00.123Z",
-    "request_id": "3f0c9a1e-6a52-4c0e-9a37-0d8a1f0f8c11",
+    "request_id": REQUEST_ID,
     "degraded": [],
+}
+HEALTHY_EXAMPLE: dict[str, Any] = {
+    "status": "healthy",
+    "model_version": "feed_ranker-3",
+    "model_loaded_at": "2026-11-22T20:04:11.518220Z",
+    "uptime_seconds": 649.107,
+    "last_prediction_at": "2026-11-22T20:15:00.123Z",
+}
+UNHEALTHY_EXAMPLE: dict[str, Any] = {
+    "status": "unhealthy",
+    "model_version": None,
+    "model_loaded_at": None,
+    "uptime_seconds": 3.412,
+    "last_prediction_at": None,
+}
+METRICS_EXAMPLE: dict[str, Any] = {
+    "scope": "container",
+    "requests_total": 5120,
+    "requests_per_second": 8.133,
+    "latency_p50_ms": 1.198,
+    "latency_p99_ms": 3.871,
+    "error_rate": 0.000195,
+    "predictions_total": 255950,
+}
+MODEL_EXAMPLE: dict[str, Any] = {
+    "name": "feed_ranker",
+    "version": "3",
+    "network": "deep_mlp",
+    "run_id": "b8d1f0c2a9e44f6f8f5c1f6f0f3b7a52",
+    "digest": "9f2c4e7a1b3d5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8",
+    "engine": "onnx",
+    "metrics": {"test_auc": 0.7431},
+    "feature_spec": {
+        "inputs": [
+            {
+                "name": "dense",
+                "per": "item",
+                "features": [{"name": "age_days", "source": "item", "default": 30.0}],
+            }
+        ]
+    },
+    "built_with": {"torch": "2.13.0", "onnx": "1.23.2"},
+}
+ABOUT_EXAMPLE: dict[str, Any] = {"name": "feedrank", "version": "0.1.0", "docs": "/docs"}
+
+HEADERS: dict[str, Any] = {
+    "X-Request-Id": {
+        "description": "The id under which the log has this request",
+        "schema": {"type": "string"},
+        "example": REQUEST_ID,
+    },
+    "Retry-After": {
+        "description": "Seconds until a model is tried again",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 5,
+    },
+    "Allow": {
+        "description": "The methods that the path has",
+        "schema": {"type": "string"},
+        "example": "POST",
+    },
+}
+
+
+def _body(model: type[BaseModel], example: object) -> dict[str, Any]:
+    return {"schema": {"$ref": REFERENCE.format(model=model.__name__)}, "example": example}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
+
+
+def _answer(model: type[BaseModel], description: str, example: object) -> dict[str, Any]:
+    return {
+        "description": description,
+        "headers": _headers(),
+        "content": {"application/json": _body(model, example)},
+    }
+
+
+def _problem(
+    status: int, title: str, description: str, *headers: str, detail: str = ""
+) -> dict[str, Any]:
+    example = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail or title,
+        "request_id": REQUEST_ID,
+    }
+    return {
+        "description": description,
+        "headers": _headers(*headers),
+        "content": {"application/problem+json": _body(Problem, example)},
+    }
+
+
+PROBLEMS: dict[int, dict[str, Any]] = {
+    413: _problem(413, RequestTooLargeError.title, "The request body is over the size cap"),
+    422: _problem(
+        422,
+        InvalidRequestError.title,
+        "The request is not valid; `detail` names the fields",
+        detail="item_ids.0: Input should be a valid integer",
+    ),
+    500: _problem(
+        500, FeedrankError.title, "Something unforeseen; the log has it under the request id"
+    ),
+    503: _problem(
+        503,
+        ModelUnavailableError.title,
+        "No model serves; `Retry-After` says when to ask again",
+        "Retry-After",
+    ),
+    504: _problem(504, DeadlineExceededError.title, "The request ran out of its time budget"),
+}
+GENERAL_PROBLEMS: dict[str, dict[str, Any]] = {
+    "NotFound": _problem(404, "Not Found", "There is no such path"),
+    "MethodNotAllowed": _problem(
+        405, "Method Not Allowed", "The path has another method; `Allow` names it", "Allow"
+    ),
 }
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {
-            "description": PROBLEMS[status],
-            "content": {
-                "application/problem+json": {"schema": {"$ref": REFERENCE.format(model="Problem")}}
-            },
-        }
-        for status in statuses
-    }
+    return {status: PROBLEMS[status] for status in statuses}
 
 
 ROUTE_DOCS: dict[str, dict[str, Any]] = {
     "/predict": {
+        "operation_id": "predict",
         "summary": "Rank items for a user",
         "responses": {
-            200: {
-                "model": PredictResponse,
-                "content": {"application/json": {"example": RANKED_EXAMPLE}},
-            },
+            200: _answer(PredictResponse, "The items, best first", RANKED_EXAMPLE),
             **_problems(413, 422, 500, 503, 504),
+        },
+        "openapi_extra": {  # the endpoint reads its own body, so FastAPI sees none
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": REFERENCE.format(model="PredictRequest")},
+                        "examples": PREDICT_EXAMPLES,
+                    }
+                },
+            }
         },
     },
     "/health": {
+        "operation_id": "health",
         "summary": "Does this container serve?",
         "responses": {
-            200: {"model": Health},
-            503: {"model": Health, "description": "No model serves"},
+            200: _answer(Health, "A model serves, or its stand-in does", HEALTHY_EXAMPLE),
+            **_problems(500),
+            503: _answer(Health, "No model serves", UNHEALTHY_EXAMPLE),
         },
     },
     "/metrics": {
+        "operation_id": "metrics",
         "summary": "What this container has served",
-        "responses": {200: {"model": ContainerMetrics}},
+        "responses": {
+            200: _answer(ContainerMetrics, "Counts since the container started", METRICS_EXAMPLE),
+            **_problems(500),
+        },
     },
     "/model": {
+        "operation_id": "model",
         "summary": "The model that serves",
-        "responses": {200: {"model": ModelCard}, **_problems(503)},
+        "responses": {
+            200: _answer(
+                ModelCard, "Where it comes from, how good it is, what it reads", MODEL_EXAMPLE
+            ),
+            **_problems(500, 503),
+        },
     },
-    "/": {"summary": "Name, version and where the docs are", "responses": {200: {"model": About}}},
+    "/": {
+        "operation_id": "about",
+        "summary": "Name, version and where the docs are",
+        "responses": {200: _answer(About, "The service", ABOUT_EXAMPLE), **_problems(500)},
+    },
 }
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Built once. `/predict` reads its own body, so its schema is put in here."""
+    """Built once. FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the
+    nulls in examples: so schemas and responses are put in as they are."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(
         title=app.title,
         version=app.version,
         description=DESCRIPTION,
+        license_info=LICENSE,
         routes=app.routes,
-        servers=[{"url": app.root_path}] if app.root_path else None,
     )
-    document["components"]["schemas"]["PredictRequest"] = PredictRequest.model_json_schema()
-    document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
-    document["paths"]["/predict"]["post"]["requestBody"] = {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": REFERENCE.format(model="PredictRequest")},
-                "examples": PREDICT_EXAMPLES,
-            }
-        },
+    _, schemas = models_json_schema([(m, "validation") for m in MODELS], ref_template=REFERENCE)
+    document["components"] = {
+        "schemas": schemas["$defs"],
+        "headers": HEADERS,
+        "responses": GENERAL_PROBLEMS,
     }
+    for path, operations in document["paths"].items():
+        responses = ROUTE_DOCS[path]["responses"].items()
+        for operation in operations.values():
+            operation["responses"] = {str(status): response for status, response in responses}
     app.openapi_schema = document
     return document

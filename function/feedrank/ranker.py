@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -56,8 +57,8 @@ class Ranker:
             scoring_ms=_milliseconds(scored - fetched),
             latency_ms=_milliseconds(perf_counter() - call.started_s),
         )
-        self._log.record(query, ranking)
-        return ranking
+        spilled = self._log.record(query, ranking)
+        return replace(ranking, spilled=spilled) if spilled else ranking
 
 
 async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:

@@ -13,7 +13,8 @@ from feedrank.errors import SettingsError
 
 
 class Settings(BaseModel):
-    """A field's variable is its name in capitals, unless it has an alias."""
+    """A field's variable is its name in capitals, unless it has an alias. An empty variable counts
+    as one that is not set: templates pass those for parameters without a value."""
 
     model_config = ConfigDict(
         frozen=True, alias_generator=str.upper, protected_namespaces=(), hide_input_in_errors=True
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     model_retry_seconds: float = Field(
         default=5.0,
         gt=0,
+        allow_inf_nan=False,
         description="Pause before a refused bundle is tried again; doubles up to five minutes",
     )
     engine_threads: int = Field(
@@ -63,6 +65,10 @@ class Settings(BaseModel):
     )
     decision_log_dir: Path | None = Field(
         default=None, description="Also keep decision records here, one JSONL file a day"
+    )
+    decision_stream: str = Field(
+        default="",
+        description="Firehose stream that decision records are sent to, instead of the log",
     )
     tracing: Literal["on", "off"] = Field(
         default="off", description="`on`: X-Ray segments by Powertools' Tracer"
@@ -87,7 +93,7 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Raises SettingsError that names every variable which is missing or wrong."""
         try:
-            return cls.model_validate(dict(environment))
+            return cls.model_validate({k: v for k, v in environment.items() if v})
         except ValidationError as error:
             wrong = [f"  {problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
             raise SettingsError("\n".join(["wrong environment variables:", *wrong])) from None

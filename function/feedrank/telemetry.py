@@ -20,6 +20,7 @@ RATE_WINDOW_S = 60.0
 TIMES_KEPT = 100_000  # 60 s at over 1,600 requests/s
 LATENCIES_KEPT = 2_048
 SERVER_ERROR = 500
+NO_MODEL = 503
 
 LambdaHandler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
@@ -72,7 +73,11 @@ class ContainerStats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._started = clock()
+        self.restart()
+
+    def restart(self) -> None:
+        """As a container that has just started."""
+        self._started = self._clock()
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._recent: deque[float] = deque(maxlen=TIMES_KEPT)
         self._errors = 0
@@ -114,7 +119,8 @@ class ContainerStats:
 
 def count_request(latency_ms: float, status: int, ranking: Ranking | None) -> None:
     """One EMF line per request to /predict. The one dimension is the service: ids would be billed
-    by the distinct value."""
+    by the distinct value. A ranking's decision was recorded before, so `ItemsScored` has as many
+    samples as there are records."""
     metrics.add_metric("Latency", MetricUnit.Milliseconds, latency_ms)
     metrics.add_metric("Errors", MetricUnit.Count, status >= SERVER_ERROR)
     if ranking:
@@ -124,6 +130,14 @@ def count_request(latency_ms: float, status: int, ranking: Ranking | None) -> No
         metrics.add_metric("UnknownUsers", MetricUnit.Count, ranking.unknown_users)
         metrics.add_metric("UnknownItems", MetricUnit.Count, ranking.unknown_items)
         metrics.add_metric("Degraded", MetricUnit.Count, bool(ranking.degraded))
+        metrics.add_metric("DecisionsSpilled", MetricUnit.Count, ranking.spilled)
+        scores, order = ranking.scores, ranking.order
+        metrics.add_metric("ScoreMean", MetricUnit.NoUnit, float(scores.sum()) / len(scores))
+        metrics.add_metric(
+            "ScoreSpread", MetricUnit.NoUnit, float(scores[order[0]] - scores[order[-1]])
+        )
+    elif status == NO_MODEL:
+        metrics.add_metric("ModelUnavailable", MetricUnit.Count, 1)
     metrics.flush_metrics()
 
 

@@ -21,8 +21,9 @@ from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
 
 from feedmodel.errors import PublishError
-from feedmodel.publish import PublishOptions, build_bundle, publish
+from feedmodel.publish import PublishOptions, build_bundle
 from feedmodel.tracking import tracked_run
+from feedmodel.upload import upload
 from feedrank.bundle import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
 from feedrank.domain import Query
 from feedrank.features.matrix import MatrixBuilder
@@ -148,7 +149,7 @@ def test_a_model_that_nobody_here_trained_ranks_from_s3_with_no_code_changed(
     options: PublishOptions, s3: Any, tmp_path: Path
 ) -> None:
     built = build_bundle(options)
-    published = publish(built.folder, f"s3://{BUCKET}/ranking/")
+    published = upload(built.folder, f"s3://{BUCKET}/ranking/")
 
     model = load_model(published.uri, "", settings(published.uri, tmp_path / "cache"))
     query = Query(
@@ -179,8 +180,8 @@ def test_a_gap_in_a_table_is_the_feature_s_default(options: PublishOptions) -> N
 
 def test_publishing_again_uploads_nothing(options: PublishOptions, s3: Any) -> None:
     to = f"s3://{BUCKET}/"
-    first = publish(build_bundle(options).folder, to)
-    again = publish(build_bundle(options).folder, to)
+    first = upload(build_bundle(options).folder, to)
+    again = upload(build_bundle(options).folder, to)
     assert first.uploaded > 0
     assert (again.uri, again.uploaded) == (first.uri, 0)
 
@@ -192,10 +193,10 @@ def test_a_broken_upload_leaves_no_manifest_and_is_made_good_by_the_next(
     with monkeypatch.context() as broken:
         broken.setattr("s3transfer.upload.UploadSubmissionTask._submit", _fail_on_golden())
         with pytest.raises(PublishError):
-            publish(built.folder, f"s3://{BUCKET}/")
+            upload(built.folder, f"s3://{BUCKET}/")
     assert not [key for key in keys_of(s3) if key.endswith(MANIFEST)]
 
-    published = publish(built.folder, f"s3://{BUCKET}/")
+    published = upload(built.folder, f"s3://{BUCKET}/")
     prefix = published.uri.removeprefix(f"s3://{BUCKET}/")
     assert keys_of(s3) == [prefix + name for name in files_below(built.folder)]
 
@@ -248,15 +249,15 @@ def test_a_folder_is_replaced_whole_and_only_where_it_holds_a_bundle(
     home.mkdir()
     (home / "thesis.txt").write_text("precious")
 
-    publish(built.folder, str(layer))
+    upload(built.folder, str(layer))
     (layer / "left-over").write_text("of an older bundle")
     (layer / MANIFEST).write_text("{}")
-    publish(built.folder, str(layer))
+    upload(built.folder, str(layer))
     assert files_below(layer) == files_below(built.folder)
-    assert publish(built.folder, str(layer)).uploaded == 0
+    assert upload(built.folder, str(layer)).uploaded == 0
 
     with pytest.raises(PublishError, match="holds something that is no bundle"):
-        publish(built.folder, str(home))
+        upload(built.folder, str(home))
     assert files_below(home) == ["thesis.txt"]
 
 

@@ -17,7 +17,7 @@ HOUR_S = 3_600
 DAY_S = 86_400
 THURSDAY = 3  # 1970-01-01; Monday is 0
 SATURDAY = 5
-FLOAT32_MAX = np.finfo(np.float32).max
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Compute = Callable[[Mapping[str, Any], Any], Any]
 

@@ -71,7 +71,7 @@ class SnapshotStore:
             )
         except KeyError as error:
             raise BundleError(f"{SNAPSHOT}: lacks the array {error}") from error
-        self._check_widths()
+        self._check_shapes()
 
     async def fetch(self, query: Query) -> FeatureRows:
         return self.look_up(query)
@@ -94,13 +94,15 @@ class SnapshotStore:
         pairs = self._pairs
         return Table(pairs.ids[first:last], pairs.values[first:last], pairs.defaults)
 
-    def _check_widths(self) -> None:
+    def _check_shapes(self) -> None:
         for name, table in (("users", self._users), ("items", self._items), ("pairs", self._pairs)):
             if table.values.shape != (len(table.ids), len(table.defaults)):
                 raise BundleError(
                     f"{SNAPSHOT}: {name}.values is {table.values.shape}, "
                     f"the spec needs {(len(table.ids), len(table.defaults))}"
                 )
+        if self._pair_users.shape != self._pairs.ids.shape:
+            raise BundleError(f"{SNAPSHOT}: pairs.users and pairs.items differ in length")
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -112,7 +114,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         header = json.loads(data[HEADER_LENGTH_BYTES:start])
         header.pop("__metadata__", None)
         return {name: _array(data, start, **entry) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise BundleError(f"{SNAPSHOT}: not a feature snapshot: {error!r}") from error
 
 

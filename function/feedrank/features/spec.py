@@ -15,7 +15,6 @@ or an item that no table has, a context key that the caller left out.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import isfinite
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -111,8 +110,10 @@ def _feature(data: object, place: str) -> Feature:
         except (ValueError, TypeError) as error:
             raise SpecError(f"{place}: {error}") from error
     default = entry.get("default", 0.0)
-    if isinstance(default, bool) or not isinstance(default, int | float) or not isfinite(default):
-        raise SpecError(f"{place}.default must be a finite number")
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        raise SpecError(f"{place}.default must be a number")
+    if not abs(default) <= context.FLOAT32_MAX:  # NaN and infinity fail this too
+        raise SpecError(f"{place}.default must be a finite 32-bit number")
     return Feature(name, cast("Source", source), float(default), expression)
 
 

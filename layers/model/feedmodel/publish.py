@@ -1,8 +1,7 @@
-"""From a tracked model to a bundle, and from there to S3 or into the model layer."""
+"""From a tracked model to a bundle on disk."""
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from feedmodel.errors import PublishError
 from feedmodel.export import Program, load_program, run_torch, save_program, write_onnx
 from feedmodel.golden import GOLDEN as GOLDEN_QUERIES
 from feedmodel.golden import golden_case, parity_queries
+from feedmodel.options import tracking_uri
 from feedmodel.registry import TrackedModel, fetch_model
 from feedmodel.snapshot import Table, TableName, find_table, read_tables, write_snapshot
-from feedmodel.tracking import tracking_uri
+from feedmodel.upload import files_below, put_in_place
 from feedrank.bundle import (
     DIGEST_SIDECAR,
     FORMAT,
@@ -69,12 +69,6 @@ class BuiltBundle:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    uri: str
-    uploaded: int  # files; 0 where the bundle was there already
-
-
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
     """Resolve, copy, export, compare, write. `step` hears what is being done.
 
@@ -104,48 +98,9 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         parity, rows = _write_golden(model.artifact, program, spec, tables)
         manifest = _write_manifest(model, spec)
         folder = options.bundles / manifest.model_version
-        _put_in_place(model.artifact, folder)
+        put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
     return BuiltBundle(folder, manifest, size_bytes, parity, rows)
-
-
-def publish(bundle: Path, to: str) -> Published:
-    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
-    folder, which then holds this bundle alone."""
-    if to.startswith("s3://"):
-        return _upload(bundle, to)
-    folder = Path(to)
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise PublishError(f"{to}: holds something that is no bundle, and would be replaced")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if _digest_of(folder) == _digest_of(bundle):
-        return Published(to, uploaded=0)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
-        copy = Path(shutil.copytree(bundle, Path(scratch) / "bundle"))
-        _put_in_place(copy, folder)
-    return Published(to, uploaded=len(_files(folder)))
-
-
-def _upload(bundle: Path, to: str) -> Published:
-    """The manifest goes last: without it nothing of a broken upload is a bundle."""
-    import boto3
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
-    bucket, _, prefix = to.removeprefix("s3://").partition("/")
-    base = "/".join(filter(None, [prefix.strip("/"), manifest.name, f"sha256-{manifest.digest}"]))
-    s3 = boto3.client("s3")
-    names = [name for name in _files(bundle) if name != MANIFEST]
-    try:
-        there = s3.list_objects_v2(Bucket=bucket, Prefix=f"{base}/{MANIFEST}", MaxKeys=1)
-        if not there["KeyCount"]:
-            for name in (*names, MANIFEST):
-                s3.upload_file(str(bundle / name), bucket, f"{base}/{name}")
-    except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
-        raise PublishError(f"{to}: {error}") from error
-    uploaded = 0 if there["KeyCount"] else len(names) + 1
-    return Published(f"s3://{bucket}/{base}/", uploaded)
 
 
 def _spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:
@@ -220,7 +175,7 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec) -> Manifest:
         "metrics": model.metrics,
         "feature_spec": spec.to_json(),
         "built_with": {package: version(package) for package in BUILT_WITH},
-        "files": {name: _entry(root / name) for name in _files(root)},
+        "files": {name: _entry(root / name) for name in files_below(root)},
     }
     raw = json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
     manifest = parse_manifest(raw)
@@ -232,20 +187,3 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec) -> Manifest:
 def _entry(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _files(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-
-
-def _digest_of(folder: Path) -> str:
-    try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _put_in_place(source: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    source.rename(folder)

@@ -1,5 +1,8 @@
 """From an MLflow URI to a model on disk, with what MLflow knows about it."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -10,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from feedmodel.errors import PublishError
+from feedmodel.options import TRACKING_VARIABLE
 
 FEATURES = "features"
 REGISTERED = "models:/"
@@ -39,20 +43,33 @@ class ModelAddress:
     artifact_uri: str
 
 
+@contextmanager
+def tracking_at(uri: str) -> Iterator[None]:
+    """MLflow's tracking URI for what happens inside. Its setter changes the environment variable
+    too, so that one is put back."""
+    before = os.environ.get(TRACKING_VARIABLE, "")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
     """`models:/name@alias`, `models:/name/version`, `models:/m-id` or `runs:/id/path`.
 
     Raises PublishError where MLflow has no such thing, or can't be reached.
     """
-    mlflow.set_tracking_uri(tracking_uri)
     try:
-        address = resolve(uri)
-        artifact = Path(download_artifacts(address.artifact_uri, dst_path=str(into / "artifact")))
-        (artifact / LOAD_MARKER).unlink(missing_ok=True)
-        run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
-        features = _features(address.run_id, into) if address.run_id else None
+        with tracking_at(tracking_uri):
+            address = resolve(uri)
+            copied = download_artifacts(address.artifact_uri, dst_path=str(into / "artifact"))
+            run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
+            features = _features(address.run_id, into) if address.run_id else None
     except (MlflowException, OSError) as error:
         raise PublishError(f"{uri}: MLflow at {_without_secret(tracking_uri)}: {error}") from error
+    artifact = Path(copied)
+    (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
         name=address.name,
         version=address.version,

@@ -1,0 +1,33 @@
+"""What the commands show."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """A name and a value a line; no value is broken, so that each can be copied."""
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        console.print(Text.assemble((f"{name:{width}}", "bold"), value), soft_wrap=True)
+
+
+def print_whole(console: Console, text: str) -> None:
+    """Without a break or a colour, to be copied."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def print_ranking(console: Console, answer: Mapping[str, Any]) -> None:
+    """The body of an answer of /predict."""
+    table = Table(title=f"Items for user {answer['user_id']}", title_justify="left")
+    for heading in ("rank", "item", "score"):
+        table.add_column(heading, justify="right")
+    for each in answer["predictions"]:
+        table.add_row(str(each["rank"]), str(each["item_id"]), f"{each['score']:.6f}")
+    console.print(table)
+    print_whole(
+        console, f"{answer['model_version']}, {answer['latency_ms']:.2f} ms in the function"
+    )

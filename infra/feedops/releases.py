@@ -1,0 +1,131 @@
+"""Which model is served: found in MLflow, trained where there is none, a bundle made of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from feedmodel.options import NetworkName, TrainOptions
+from feedops.errors import ModelMissingError, OperationError
+from feedops.workspace import BUNDLES
+from feedrank.bundle import MANIFEST, Manifest, parse_manifest
+from feedrank.errors import BundleError
+
+if TYPE_CHECKING:
+    from feedmodel.registry import ModelAddress
+
+SQLITE = "sqlite:///"
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter for an alias
+
+
+def model_to_serve(
+    model_uri: str | None, network: NetworkName | None, *, train: bool, console: Console
+) -> str:
+    """A model's URI: the given one, or else that of the network's newest model, or else of the one
+    in production. Unless a URI is given, what isn't there is trained first, or anyway if `train`.
+    """
+    if model_uri and (network or train):
+        raise OperationError("--model names one model: leave out --network and --train")
+    if model_uri:
+        return model_uri
+    demo = TrainOptions(network=network) if network else TrainOptions()
+    found = None if train else _newest_of(demo) if network else _production(demo)
+    return found or _trained(demo, console)
+
+
+def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
+    """The folder of the model's bundle, built unless it is there, or anyway if `publish`.
+
+    Raises ModelMissingError, or what building one raises.
+    """
+    address = _resolve(model_uri)
+    if address is None:
+        raise ModelMissingError(
+            f"{model_uri}: MLflow has no such model; `feedrank train` makes one"
+        )
+    folder = BUNDLES / f"{address.name}-{address.version}"
+    if not publish and _is_bundle_of(folder, address):
+        return folder
+    from feedmodel.publish import PublishOptions, build_bundle
+
+    with console.status(f"Building a bundle of {model_uri}") as status:
+        options = PublishOptions(model_uri, bundles=BUNDLES)
+        return build_bundle(options, lambda step: status.update(f"Bundle: {step}")).folder
+
+
+def newest_bundle() -> Path:
+    """The one that was built last. Raises ModelMissingError."""
+    manifests = BUNDLES.glob(f"*/{MANIFEST}")
+    newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise ModelMissingError(
+            f"no bundle in {BUNDLES}: `feedrank serve` makes one, or name one with --bundle"
+        )
+    return newest.parents[1]
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    """Raises ModelMissingError where the folder is no bundle."""
+    try:
+        return parse_manifest((bundle / MANIFEST).read_bytes())
+    except (OSError, BundleError) as error:
+        raise ModelMissingError(f"{bundle} is no bundle: {error}") from error
+
+
+def _newest_of(demo: TrainOptions) -> str | None:
+    """Training tags each version with its network."""
+    if not _has_store():
+        return None
+    import mlflow
+
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{demo.registered_name}'")
+    numbers = [int(v.version) for v in versions if v.tags.get("network") == demo.network]
+    return f"models:/{demo.registered_name}/{max(numbers)}" if numbers else None
+
+
+def _production(demo: TrainOptions) -> str | None:
+    uri = f"models:/{demo.registered_name}@{demo.alias}"
+    return uri if _resolve(uri) else None
+
+
+def _trained(demo: TrainOptions, console: Console) -> str:
+    from feedmodel.train import train
+
+    result = train(demo, console)
+    return f"models:/{result.registered_name}/{result.version}"
+
+
+def _resolve(uri: str) -> "ModelAddress | None":
+    """None where MLflow has no such model. Raises OperationError where MLflow can't say."""
+    if not _has_store():
+        return None
+    from mlflow.exceptions import MlflowException
+
+    from feedmodel.registry import resolve
+
+    try:
+        return resolve(uri)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise OperationError(f"{uri}: MLflow: {error}") from error
+
+
+def _has_store() -> bool:
+    """Whether there is a store to look into, and if so, let MLflow use it. Merely asked, MLflow
+    would make an empty database of a missing one."""
+    import mlflow
+
+    from feedmodel.options import tracking_uri
+
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+
+
+def _is_bundle_of(folder: Path, address: "ModelAddress") -> bool:
+    """A version's number alone says little: a new tracking store counts from 1 again."""
+    try:
+        return manifest_of(folder).run_id == address.run_id
+    except ModelMissingError:
+        return False

@@ -1,0 +1,85 @@
+"""Runs one command that can't outlive whoever started it.
+
+    python -I -S tether.py COMMAND...        in a session of its own, standard input a pipe
+
+The starter holds the pipe's other end. When that closes, because the starter wants it or because
+the starter is gone, even by SIGKILL, every process of the session dies. So it does when the
+command itself ends: the emulator starts the runtime in a process group of its own, which nothing
+else would find. Standard library only and few imports: it stands before every start.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
+
+READ_AT_ONCE = 4_096  # bytes
+SESSION = 3  # field after the command's name in /proc/PID/stat; 0 is the state
+ZOMBIE = b"Z"
+NOT_FOUND = 127  # as a shell has it, like the other exit codes
+
+
+def main(command: list[str]) -> None:
+    signal.signal(signal.SIGTERM, _on_termination)
+    signal.signal(signal.SIGCHLD, _on_child_exit)
+    standard_input = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    try:
+        os.posix_spawnp(command[0], command, os.environ, file_actions=standard_input)
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
+        _end(NOT_FOUND)
+    while os.read(0, READ_AT_ONCE):
+        pass
+    _end(0)
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of the session but this one; return when none is left."""
+    if sys.platform != "linux":  # no /proc: the group is the best known, and may take us along
+        with suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
+        return
+    while members := list(members_of(session)):
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def members_of(session: int) -> Iterator[int]:
+    """Processes of the session that are alive, this one left out."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 pathlib would double the time to start
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123
+                    fields = stat.read().rpartition(b")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):  # it has ended since
+                continue
+            if int(fields[SESSION]) == session and fields[0] != ZOMBIE:
+                yield int(name)
+
+
+def _on_child_exit(_signal: int, _frame: FrameType | None) -> None:
+    try:
+        _, status = os.wait()
+    except ChildProcessError:  # it never became the command
+        return
+    code = os.waitstatus_to_exitcode(status)
+    _end(code if code >= 0 else 128 - code)
+
+
+def _on_termination(_signal: int, _frame: FrameType | None) -> None:
+    _end(128 + signal.SIGTERM)
+
+
+def _end(code: int) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    kill_session(os.getsid(0))
+    with suppress(ChildProcessError):  # that has been waited for
+        os.wait()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,41 @@
+"""Where things lie: the project's own folders, and what is written at run time, below `data/`."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+FUNCTION = PROJECT / "function"
+EVENTS = PROJECT / "events"
+
+# Below the working directory, as MLflow's default tracking store is.
+DATA = Path("data")
+BUNDLES = DATA / "bundles"
+LOGS = DATA / "logs"
+PREDICTIONS = DATA / "predictions"
+RUN = DATA / "run"
+
+
+@contextmanager
+def scratch_folder(parent: Path = RUN) -> Iterator[Path]:
+    """A folder of this process, gone at the end. What a killed one left is cleared away first."""
+    for folder in parent.glob("[0-9]*"):
+        if not _is_alive(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = parent.absolute() / str(os.getpid())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(PermissionError):  # alive, and another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True

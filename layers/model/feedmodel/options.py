@@ -1,0 +1,98 @@
+"""What a training run can be told, and what it answers."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, get_args
+
+from feedrank.errors import FeedrankError
+
+NetworkName = Literal["deep_mlp", "two_tower"]
+
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+DEFAULT_TRACKING_URI = "sqlite:///data/mlflow/mlflow.db"
+MIN_USERS = 10
+MIN_ITEMS = 200  # of fewer, slates would be too short; see data.py
+MIN_INTERACTIONS = 2_000  # so that each window has clicks to be judged by
+MAX_SEED = 2**32 - 1
+# MLflow's own rules for names, which it would only apply after the training.
+REGISTERED_NAME = re.compile(r"[^/:.%\"'@\s]+")
+ALIAS = re.compile(r"(?!latest$|v\d+$)[A-Za-z0-9_-]+")
+
+
+def tracking_uri(given: str | None = None) -> str:
+    """Where MLflow keeps its runs: as given, else as the environment has it, else in data/."""
+    return given or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
+
+
+class OptionsError(FeedrankError):
+    """One or more training options are wrong; the text names all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """The defaults train in about a minute on two cores. Raises OptionsError.
+
+    `tracking_uri` None means MLFLOW_TRACKING_URI, and without that a database in data/mlflow.
+    """
+
+    users: int = 2_000
+    items: int = 1_000
+    interactions: int = 300_000
+    seed: int = 7
+    network: NetworkName = "deep_mlp"
+    epochs: int = 8
+    batch_size: int = 2_048
+    learning_rate: float = 1e-3
+    patience: int = 3  # epochs without a better one
+    experiment: str = "feed_ranking"
+    registered_name: str = "feed_ranker"
+    alias: str = "production"
+    tracking_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise OptionsError("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        at_least = {
+            "users": MIN_USERS,
+            "items": MIN_ITEMS,
+            "interactions": MIN_INTERACTIONS,
+            "epochs": 1,
+            "batch_size": 2,  # batch normalisation needs two rows
+            "patience": 1,
+        }
+        for name, least in at_least.items():
+            if (value := getattr(self, name)) < least:
+                yield f"{name} must be at least {least:,}, not {value:,}"
+        if not 0 <= self.seed <= MAX_SEED:
+            yield f"seed must be from 0 to {MAX_SEED:,}, not {self.seed:,}"
+        if not (isfinite(self.learning_rate) and self.learning_rate > 0):
+            yield f"learning_rate must be a positive number, not {self.learning_rate}"
+        if self.network not in get_args(NetworkName):
+            known = " or ".join(get_args(NetworkName))
+            yield f"network must be {known}, not {self.network!r}"
+        if not self.experiment.strip():
+            yield "experiment must have a name"
+        if not REGISTERED_NAME.fullmatch(self.registered_name):
+            yield (
+                f"registered_name can't be {self.registered_name!r}: "
+                "MLflow allows no space and none of / : . @ % and quotes"
+            )
+        if not ALIAS.fullmatch(self.alias):
+            yield (
+                f"alias can't be {self.alias!r}: letters, digits, - and _ make one, "
+                "but latest and v1, v2, ... are MLflow's own"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    run_id: str
+    model_uri: str  # models:/m-..., the logged model
+    registered_name: str
+    version: str  # of the registered name
+    metrics: dict[str, float]  # of the test window

@@ -1,0 +1,59 @@
+"""What the demo's networks read: 15 features, laid out as one input or as two."""
+
+from dataclasses import dataclass
+
+from feedrank.features.spec import Feature, FeatureSpec, Input
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """What to expect of someone or something never seen before."""
+
+    ctr: float
+    dwell_s: float
+    device: str
+
+
+def demo_features(prior: Priors) -> tuple[Feature, ...]:
+    """The 15 features in their order, each with what stands in for an unknown value.
+
+    An interaction is an item shown, clicked or not. `item_popularity` is log(1 + clicks),
+    `user_days_active` counts different days (UTC), dwell times are in seconds per click.
+    """
+    return (
+        Feature("user_historical_ctr", "user", prior.ctr),
+        Feature("user_avg_dwell_time", "user", prior.dwell_s),
+        Feature("user_interaction_count", "user"),
+        Feature("user_days_active", "user"),
+        Feature("item_ctr", "item", prior.ctr),
+        Feature("item_avg_dwell_time", "item", prior.dwell_s),
+        Feature("item_popularity", "item"),
+        Feature("item_age_days", "item"),
+        Feature("hour_of_day", "context", expression="hour"),
+        Feature("day_of_week", "context", expression="weekday"),
+        *(
+            Feature(
+                f"device_{name}", "context", float(name == prior.device), f"equals(device, {name})"
+            )
+            for name in ("mobile", "desktop", "tablet")
+        ),
+        Feature("user_item_previous_interactions", "pair"),
+        Feature("is_weekend", "context", expression="is_weekend"),
+    )
+
+
+def deep_mlp_spec(prior: Priors) -> FeatureSpec:
+    return FeatureSpec((Input("features", "item", demo_features(prior)),))
+
+
+def two_tower_spec(prior: Priors) -> FeatureSpec:
+    """The user tower reads user and context, once a request; the item tower reads items alone.
+
+    The pair feature is left out: with it, an item's vector could not be computed ahead.
+    """
+    features = demo_features(prior)
+    of_user = tuple(f for f in features if f.source in {"user", "context"})
+    of_item = tuple(f for f in features if f.source == "item")
+    return FeatureSpec(
+        (Input("user_features", "request", of_user), Input("item_features", "item", of_item))
+    )

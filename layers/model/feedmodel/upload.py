@@ -1,0 +1,72 @@
+"""From a bundle on disk to S3, or to the folder that the model layer is made of."""
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from feedmodel.errors import PublishError
+from feedrank.bundle import MANIFEST, parse_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    uri: str
+    uploaded: int  # files; 0 where the bundle was there already
+
+
+def upload(bundle: Path, to: str) -> Published:
+    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
+    folder, which then holds this bundle alone."""
+    if to.startswith("s3://"):
+        return _to_s3(bundle, to)
+    folder = Path(to)
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise PublishError(f"{to}: holds something that is no bundle, and would be replaced")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if _digest_of(folder) == _digest_of(bundle):
+        return Published(to, uploaded=0)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
+        copy = Path(shutil.copytree(bundle, Path(scratch) / "bundle"))
+        put_in_place(copy, folder)
+    return Published(to, uploaded=len(files_below(folder)))
+
+
+def _to_s3(bundle: Path, to: str) -> Published:
+    """The manifest goes last: without it nothing of a broken upload is a bundle."""
+    import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
+    bucket, _, prefix = to.removeprefix("s3://").partition("/")
+    base = "/".join(filter(None, [prefix.strip("/"), manifest.name, f"sha256-{manifest.digest}"]))
+    s3 = boto3.client("s3")
+    names = [name for name in files_below(bundle) if name != MANIFEST]
+    try:
+        there = s3.list_objects_v2(Bucket=bucket, Prefix=f"{base}/{MANIFEST}", MaxKeys=1)
+        if not there["KeyCount"]:
+            for name in (*names, MANIFEST):
+                s3.upload_file(str(bundle / name), bucket, f"{base}/{name}")
+    except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+        raise PublishError(f"{to}: {error}") from error
+    uploaded = 0 if there["KeyCount"] else len(names) + 1
+    return Published(f"s3://{bucket}/{base}/", uploaded)
+
+
+def files_below(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def put_in_place(source: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    source.rename(folder)
+
+
+def _digest_of(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return ""

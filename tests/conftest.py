@@ -1,0 +1,71 @@
+"""Fixtures that all kinds of test share. Torch and MLflow are imported only where one is used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from fakes import LogLines, captured_log
+
+# The same examples each time: a test that fails, fails again.
+hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis_settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An MLflow tracking store of this session's own."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the demo's deep MLP shape, small and untrained. Copy it to break it."""
+    import demo
+
+    return _published("deep_mlp", demo.demo_spec(), tracking_uri, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def two_tower_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two inputs: the user's features once a request, the item's once an item."""
+    import demo
+
+    return _published("two_tower", demo.two_tower_spec(), tracking_uri, tmp_path_factory)
+
+
+def _published(
+    network: str, spec: dict[str, Any], tracking_uri: str, folders: pytest.TempPathFactory
+) -> Path:
+    """From a network to MLflow to a bundle, as `feedrank train` and `feedrank publish` do it."""
+    import mlflow
+
+    import demo
+    from feedmodel.publish import PublishOptions, build_bundle
+    from feedmodel.tracking import log_network, register, tracked_run
+    from feedrank.features.spec import parse_spec
+
+    folder = folders.mktemp(network)
+    parsed = parse_spec(spec)
+    examples = {i.name: np.ones((4, len(i.features)), np.float32) for i in parsed.inputs}
+    name = {"deep_mlp": "feed_ranker", "two_tower": "feed_ranker_two_tower"}[network]
+    with tracked_run(tracking_uri, "tests", network) as run_id:
+        mlflow.log_param("network", network)
+        mlflow.log_metrics({"test_auc": 0.75, "test_ndcg_at_10": 0.5})
+        demo.write_features(folder / "features", spec)
+        mlflow.log_artifacts(str(folder / "features"), "features")
+        model_uri = log_network(demo.network(network), parsed, examples)
+        version = register(model_uri, run_id, name, "production", {})
+    options = PublishOptions(f"models:/{name}/{version}", tracking_uri, bundles=folder / "bundles")
+    return build_bundle(options).folder
+
+
+@pytest.fixture
+def log() -> Iterator[LogLines]:
+    """What the function logs in this test, as parsed lines."""
+    with captured_log() as lines:
+        yield lines

@@ -1,0 +1,48 @@
+"""The README says what the code does: a new user reads it first."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from feedrank.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def block(name: str) -> str:
+    match = re.search(f"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
+    assert match, f"README.md has no block {name!r}"
+    return match[1]
+
+
+def settings_table() -> str:
+    """What the README must show, made of the fields of `Settings`."""
+    rows = ["| variable | default | what it does |", "| --- | --- | --- |"]
+    for field in Settings.model_fields.values():
+        default = "required" if field.is_required() else shown(field.default)
+        rows.append(f"| `{field.alias}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def shown(default: Any) -> str:
+    assert default is not PydanticUndefined
+    return f"`{default}`" if default not in {"", None} else ""
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    assert block("settings") == settings_table()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
+def test_every_make_target_that_it_names_exists(target: str) -> None:
+    assert re.search(f"^{target}:.*##", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?://|#)([^)#]+)", README))))
+def test_every_file_that_it_links_exists(link: str) -> None:
+    assert (ROOT / link).exists()

@@ -1,0 +1,253 @@
+"""Stand-ins for what is slow, far away or needs a file: clock, model, sinks, Lambda's context."""
+
+import asyncio
+import importlib.util
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from types import ModuleType
+from typing import Any, TextIO, cast
+
+import numpy as np
+import pytest
+
+from feedrank.api import create_app
+from feedrank.bundle import Manifest
+from feedrank.decision_log import DecisionLog, Sink
+from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.engine import ScoringEngine
+from feedrank.errors import BundleError
+from feedrank.features import FeatureStore
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.model import Model, ModelSlot
+from feedrank.observer import Observer
+from feedrank.ranker import Ranker
+from feedrank.settings import Settings
+from feedrank.telemetry import ContainerStats, configure, logger
+
+NOON = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)  # a Sunday
+LogLines = Callable[[], list[dict[str, Any]]]
+HANDLER = Path(__file__).parents[1] / "function" / "handler.py"
+SMALL_SPEC: dict[str, Any] = {
+    "inputs": [
+        {
+            "name": "features",
+            "features": [
+                {"name": "likes", "source": "user", "default": 0.25},
+                {"name": "price", "source": "item", "default": 0.5},
+                {"name": "seen", "source": "pair", "default": 0.0},
+                {"name": "hour", "source": "context", "expression": "hour"},
+                {"name": "temp", "source": "context", "expression": "number(temp)"},
+            ],
+        }
+    ]
+}
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakeStore:
+    """Knows user 1 and items below 100, and prices an item at a thousandth of its id."""
+
+    def __init__(self, degraded: tuple[str, ...] = ()) -> None:
+        self._degraded = degraded
+
+    async def fetch(self, query: Query) -> FeatureRows:
+        known = query.item_ids < 100
+        prices = np.where(known, query.item_ids / 1_000, 0.5).astype(np.float32)
+        return FeatureRows(
+            user=np.array([0.25], np.float32),
+            items=prices.reshape(-1, 1),
+            pairs=np.zeros((len(prices), 1), np.float32),
+            unknown_users=int(query.user_id != 1),
+            unknown_items=int(np.count_nonzero(~known)),
+            degraded=self._degraded,
+        )
+
+
+class PriceEngine:
+    """An item's score is its price."""
+
+    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+        return inputs["features"][:, 1]
+
+
+class RaisingEngine:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+        raise self._error
+
+
+@dataclass
+class KeptLines:
+    """A sink that keeps what it got."""
+
+    lines: list[tuple[bytes, str]] = field(default_factory=list)
+
+    def write(self, line: bytes, day: str) -> None:
+        self.lines.append((line, day))
+
+
+class FullDisk:
+    """A sink that refuses."""
+
+    def write(self, line: bytes, day: str) -> None:
+        raise OSError(28, "No space left on device")
+
+
+class LambdaContext:
+    function_name = "feedrank"
+    memory_limit_in_mb = 1_769
+    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:feedrank"
+    aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
+
+    def __init__(self, remaining_ms: int = 10_000) -> None:
+        self._remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._remaining_ms
+
+
+def small_spec() -> FeatureSpec:
+    return parse_spec(SMALL_SPEC)
+
+
+def manifest(version: str = "3") -> Manifest:
+    return Manifest(
+        name="feed_ranker",
+        version=version,
+        run_id="0123456789abcdef",
+        network="deep_mlp",
+        metrics={"test_auc": 0.75},
+        feature_spec=SMALL_SPEC,
+        built_with={"torch": "2.13.0"},
+        files={},
+        digest="d" * 64,
+    )
+
+
+def model(
+    engine: ScoringEngine | None = None,
+    store: FeatureStore | None = None,
+    degraded: tuple[str, ...] = (),
+    version: str = "3",
+) -> Model:
+    return Model(
+        manifest=manifest(version),
+        features=store or FakeStore(),
+        matrix=MatrixBuilder(small_spec()),
+        engine=engine or PriceEngine(),
+        loaded_at=NOON,
+        degraded=degraded,
+    )
+
+
+def slot(loaded: Model | None) -> ModelSlot:
+    """A slot that holds this model, or none."""
+
+    def load() -> Model:
+        if loaded is None:
+            raise BundleError("serving/model.onnx: SECRET is not what it says")
+        return loaded
+
+    made = ModelSlot(load, fallback=None, retry_s=5.0, clock=FakeClock())
+    made.load()
+    return made
+
+
+def settings(**variables: str) -> Settings:
+    return Settings.from_environment({"MODEL_URI": "/nowhere", **variables})
+
+
+def call(budget_s: float = 60.0) -> Call:
+    now = perf_counter()
+    return Call("req-1", now, now + budget_s)
+
+
+def query(user_id: int = 1, items: Sequence[int] = (10, 30, 20), **context: str) -> Query:
+    return Query(user_id, np.array(items, dtype=np.int64), context, NOON.timestamp())
+
+
+def ranking(**changes: Any) -> Ranking:
+    values: dict[str, Any] = {
+        "request_id": "req-1",
+        "timestamp": "2026-11-22T12:00:00.123Z",
+        "model_version": "feed_ranker-3",
+        "scores": np.array([0.01, 0.03, 0.02]),
+        "order": np.array([1, 2, 0]),
+        "degraded": (),
+        "unknown_users": 0,
+        "unknown_items": 0,
+        "features_ms": 0.1,
+        "scoring_ms": 0.2,
+        "latency_ms": 1.5,
+    }
+    return Ranking(**values | changes)
+
+
+def app(loaded: Model | None, *sinks: Sink, **env: str) -> Observer:
+    """The app as `handler.py` composes it, around this model."""
+    return app_of(slot(loaded), *sinks, **env)
+
+
+def app_of(model_slot: ModelSlot, *sinks: Sink, **env: str) -> Observer:
+    chosen, counted = settings(**env), ContainerStats()
+    configure(chosen)
+    ranker = Ranker(model_slot, DecisionLog(sinks), now=lambda: NOON)
+    api = create_app(chosen, model_slot, ranker, counted)
+    return Observer(api, counted, chosen)
+
+
+_loops: list[asyncio.AbstractEventLoop | None] = [None]
+
+
+@contextmanager
+def container(**env: str) -> Iterator[ModuleType]:
+    """`function/handler.py` afresh, as a new container imports it, under a name of its own."""
+    spec = importlib.util.spec_from_file_location("handler_under_test", HANDLER)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in env.items():
+            environment.setenv(name, value)
+        spec.loader.exec_module(module)
+        loop = asyncio.get_event_loop()  # the handler's, made for Mangum
+        _loops.append(loop)
+        try:
+            yield module
+        finally:
+            _loops.remove(loop)
+            loop.close()
+            asyncio.set_event_loop(_loops[-1])
+
+
+@contextmanager
+def captured_log() -> Iterator[LogLines]:
+    """What the function logs, as a callable that gives the lines as parsed JSON."""
+    stream = io.StringIO()
+    handler = cast("logging.StreamHandler[TextIO]", logger.registered_handler)
+    before = handler.stream
+    handler.setStream(stream)
+    level = logger.log_level
+    logger.setLevel("DEBUG")
+    try:
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    finally:
+        logger.setLevel(level)
+        handler.setStream(before)

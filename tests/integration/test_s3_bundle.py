@@ -1,0 +1,300 @@
+"""A bundle from S3, by way of moto's real HTTP server."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+import fakes
+from feedrank import bundle as bundle_module
+from feedrank.bundle import (
+    DIGEST_SIDECAR,
+    GOLDEN,
+    MANIFEST,
+    ONNX_MODEL,
+    SNAPSHOT,
+    TORCH_MODEL,
+)
+from feedrank.domain import Query
+from feedrank.errors import BundleError, ModelUnavailableError
+from feedrank.model import Model, ModelSlot, load_model
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "models"
+URI = f"s3://{BUCKET}/feed/one/"
+SERVED = [MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, SNAPSHOT, GOLDEN]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadedMotoServer]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _aws(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, port = server.get_host_and_port()
+    _point_at(monkeypatch, f"http://{host}:{port}")
+
+
+def _point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3(_aws: None, demo_bundle: Path) -> Iterator["S3Client"]:
+    """A client, with the demo bundle at URI."""
+    client = boto3.client("s3")
+    client.create_bucket(
+        Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    for name in SERVED:
+        client.upload_file(str(demo_bundle / name), BUCKET, f"feed/one/{name}")
+    yield client
+    for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+    client.delete_bucket(Bucket=BUCKET)
+    client.close()
+
+
+def _load(tmp_path: Path, uri: str = URI, digest: str = "") -> Model:
+    return load_model(uri, digest, fakes.settings(MODEL_CACHE_DIR=str(tmp_path / "cache")))
+
+
+def _scores(model: Model) -> list[float]:
+    query = Query(42, np.array([1, 2, 300, 5_000]), {"device": "mobile"}, 0.0)
+    return [float(s) for s in model.score(query, model.features.look_up(query))]  # type: ignore[attr-defined]
+
+
+def test_a_bundle_from_s3_scores_as_the_same_one_from_a_folder(
+    s3: "S3Client", demo_bundle: Path, tmp_path: Path
+) -> None:
+    from_folder = load_model(str(demo_bundle), "", fakes.settings())
+    assert _scores(_load(tmp_path)) == _scores(from_folder)
+
+
+def test_only_what_serving_reads_is_fetched(s3: "S3Client", tmp_path: Path) -> None:
+    _load(tmp_path)
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert fetched == {Path(name).name for name in SERVED}
+
+
+@pytest.mark.parametrize("uri", [URI, URI.rstrip("/"), f"{URI}/"])
+def test_a_prefix_may_end_in_a_slash(s3: "S3Client", tmp_path: Path, uri: str) -> None:
+    assert _load(tmp_path, uri).manifest.model_version == "feed_ranker-1"
+
+
+def test_a_bundle_may_lie_at_the_top_of_a_bucket(
+    s3: "S3Client", tmp_path: Path, demo_bundle: Path
+) -> None:
+    for name in SERVED:
+        s3.upload_file(str(demo_bundle / name), BUCKET, name)
+    for uri in (f"s3://{BUCKET}", f"s3://{BUCKET}/"):
+        assert _load(tmp_path, uri).manifest.model_version == "feed_ranker-1"
+
+
+def test_a_pinned_digest_needs_no_sidecar(
+    s3: "S3Client", demo_bundle: Path, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
+    for name in SERVED:
+        s3.upload_file(str(demo_bundle / name), BUCKET, f"feed/sha256-{digest}/{name}")
+        s3.delete_object(Bucket=BUCKET, Key=f"feed/one/{DIGEST_SIDECAR}")
+    s3.delete_object(Bucket=BUCKET, Key=f"feed/sha256-{digest}/{DIGEST_SIDECAR}")
+    assert _load(tmp_path, digest=digest).manifest.digest == digest
+    assert _load(tmp_path, f"s3://{BUCKET}/feed/sha256-{digest}/").manifest.digest == digest
+    with pytest.raises(BundleError, match=f"^{DIGEST_SIDECAR}: S3 answers NoSuchKey"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_missing_object_is_named(s3: "S3Client", tmp_path: Path, name: str) -> None:
+    s3.delete_object(Bucket=BUCKET, Key=f"feed/one/{name}")
+    with pytest.raises(BundleError, match=f"^{name}: S3 answers NoSuchKey for {URI}"):
+        _load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [ONNX_MODEL, SNAPSHOT, GOLDEN])
+def test_one_wrong_bit_on_s3_names_the_object(
+    s3: "S3Client", demo_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    data = bytearray((demo_bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    s3.put_object(Bucket=BUCKET, Key=f"feed/one/{name}", Body=bytes(data))
+    with pytest.raises(BundleError, match=f"^{name}: its SHA-256 is "):
+        _load(tmp_path)
+
+
+def test_a_half_uploaded_bundle_is_none(s3: "S3Client", demo_bundle: Path, tmp_path: Path) -> None:
+    for name in (ONNX_MODEL, SNAPSHOT, GOLDEN):
+        s3.upload_file(str(demo_bundle / name), BUCKET, f"feed/two/{name}")
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers NoSuchKey"):
+        _load(tmp_path, f"s3://{BUCKET}/feed/two/")
+
+
+def test_a_bucket_that_is_not_there_is_said_to_be_none(s3: "S3Client", tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers NoSuchBucket for s3://nobody"):
+        _load(tmp_path, "s3://nobody-has-this/feed/")
+
+
+def test_a_refused_access_is_said_to_be_one(
+    s3: "S3Client", tmp_path: Path, refusing_s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _point_at(monkeypatch, refusing_s3)
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers AccessDenied"):
+        _load(tmp_path)
+
+
+@pytest.fixture
+def refusing_s3() -> Iterator[str]:
+    """An S3 that answers as one whose policy says no; moto evaluates no IAM."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_credentials_that_are_missing_are_said_to_be(
+    s3: "S3Client", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 can't be reached .*credentials"):
+        _load(tmp_path)
+
+
+def test_a_cache_that_can_not_be_written_is_named(s3: "S3Client", tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: can't be written to {tmp_path}/cache"):
+        _load(tmp_path)
+
+
+def test_a_second_load_leaves_the_files_that_are_mapped_as_they_are(
+    s3: "S3Client", tmp_path: Path
+) -> None:
+    model = _load(tmp_path)
+    before = _scores(model)
+    (snapshot,) = (tmp_path / "cache").rglob("features.safetensors")
+    mapped = snapshot.stat().st_ino
+    _load(tmp_path)
+    assert snapshot.stat().st_ino != mapped
+    assert _scores(model) == before
+    assert not [
+        path for path in (tmp_path / "cache").rglob("*") if path.suffix == f".{os.getpid()}"
+    ]
+
+
+def test_an_s3_that_is_down_is_503_until_it_is_back(
+    s3: "S3Client", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
+) -> None:
+    first = _started()  # moto's servers in one process share what they hold
+    host, port = first.get_host_and_port()
+    _point_at(monkeypatch, f"http://{host}:{port}")
+    first.stop()
+
+    clock = fakes.FakeClock()
+    slot = ModelSlot(lambda: _load(tmp_path), fallback=None, retry_s=5.0, clock=clock)
+    slot.load()
+    with pytest.raises(ModelUnavailableError) as error:
+        slot.model()
+    assert error.value.retry_after_s == 5
+    assert log()[0]["reason"].startswith(f"{MANIFEST}: S3 can't be reached for {URI}")
+
+    second = _started(port)
+    clock.now_s += 4
+    with pytest.raises(ModelUnavailableError):
+        slot.model()
+    clock.now_s += 1
+    model = slot.model()
+    before = _scores(model)
+
+    second.stop()
+    shutil.rmtree(tmp_path / "cache")
+    clock.now_s += 10_000
+    assert slot.model() is model
+    assert _scores(model) == before, "what was loaded goes on serving without S3 and its files"
+
+
+def _started(port: int = 0) -> ThreadedMotoServer:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    return server
+
+
+def test_a_new_container_says_503_and_recovers_while_an_old_one_goes_on(
+    s3: "S3Client", tmp_path: Path
+) -> None:
+    event = {
+        "version": "2.0",
+        "rawPath": "/predict",
+        "rawQueryString": "",
+        "headers": {},
+        "requestContext": {
+            "requestId": "r",
+            "http": {"method": "POST", "path": "/predict", "sourceIp": "192.0.2.1"},
+        },
+        "body": json.dumps({"user_id": 42, "item_ids": [1, 2, 3]}),
+        "isBase64Encoded": False,
+    }
+    context = fakes.LambdaContext()
+    cache = {"MODEL_URI": URI, "MODEL_CACHE_DIR": str(tmp_path / "cache")}
+    manifest = s3.get_object(Bucket=BUCKET, Key=f"feed/one/{MANIFEST}")["Body"].read()
+    with fakes.container(**cache) as old:
+        assert old.lambda_handler(event, context)["statusCode"] == 200
+        s3.delete_object(Bucket=BUCKET, Key=f"feed/one/{MANIFEST}")
+        with fakes.container(**cache, MODEL_RETRY_SECONDS="0.000001") as new:
+            assert new.lambda_handler(event, context)["statusCode"] == 503
+            s3.put_object(Bucket=BUCKET, Key=f"feed/one/{MANIFEST}", Body=manifest)
+            assert new.lambda_handler(event, context)["statusCode"] == 200
+        assert old.lambda_handler(event, context)["statusCode"] == 200
+
+
+def test_a_large_file_comes_in_pieces(
+    s3: "S3Client", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_module, "CHUNK_BYTES", 1_000)
+    assert _load(tmp_path).manifest.model_version == "feed_ranker-1"
+
+
+def test_the_torch_program_is_not_fetched_for_onnx(s3: "S3Client", tmp_path: Path) -> None:
+    _load(tmp_path)
+    assert list((tmp_path / "cache").rglob(Path(TORCH_MODEL).name)) == []

@@ -1,0 +1,217 @@
+"""`train()` against a real MLflow store, small."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from feedmodel.options import (
+    DEFAULT_TRACKING_URI,
+    NetworkName,
+    TrainOptions,
+    TrainResult,
+    tracking_uri,
+)
+from feedmodel.tracking import TrackingError, tracked_run
+from feedmodel.train import train
+from feedrank.features.spec import parse_spec
+
+SMALL = TrainOptions(users=50, items=200, interactions=4_000, epochs=2, batch_size=256)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that training is started from."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def results(home: Path) -> dict[NetworkName, TrainResult]:
+    """Both networks, trained one after the other where nothing is configured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        two_tower = train(replace(SMALL, network="two_tower"), QUIET)
+        return {"two_tower": two_tower, "deep_mlp": train(SMALL, QUIET)}
+
+
+@pytest.fixture
+def client(home: Path, results: dict[NetworkName, TrainResult]) -> mlflow.MlflowClient:
+    assert results
+    return mlflow.MlflowClient(f"sqlite:///{home}/data/mlflow/mlflow.db")
+
+
+@pytest.fixture(params=["deep_mlp", "two_tower"])
+def result(request: pytest.FixtureRequest, results: dict[NetworkName, TrainResult]) -> TrainResult:
+    return results[request.param]
+
+
+def test_everything_lands_in_the_data_folder(
+    home: Path, results: dict[NetworkName, TrainResult]
+) -> None:
+    assert results
+    assert [path.name for path in home.iterdir()] == ["data"]
+    assert sorted(path.name for path in (home / "data/mlflow").iterdir()) == [
+        "artifacts",
+        "mlflow.db",
+    ]
+
+
+def test_the_alias_points_to_the_latest_training(
+    client: mlflow.MlflowClient, results: dict[NetworkName, TrainResult]
+) -> None:
+    version = client.get_model_version_by_alias("feed_ranker", "production")
+    assert (str(version.version), version.run_id) == ("2", results["deep_mlp"].run_id)
+    tags = {n: client.get_model_version("feed_ranker", r.version).tags for n, r in results.items()}
+    assert tags == {"deep_mlp": {"network": "deep_mlp"}, "two_tower": {"network": "two_tower"}}
+
+
+def test_the_run_holds_params_and_metrics_per_epoch_and_of_the_test(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["interactions"] == "4000"
+    assert "tracking_uri" not in run.data.params
+    assert result.metrics.items() <= run.data.metrics.items()
+    for metric in ("train_loss", "validation_loss", "validation_auc"):
+        assert [m.step for m in client.get_metric_history(result.run_id, metric)] == [1, 2]
+
+
+def test_the_run_names_the_command_and_not_where_it_lies(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    assert client.get_run(result.run_id).data.tags["mlflow.source.name"] == "feedrank train"
+
+
+def test_the_run_holds_the_plots(client: mlflow.MlflowClient, result: TrainResult) -> None:
+    assert [
+        (a.path, a.file_size > 10_000) for a in client.list_artifacts(result.run_id, "plots")
+    ] == [
+        ("plots/calibration.png", True),
+        ("plots/learning_curve.png", True),
+        ("plots/ranking_quality.png", True),
+    ]
+
+
+def test_the_run_holds_the_spec_and_tables_with_its_columns(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    folder = Path(client.download_artifacts(result.run_id, "features"))
+    spec = parse_spec(json.loads((folder / "feature_spec.json").read_text()))
+    frames = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
+    assert frames["users"].columns.tolist() == ["user_id", *(f.name for f in spec.columns("user"))]
+    assert frames["items"].columns.tolist() == ["item_id", *(f.name for f in spec.columns("item"))]
+    assert len(frames["items"]) == 200
+    pair_columns = [f.name for f in spec.columns("pair")] or ["user_item_previous_interactions"]
+    assert frames["pairs"].columns.tolist() == ["user_id", "item_id", *pair_columns]
+
+
+def test_the_logged_model_is_free_of_pickle_and_of_this_machines_paths(
+    home: Path, client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    model = client.get_logged_model(result.model_uri.removeprefix("models:/"))
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    assert folder.is_relative_to(home / "data/mlflow/artifacts")
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert files == [
+        "MLmodel",
+        "conda.yaml",
+        "data/model.pt2",
+        "python_env.yaml",
+        "requirements.txt",
+    ]
+    program = (folder / "data/model.pt2").read_bytes()
+    assert b"feedmodel/networks.py" not in program
+    assert all("@" not in line for line in (folder / "requirements.txt").read_text().splitlines())
+
+
+@pytest.mark.parametrize("items", [1, 2, 100])
+def test_the_logged_model_scores_any_number_of_items(
+    home: Path, results: dict[NetworkName, TrainResult], items: int
+) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/data/mlflow/mlflow.db")
+    deep_mlp = mlflow.pytorch.load_model(results["deep_mlp"].model_uri)
+    two_tower = mlflow.pytorch.load_model(results["two_tower"].model_uri)
+    mlflow.set_tracking_uri("")
+    with torch.inference_mode():
+        for score in (
+            deep_mlp(torch.rand(items, 15)),
+            two_tower(torch.rand(1, 10), torch.rand(items, 4)),
+        ):
+            assert score.shape == (items,)
+            assert ((score >= 0) & (score <= 1)).all()
+
+
+def test_the_signature_names_the_specs_inputs(
+    home: Path, results: dict[NetworkName, TrainResult]
+) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{home}/data/mlflow/mlflow.db")
+    signatures = {
+        name: mlflow.models.get_model_info(result.model_uri).signature.inputs
+        for name, result in results.items()
+    }
+    mlflow.set_tracking_uri("")
+    assert {
+        name: [(tensor.name, tensor.shape) for tensor in inputs]
+        for name, inputs in signatures.items()
+    } == {
+        "deep_mlp": [("features", (-1, 15))],
+        "two_tower": [("user_features", (1, 10)), ("item_features", (-1, 4))],
+    }
+
+
+def test_training_again_gives_the_same_model(
+    tmp_path: Path, results: dict[NetworkName, TrainResult]
+) -> None:
+    again = train(replace(SMALL, tracking_uri=f"sqlite:///{tmp_path}/m.db"), QUIET)
+    assert again.metrics == results["deep_mlp"].metrics
+    assert again.version == "1"
+
+
+def test_a_failed_training_is_a_failed_run(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(ZeroDivisionError), tracked_run(uri, "tests", "broken") as run_id:
+        raise ZeroDivisionError
+    assert mlflow.MlflowClient(uri).get_run(run_id).info.status == "FAILED"
+
+
+def test_mlflow_points_where_it_did_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    with tracked_run(f"sqlite:///{tmp_path}/mlflow.db", "tests", "run"):
+        assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri() == "sqlite:///elsewhere.db"
+    mlflow.set_tracking_uri("")
+
+
+def test_a_store_that_can_not_be_used_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(TrackingError, match="taken"):
+        train(replace(SMALL, tracking_uri=f"sqlite:///{tmp_path}/taken/mlflow.db"), QUIET)
+
+
+def test_a_tracking_uri_is_the_one_given_or_the_environments_or_the_data_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    assert tracking_uri("sqlite:///mine.db") == "sqlite:///mine.db"
+    assert tracking_uri() == "https://mlflow.example.com"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking_uri() == DEFAULT_TRACKING_URI
+
+
+def test_the_evaluation_is_shown_beside_the_others(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    train(replace(SMALL, tracking_uri=uri), Console(file=shown, width=120))
+    rankings = [line.split("│")[1].strip() for line in shown.getvalue().splitlines() if "│" in line]
+    assert rankings == ["random", "popularity", "click rate", "model", "known best"]

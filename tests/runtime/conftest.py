@@ -1,0 +1,37 @@
+"""What the tests through the real emulator share."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedops.emulator import Function
+
+TIMEOUT_S = 20  # nothing here takes as long, unless it hangs
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def standin() -> Function:
+    """The function that does as its event says, see standin/handler.py."""
+    return Function(Path(__file__).parent / "standin", timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+def event() -> Callable[..., bytes]:
+    """`event("sleep", seconds=1)` is the event that makes the stand-in sleep."""
+
+    def make(do: str, body: object = None, **query: object) -> bytes:
+        parameters = {"do": do} | {name: str(value) for name, value in query.items()}
+        made: dict[str, Any] = {"queryStringParameters": parameters, "body": json.dumps(body)}
+        return json.dumps(made).encode()
+
+    return make

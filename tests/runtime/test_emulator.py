@@ -1,0 +1,232 @@
+"""One execution environment: the real emulator and runtime client, a function that misbehaves."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedops import emulator
+from feedops.emulator import ExecutionEnvironment, Function, find_emulator
+from feedops.errors import (
+    EmulatorMissingError,
+    EnvironmentLostError,
+    FunctionError,
+    FunctionTimeoutError,
+    StartError,
+)
+from feedops.report import reports
+from feedops.tether import members_of
+
+MakeEvent = Callable[..., bytes]
+Start = Callable[[Function], ExecutionEnvironment]
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def start(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Start]:
+    started: list[ExecutionEnvironment] = []
+
+    def start_one(function: Function) -> ExecutionEnvironment:
+        environment = runner.run(
+            ExecutionEnvironment.start(
+                function, log=tmp_path / "environment.log", temporary=tmp_path / "tmp"
+            )
+        )
+        started.append(environment)
+        return environment
+
+    yield start_one
+    for environment in started:
+        runner.run(environment.stop())
+
+
+@pytest.fixture
+def environment(start: Start, standin: Function) -> ExecutionEnvironment:
+    return start(standin)
+
+
+@pytest.fixture
+def ask(runner: asyncio.Runner, environment: ExecutionEnvironment, event: MakeEvent) -> Ask:
+    def ask_it(do: str, body: object = None, **query: object) -> Any:
+        return json.loads(runner.run(environment.invoke(event(do, body, **query))))
+
+    return ask_it
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_SHELL", "1")
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+
+
+def test_the_function_answers_what_it_returns(ask: Ask) -> None:
+    assert ask("answer", {"statusCode": 200, "body": "é"}) == {"statusCode": 200, "body": "é"}
+
+
+def test_the_function_sees_lambdas_variables_and_its_own_but_not_the_shells(
+    shell: None, start: Start, standin: Function, runner: asyncio.Runner, event: MakeEvent
+) -> None:
+    function = replace(
+        standin,
+        variables={"MODEL_URI": "s3://b/p/"},
+        memory_mb=512,
+        timeout_s=7,
+        runtime="python3.13",
+    )
+    seen = json.loads(runner.run(start(function).invoke(event("environment"))))
+    assert (
+        seen.items()
+        >= {
+            "MODEL_URI": "s3://b/p/",
+            "AWS_LAMBDA_FUNCTION_NAME": "feedrank",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": "7",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+            "AWS_REGION": "us-east-1",
+            "LAMBDA_TASK_ROOT": str(function.task_root),
+            "_HANDLER": "handler.lambda_handler",
+        }.items()
+    )
+    assert {"SECRET_OF_THE_SHELL", "AWS_PROFILE", "HOME"}.isdisjoint(seen)
+
+
+def test_the_function_runs_in_its_task_root_with_the_memory_it_was_told(ask: Ask) -> None:
+    process = ask("process")
+    assert process["cwd"] == str(Path(__file__).parent / "standin")
+    assert process["memory_mb"] == "1769"
+
+
+def test_init_runs_once(ask: Ask, environment: ExecutionEnvironment) -> None:
+    ask("answer")
+    ask("answer")
+    first, second = reports(environment.log.read_text().splitlines())
+    assert first.init_ms is not None
+    assert second.init_ms is None
+
+
+def test_memory_is_the_runtimes_own(ask: Ask, environment: ExecutionEnvironment) -> None:
+    ask("answer")
+    assert 10 < environment.peak_memory_mb() < 200
+
+
+def test_what_the_function_raises_is_a_function_error(ask: Ask) -> None:
+    with pytest.raises(
+        FunctionError, match=r"^ValueError: the stand-in was told to raise$"
+    ) as caught:
+        ask("raise")
+    assert 'raise ValueError("the stand-in was told to raise")' in "".join(caught.value.stack)
+    assert ask("answer", 1) == 1
+
+
+def test_an_answer_that_merely_speaks_of_errors_is_an_answer(ask: Ask) -> None:
+    answer = {"statusCode": 500, "body": '{"errorType": "x"}', "errorType": "x"}
+    assert ask("answer", answer) == answer
+
+
+def test_a_timeout_kills_the_runtime_and_the_next_invocation_starts_afresh(
+    start: Start, standin: Function, runner: asyncio.Runner, event: MakeEvent
+) -> None:
+    environment = start(replace(standin, timeout_s=1))
+    first = json.loads(runner.run(environment.invoke(event("process"))))
+    with pytest.raises(FunctionTimeoutError, match="Task timed out after 1"):
+        runner.run(environment.invoke(event("hang")))
+    second = json.loads(runner.run(environment.invoke(event("process"))))
+    assert second["emulator"] == first["emulator"]
+    assert second["pid"] != first["pid"]
+
+
+def test_a_runtime_that_exits_is_a_function_error_and_is_started_afresh(ask: Ask) -> None:
+    with pytest.raises(FunctionError, match=r"Runtime.ExitError: .*exit status 3"):
+        ask("exit")
+    assert ask("answer", 1) == 1
+
+
+def test_an_answer_over_lambdas_limit_is_a_function_error(ask: Ask) -> None:
+    with pytest.raises(FunctionError, match=r"Function.ResponseSizeTooLarge"):
+        ask("big", bytes=6 * 1_024 * 1_024 + 100)
+
+
+def test_an_emulator_that_dies_takes_everything_along(
+    ask: Ask, environment: ExecutionEnvironment
+) -> None:
+    session = environment._process.session
+    with pytest.raises(EnvironmentLostError, match=f"see {environment.log}"):
+        ask("kill_emulator")
+    assert not environment.is_running
+    assert list(members_of(session)) == []
+
+
+def test_an_invocation_that_is_given_up_ends_the_environment(
+    environment: ExecutionEnvironment, runner: asyncio.Runner, event: MakeEvent
+) -> None:
+    """It is still at work, and the emulator can't take a second one."""
+    session = environment._process.session
+
+    async def give_up() -> None:
+        async with asyncio.timeout(0.2):
+            await environment.invoke(event("hang"))
+
+    with pytest.raises(TimeoutError):
+        runner.run(give_up())
+    assert not environment.is_running
+    assert list(members_of(session)) == []
+
+
+def test_each_start_has_an_empty_temporary_folder(
+    start: Start, standin: Function, tmp_path: Path
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "left").touch()
+    start(standin)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_an_emulator_that_does_not_start_is_an_error_with_the_end_of_its_log(
+    monkeypatch: pytest.MonkeyPatch, start: Start, standin: Function
+) -> None:
+    monkeypatch.setattr(emulator, "find_emulator", lambda: Path("/bin/false"))
+    with pytest.raises(
+        StartError, match=r"the Lambda emulator ended with exit code 1; the end of .*log"
+    ):
+        start(standin)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"), [("darwin", "arm64"), ("win32", "AMD64"), ("linux", "riscv64")]
+)
+def test_where_the_emulator_does_not_run_the_message_names_the_other_front(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with pytest.raises(EmulatorMissingError, match="--front uvicorn"):
+        find_emulator()
+
+
+def test_without_the_sam_cli_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emulator, "find_spec", lambda _: None)
+    with pytest.raises(EmulatorMissingError, match="pip install aws-sam-cli"):
+        find_emulator()
+
+
+def test_the_emulator_is_made_executable_where_it_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    binary = tmp_path / "local" / "rapid" / find_emulator().name
+    binary.parent.mkdir(parents=True)
+    binary.touch(0o644)
+
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(emulator, "find_spec", lambda _: Spec)
+    assert find_emulator() == binary
+    assert os.access(binary, os.X_OK)

@@ -1,0 +1,141 @@
+"""Whatever ends the starter or the command, nothing of it stays."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from feedops import tether
+from feedops.processes import Process, free_port
+from feedops.tether import members_of
+
+LONGEST_S = 20.0
+
+# A command with a child in a process group of its own, as the emulator starts the runtime.
+FAMILY = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], process_group=0)
+print(child.pid, flush=True)
+{then}
+"""
+LISTEN = """
+import socket, time
+server = socket.create_server(("127.0.0.1", {port}))
+time.sleep(600)
+"""
+STAY = "time.sleep(600)"
+# What starts a tether, and then waits to be killed.
+STARTER = """
+import subprocess, sys
+tethered = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, start_new_session=True)
+tethered.wait()
+"""
+
+
+TETHER = [sys.executable, "-I", "-S", tether.__file__]
+
+
+def family(then: str) -> list[str]:
+    return [sys.executable, "-c", FAMILY.format(then=then)]
+
+
+@contextmanager
+def ends(pid: int) -> Iterator[None]:
+    """The process ends in time after what is done inside."""
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    try:
+        yield
+        assert poll.poll(1_000 * LONGEST_S)
+    finally:
+        os.close(process)
+
+
+@contextmanager
+def tether_of(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*TETHER, *command], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def tethered() -> Iterator[subprocess.Popen[bytes]]:
+    with tether_of(family(STAY)) as process:
+        yield process
+
+
+def child_of(process: subprocess.Popen[bytes]) -> int:
+    assert process.stdout
+    return int(process.stdout.readline())
+
+
+def test_closing_the_pipe_ends_the_whole_session(tethered: subprocess.Popen[bytes]) -> None:
+    assert tethered.stdin
+    with ends(child_of(tethered)):
+        tethered.stdin.close()
+    assert tethered.wait(LONGEST_S) == 0
+    assert list(members_of(tethered.pid)) == []
+
+
+def test_a_signal_to_the_tether_ends_the_whole_session(tethered: subprocess.Popen[bytes]) -> None:
+    with ends(child_of(tethered)):
+        tethered.terminate()
+    assert tethered.wait(LONGEST_S) == 128 + signal.SIGTERM
+    assert list(members_of(tethered.pid)) == []
+
+
+def test_a_starter_that_is_killed_leaves_nothing() -> None:
+    command = [sys.executable, "-c", STARTER, *TETHER, *family(STAY)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as starter,
+        ends(child_of(starter)),
+    ):
+        starter.kill()
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + signal.SIGKILL)]
+)
+def test_a_command_that_ends_takes_its_session_along(then: str, code: int) -> None:
+    with tether_of(family(f"{then}")) as process:
+        assert process.wait(LONGEST_S) == code
+        assert list(members_of(process.pid)) == []
+
+
+def test_an_unknown_command_is_an_error() -> None:
+    with tether_of(["/no/such/command"]) as process:
+        assert process.stderr
+        assert process.wait(LONGEST_S) == tether.NOT_FOUND
+        assert process.stderr.read() == b"/no/such/command: No such file or directory\n"
+
+
+def test_a_process_that_is_never_stopped_ends_with_its_object(tmp_path: Path) -> None:
+    async def start_and_forget() -> int:
+        port = free_port()
+        command = [sys.executable, "-c", LISTEN.format(port=port)]
+        process = await Process.start("server", command, tmp_path / "log", {"PATH": os.defpath})
+        await process.until_listening(port, LONGEST_S)
+        return process.session
+
+    assert list(members_of(asyncio.run(start_and_forget()))) == []
+
+
+def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    async def kill_the_tether() -> int:
+        command = [sys.executable, "-c", FAMILY.format(then=STAY)]
+        process = await Process.start("family", command, tmp_path / "log", {"PATH": os.defpath})
+        os.kill(process.session, signal.SIGKILL)
+        await process.wait()
+        return process.session
+
+    assert list(members_of(asyncio.run(kill_the_tether()))) == []

@@ -1,0 +1,143 @@
+"""The command line: what it hands on, and how it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from feedmodel.options import TrainOptions
+from feedops.cli import app
+from feedops.errors import StartError
+from feedops.serve import ServeOptions
+
+HEAVY = {"torch", "mlflow", "pandas", "boto3", "aiohttp", "fastapi", "onnxruntime"}
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
+    asked: list[ServeOptions] = []
+    monkeypatch.setattr("feedops.serve.serve", lambda options, _console: asked.append(options))
+    return asked
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = f"import sys, feedops.cli; print({HEAVY!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_help_lists_the_commands() -> None:
+    done = CliRunner().invoke(app, ["--help"])
+    assert done.exit_code == 0
+    for command in ("train", "publish", "serve", "run", "invoke"):
+        assert f" {command} " in done.stdout
+
+
+def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainOptions] = []
+
+    def train(options: TrainOptions, _console: Console) -> None:
+        asked.append(options)
+
+    monkeypatch.setattr("feedmodel.train.train", train)
+    done = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
+    assert done.exit_code == 0
+    assert asked == [TrainOptions(network="two_tower", epochs=3)]
+
+
+def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Manifest:
+        model_version = "mine-3"
+        digest = "0" * 64
+
+    uri = f"s3://bucket/models/mine/sha256-{Manifest.digest}/"
+    built = SimpleNamespace(
+        folder=Path("built"), manifest=Manifest, size_bytes=2_500_000, parity=1.5e-7, rows=400
+    )
+    monkeypatch.setattr("feedmodel.publish.build_bundle", lambda _options, _step: built)
+    monkeypatch.setattr(
+        "feedmodel.upload.upload", lambda _folder, _to: SimpleNamespace(uri=uri, uploaded=0)
+    )
+    done = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
+    assert done.stdout.splitlines() == [
+        "model     mine-3",
+        f"bundle    {uri}",
+        f"digest    {Manifest.digest}",
+        "size      2.5 MB",
+        "parity    1.5e-07 at most between torch and ONNX, 400 rows",
+        "uploaded  nothing new",
+        f"sam deploy --parameter-overrides ModelUri={uri} ModelDigest={Manifest.digest}",
+    ]
+
+
+def test_serve_and_run_differ_in_the_answer_that_they_show(served: list[ServeOptions]) -> None:
+    CliRunner().invoke(app, ["serve"], catch_exceptions=False)
+    CliRunner().invoke(app, ["run"], catch_exceptions=False)
+    assert served == [ServeOptions(), ServeOptions(show_answer=True)]
+
+
+def test_options_of_serving_are_handed_on(served: list[ServeOptions]) -> None:
+    arguments = (
+        "serve --model models:/mine/3 --publish --front uvicorn --host 0.0.0.0 --port 9000 "
+        "--concurrency 4 --memory 3008 --timeout 5 --env A=1 --env B=x=y"
+    )
+    CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+    assert served == [
+        ServeOptions(
+            model="models:/mine/3",
+            publish=True,
+            front="uvicorn",
+            host="0.0.0.0",
+            port=9_000,
+            concurrency=4,
+            memory_mb=3_008,
+            timeout_s=5,
+            variables={"A": "1", "B": "x=y"},
+        )
+    ]
+
+
+def test_a_variable_without_a_value_is_refused(served: list[ServeOptions]) -> None:
+    done = CliRunner().invoke(app, ["serve", "--env", "A"])
+    assert (done.exit_code, served) == (2, [])
+    assert "'A' is not NAME=VALUE" in done.stderr
+
+
+def test_an_error_is_its_text_and_the_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_options: ServeOptions, _console: Console) -> None:
+        raise StartError("moto's server ended; the end of the log:\n  [red]boom")
+
+    monkeypatch.setattr("feedops.serve.serve", fail)
+    done = CliRunner().invoke(app, ["serve"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "moto's server ended; the end of the log:\n  [red]boom\n"
+
+
+def test_with_debug_an_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_options: ServeOptions, _console: Console) -> None:
+        raise StartError("no")
+
+    monkeypatch.setattr("feedops.serve.serve", fail)
+    done = CliRunner().invoke(app, ["--debug", "serve"])
+    assert isinstance(done.exception, StartError)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_the_url_is_one_that_this_machine_reaches(host: str, url: str) -> None:
+    assert ServeOptions(host=host).url == url
+
+
+def test_logs_of_two_that_serve_side_by_side_are_apart() -> None:
+    assert ServeOptions(port=8_001).logs == Path("data/logs/port-8001")

@@ -1,0 +1,143 @@
+"""The OpenAPI document is valid, complete, and its examples are what it says they are."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from openapi_schema_validator import OAS31Validator, oas31_format_checker
+from openapi_spec_validator import validate
+
+from feedrank import errors
+from feedrank.api import create_app
+from feedrank.decision_log import DecisionLog
+from feedrank.domain import MAX_ID
+from feedrank.model import Model, ModelSlot
+from feedrank.openapi import GENERAL_PROBLEMS, PROBLEMS
+from feedrank.ranker import Ranker
+from feedrank.schemas import PredictRequest
+from feedrank.settings import Settings
+from feedrank.telemetry import ContainerStats
+
+
+def no_model() -> Model:
+    raise errors.ModelUnavailableError("none is needed")
+
+
+def app() -> FastAPI:
+    settings = Settings.from_environment({"MODEL_URI": "unused"})
+    slot = ModelSlot(no_model, fallback=None, retry_s=1.0)
+    return create_app(settings, slot, Ranker(slot, DecisionLog([])), ContainerStats())
+
+
+APP = app()
+DOCUMENT: dict[str, Any] = APP.openapi()
+OPERATIONS = {
+    (method.upper(), path): operation
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
+}
+RESPONSES = [
+    (f"{method} {path} {status}", int(status), response)
+    for (method, path), operation in OPERATIONS.items()
+    for status, response in operation["responses"].items()
+] + [
+    (name, response["content"]["application/problem+json"]["example"]["status"], response)
+    for name, response in DOCUMENT["components"]["responses"].items()
+]
+each_response = pytest.mark.parametrize(
+    ("status", "response"),
+    [(status, response) for _, status, response in RESPONSES],
+    ids=[name for name, _, _ in RESPONSES],
+)
+
+
+def breaches(schema: dict[str, Any], example: object) -> list[str]:
+    """The document's components ride along, so that `#/components/...` leads somewhere."""
+    validator = OAS31Validator(
+        {**schema, "components": DOCUMENT["components"]}, format_checker=oas31_format_checker
+    )
+    return [error.message for error in validator.iter_errors(example)]
+
+
+def test_the_document_is_valid_openapi() -> None:
+    validate(DOCUMENT)
+
+
+def test_every_route_is_in_it() -> None:
+    routes = [r for r in APP.routes if isinstance(r, APIRoute) and r.include_in_schema]
+    assert set(OPERATIONS) == {(method, r.path) for r in routes for method in r.methods or ()}
+
+
+def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
+    drawn = {"operationId", "summary", "description", "requestBody", "responses"}
+    assert {key for operation in OPERATIONS.values() for key in operation} <= drawn
+
+
+def test_operations_have_short_ids() -> None:
+    ids = {operation["operationId"] for operation in OPERATIONS.values()}
+    assert ids == {"predict", "health", "metrics", "model", "about"}
+
+
+def test_every_error_that_the_service_knows_is_documented() -> None:
+    known = [e for e in vars(errors).values() if isinstance(e, type) and hasattr(e, "status")]
+    assert {error.status for error in known} == set(PROBLEMS)
+
+
+def test_what_any_path_can_answer_is_documented_apart() -> None:
+    assert {status for name, status, _ in RESPONSES if name in GENERAL_PROBLEMS} == {404, 405}
+
+
+@each_response
+def test_every_response_has_an_example_that_fits_its_schema(
+    status: int, response: dict[str, Any]
+) -> None:
+    (media,) = response["content"].values()
+    assert breaches(media["schema"], media["example"]) == []
+
+
+@each_response
+def test_an_errors_example_names_its_own_status(status: int, response: dict[str, Any]) -> None:
+    problem = response["content"].get("application/problem+json")
+    assert problem is None or problem["example"]["status"] == status
+
+
+@each_response
+def test_every_response_says_that_it_carries_the_request_id(
+    status: int, response: dict[str, Any]
+) -> None:
+    assert response["headers"]["X-Request-Id"] == {"$ref": "#/components/headers/X-Request-Id"}
+
+
+def test_a_problem_503_says_when_to_ask_again() -> None:
+    headers = DOCUMENT["paths"]["/predict"]["post"]["responses"]["503"]["headers"]
+    assert set(headers) == {"X-Request-Id", "Retry-After"}
+
+
+@pytest.mark.parametrize("name", ["plain", "context"])
+def test_the_requests_examples_are_requests(name: str) -> None:
+    body = DOCUMENT["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    example = body["examples"][name]["value"]
+    assert breaches(body["schema"], example) == []
+    PredictRequest.model_validate(example)
+
+
+def test_limits_are_exact_integers() -> None:
+    item_id = DOCUMENT["components"]["schemas"]["Prediction"]["properties"]["item_id"]
+    assert item_id == {"title": "Item Id", "type": "integer", "minimum": 0, "maximum": MAX_ID}
+
+
+def test_nulls_in_examples_stay() -> None:
+    responses = DOCUMENT["paths"]["/health"]["get"]["responses"]
+    assert responses["503"]["content"]["application/json"]["example"]["model_version"] is None
+
+
+def test_a_base_path_is_the_documents_server() -> None:
+    behind_a_stage = app()
+    behind_a_stage.root_path = "/prod"
+    assert behind_a_stage.openapi()["servers"] == [{"url": "/prod"}]
+    assert "servers" not in DOCUMENT
+
+
+def test_the_document_is_built_once() -> None:
+    assert APP.openapi() is DOCUMENT

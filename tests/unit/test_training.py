@@ -1,0 +1,102 @@
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from feedmodel.evaluation import auc, log_loss
+from feedmodel.networks import DeepMLP
+from feedmodel.training import Epoch, Examples, Schedule, best_of, fit, score, seeded
+
+SCHEDULE = Schedule(epochs=4, batch_size=64, learning_rate=1e-2, patience=4)
+
+
+def examples(rows: int, seed: int) -> Examples:
+    """Clicks that depend on the first feature alone."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(rows, 3)).astype(np.float32)
+    clicked = rng.random(rows) < 1 / (1 + np.exp(-4 * features[:, 0]))
+    return Examples({"features": features}, clicked)
+
+
+TRAIN, VALIDATION = examples(500, seed=1), examples(300, seed=2)
+# The more is learnt from TRAIN, the worse it fits.
+CONTRARY = Examples(VALIDATION.inputs, ~VALIDATION.clicked)
+
+
+def fitted(
+    seed: int,
+    *,
+    schedule: Schedule = SCHEDULE,
+    train: Examples = TRAIN,
+    validation: Examples = VALIDATION,
+) -> tuple[DeepMLP, list[Epoch]]:
+    with seeded(seed):
+        network = DeepMLP(train.inputs["features"], hidden=(16, 8))
+        return network, fit(network, train, validation, schedule)
+
+
+def weights(network: DeepMLP) -> dict[str, list[object]]:
+    return {name: tensor.tolist() for name, tensor in network.state_dict().items()}
+
+
+def test_the_same_seed_gives_the_same_weights_and_epochs() -> None:
+    (first, first_epochs), (second, second_epochs) = fitted(seed=1), fitted(seed=1)
+    assert weights(first) == weights(second)
+    assert first_epochs == second_epochs
+
+
+def test_another_seed_gives_other_weights() -> None:
+    assert weights(fitted(seed=1)[0]) != weights(fitted(seed=2)[0])
+
+
+def test_a_seed_leaves_the_random_numbers_outside_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    first = torch.rand(1)
+    fitted(seed=5)
+    assert torch.equal(torch.cat((first, torch.rand(1))), expected)
+
+
+def test_training_learns_what_there_is_to_learn() -> None:
+    network, _ = fitted(seed=1)
+    assert auc(VALIDATION.clicked, score(network, VALIDATION)) > 0.9
+
+
+def test_the_best_epochs_weights_are_kept() -> None:
+    network, epochs = fitted(seed=1, validation=CONTRARY)
+    kept = log_loss(CONTRARY.clicked, score(network, CONTRARY))
+    assert best_of(epochs).number == 1
+    assert kept == epochs[0].validation_loss < epochs[-1].validation_loss
+
+
+def test_training_stops_when_patience_runs_out() -> None:
+    schedule = replace(SCHEDULE, epochs=50, patience=2)
+    assert len(fitted(seed=1, schedule=schedule, validation=CONTRARY)[1]) == 3
+
+
+def test_every_batch_and_every_epoch_is_reported() -> None:
+    batches, reported = [], []
+    with seeded(1):
+        network = DeepMLP(TRAIN.inputs["features"], hidden=(8,))
+        epochs = fit(
+            network,
+            TRAIN,
+            VALIDATION,
+            SCHEDULE,
+            on_batch=lambda: batches.append(1),
+            on_epoch=reported.append,
+        )
+    assert reported == epochs
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
+    assert len(batches) == 4 * SCHEDULE.batches(500) == 4 * (500 // 64)
+
+
+def test_fewer_rows_than_a_batch_are_one_batch() -> None:
+    few = examples(20, seed=3)
+    assert SCHEDULE.batches(len(few)) == 1
+    assert len(fitted(seed=1, train=few)[1]) == 4
+
+
+def test_a_fitted_network_is_in_evaluation_mode() -> None:
+    assert not fitted(seed=1)[0].training
