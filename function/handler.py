@@ -18,12 +18,9 @@ from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
 from feedrank.ranker import Ranker
 from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init, logger
+from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init
 
 TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
-
-# The event's own request id; an ALB has only its trace id.
-CORRELATION_ID = 'requestContext.requestId || headers."x-amzn-trace-id"'
 
 _started_s = perf_counter()
 settings = Settings.from_environment(os.environ)
@@ -58,7 +55,6 @@ if init_type == "snap-start":
 
 
 @tracing.handler
-@logger.inject_lambda_context(correlation_id_path=CORRELATION_ID)
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
     """Answers HTTP API v2, REST API v1, Function URL and ALB events."""
     try:

@@ -1,5 +1,7 @@
 """Fixtures that all kinds of test share. Torch and MLflow are imported only where one is used."""
 
+import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from fakes import LogLines, captured_log
+from fakes import LogLines, StandardOutput, log_to
 
 # The same examples each time: a test that fails, fails again.
 hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -66,6 +68,20 @@ def _published(
 
 @pytest.fixture
 def log() -> Iterator[LogLines]:
-    """What the function logs in this test, as parsed lines."""
-    with captured_log() as lines:
+    """What the function's logger has to say in this test, as parsed lines."""
+    stream = io.StringIO()
+    with log_to(stream):
+        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
+    """All that goes to standard output in this test: log, metrics, decisions, as parsed lines."""
+    kept: list[dict[str, Any]] = []
+
+    def lines() -> list[dict[str, Any]]:
+        kept.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
+        return kept
+
+    with log_to(StandardOutput()):
         yield lines

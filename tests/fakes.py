@@ -3,8 +3,8 @@
 import asyncio
 import importlib.util
 import io
-import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -237,17 +237,22 @@ def container(**env: str) -> Iterator[ModuleType]:
             asyncio.set_event_loop(_loops[-1])
 
 
+class StandardOutput(io.StringIO):
+    """Writes to what standard output is at that moment: pytest puts another in its place."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+
 @contextmanager
-def captured_log() -> Iterator[LogLines]:
-    """What the function logs, as a callable that gives the lines as parsed JSON."""
-    stream = io.StringIO()
+def log_to(stream: TextIO) -> Iterator[None]:
+    """Everything that the function's logger has to say goes here."""
     handler = cast("logging.StreamHandler[TextIO]", logger.registered_handler)
-    before = handler.stream
+    before, level = handler.stream, logger.log_level
     handler.setStream(stream)
-    level = logger.log_level
     logger.setLevel("DEBUG")
     try:
-        yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+        yield
     finally:
         logger.setLevel(level)
         handler.setStream(before)

@@ -1,6 +1,7 @@
 """Routes and one error translator. No business rule."""
 
 import math
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from feedrank import __version__
 from feedrank.domain import Query, Ranking
@@ -31,6 +33,7 @@ JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 PROBLEMS_SHOWN = 5
 LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
+Endpoint = Callable[[Request], Awaitable[Response]]
 DOCS_PAGE = Path(__file__).with_name("docs.html")
 
 
@@ -86,10 +89,33 @@ class Endpoints:
         }
 
 
-def create_app(
-    settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats
-) -> FastAPI:
-    app = FastAPI(
+class App(FastAPI):
+    """FastAPI, but for the one hot route: its layers cost more than the model takes over five
+    items, so `POST /predict` goes straight to its endpoint and to the same error translator."""
+
+    def serve_directly(self, path: str, endpoint: Endpoint, base_path: str) -> None:
+        self._endpoint = endpoint
+        self._paths = {path, base_path + path}
+        self._route = next(route for route in self.routes if getattr(route, "path", "") == path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
+            await super().__call__(scope, receive, send)
+            return
+        scope["route"] = self._route
+        request = Request(scope, receive)
+        try:
+            response = await self._endpoint(request)
+        except Exception as error:
+            await (await problem(request, error))(scope, receive, send)
+            if not isinstance(error, FeedrankError):
+                raise  # as Starlette does, for the log
+        else:
+            await response(scope, receive, send)
+
+
+def create_app(settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats) -> App:
+    app = App(
         title=TITLE,
         version=__version__,
         docs_url=None,
@@ -107,6 +133,7 @@ def create_app(
     ):
         app.add_api_route(path, endpoint, methods=[method], response_model=None, **ROUTE_DOCS[path])
     app.add_api_route("/docs", endpoints.docs, include_in_schema=False)
+    app.serve_directly("/predict", endpoints.predict, settings.base_path)
     app.openapi = partial(openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -1,9 +1,10 @@
-"""What stands around the app: a request id, a clock, one log line, one metrics line, no exception.
+"""What stands around the app: a request id, a clock, one log line, no exception.
 
 Plain ASGI, so that Lambda and the container images have the same.
 """
 
 import uuid
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank.domain import Call, Ranking
 from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats, count_request, logger
+from feedrank.telemetry import ContainerStats, log_request, logger, request_metrics
 
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
 PREDICT = "/predict"
@@ -23,12 +24,20 @@ class Observer:
         self._stats = stats
         self._timeout_ms = settings.request_timeout_ms
         self._base_path = settings.base_path
+        self._cold_start = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         call = self._begin(scope)
+        identity = {
+            "request_id": call.request_id,
+            "correlation_id": correlation_id(scope.get("aws.event", {})),
+            "cold_start": self._cold_start,
+        }
+        self._cold_start = False
+        logger.append_keys(**identity)
         scope["root_path"] = self._base_path  # Lambda's events have no such thing
         state: dict[str, Any] = scope.setdefault("state", {})
         state["call"] = call
@@ -44,8 +53,8 @@ class Observer:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:  # noqa: BLE001 answered already; Starlette raises it again for the log
-            logger.exception("request failed", request_id=call.request_id)
-        self._end(scope, call, status, state)
+            logger.exception("request failed")
+        self._end(scope, call, status, identity)
 
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()
@@ -56,28 +65,30 @@ class Observer:
         budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
         return Call(context.aws_request_id, started_s, started_s + budget_ms / 1_000)
 
-    def _end(self, scope: Scope, call: Call, status: int, state: dict[str, Any]) -> None:
+    def _end(self, scope: Scope, call: Call, status: int, fields: dict[str, Any]) -> None:
         latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)
-        ranking: Ranking | None = state.get("ranking")
-        error: Exception | None = state.get("error")
+        ranking: Ranking | None = scope["state"].get("ranking")
+        error: Exception | None = scope["state"].get("error")
         route = getattr(scope.get("route"), "path", "none")
-        fields: dict[str, Any] = {
-            "request_id": call.request_id,
-            "route": route,
-            "status": status,
-            "latency_ms": latency_ms,
-        }
+        fields["route"] = route
+        fields["status"] = status
+        fields["latency_ms"] = latency_ms
         if ranking:
-            fields |= {
-                "items": len(ranking.order),
-                "unknown_users": ranking.unknown_users,
-                "unknown_items": ranking.unknown_items,
-                "degraded": ranking.degraded,
-                "model_version": ranking.model_version,
-            }
+            fields["items"] = len(ranking.order)
+            fields["unknown_users"] = ranking.unknown_users
+            fields["unknown_items"] = ranking.unknown_items
+            fields["degraded"] = ranking.degraded
+            fields["model_version"] = ranking.model_version
         if error:
             fields["error"] = type(error).__name__
-        logger.info("request", extra=fields)
+        measured: dict[str, float] = {}
         if route == PREDICT:
             self._stats.count(latency_ms, status, ranking)
-            count_request(latency_ms, status, ranking)
+            measured = request_metrics(latency_ms, status, ranking)
+        log_request(fields, measured)
+
+
+def correlation_id(event: Mapping[str, Any]) -> str | None:
+    """The gateway's own id of the request; an ALB has only its trace id."""
+    found: str | None = event.get("requestContext", {}).get("requestId")
+    return found or (event.get("headers") or {}).get("x-amzn-trace-id")

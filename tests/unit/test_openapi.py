@@ -130,14 +130,3 @@ def test_limits_are_exact_integers() -> None:
 def test_nulls_in_examples_stay() -> None:
     responses = DOCUMENT["paths"]["/health"]["get"]["responses"]
     assert responses["503"]["content"]["application/json"]["example"]["model_version"] is None
-
-
-def test_a_base_path_is_the_documents_server() -> None:
-    behind_a_stage = app()
-    behind_a_stage.root_path = "/prod"
-    assert behind_a_stage.openapi()["servers"] == [{"url": "/prod"}]
-    assert "servers" not in DOCUMENT
-
-
-def test_the_document_is_built_once() -> None:
-    assert APP.openapi() is DOCUMENT

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-
 from feedrank.domain import FloatArray
 from feedrank.errors import ScoringError
 
@@ -20,6 +18,6 @@ def checked(scores: FloatArray, items: int) -> FloatArray:
     flat = scores.reshape(-1)
     if len(flat) != items:
         raise ScoringError(f"the model gave {len(flat)} scores for {items} items")
-    if not (np.min(flat) >= 0.0 and np.max(flat) <= 1.0):
+    if not (flat.min() >= 0.0 and flat.max() <= 1.0):
         raise ScoringError("the model gave a score outside [0, 1]")
     return flat

@@ -42,13 +42,12 @@ class Table:
         if not len(self.ids):
             return np.broadcast_to(self.defaults, (len(wanted), len(self.defaults))), len(wanted)
         at = self.ids.searchsorted(wanted)
-        at[at == len(self.ids)] = 0
-        unknown = self.ids[at] != wanted
-        found = self.values[at]
-        missing = int(np.count_nonzero(unknown))
-        if missing:
-            found[unknown] = self.defaults
-        return found, missing
+        unknown = self.ids.take(at, mode="clip") != wanted
+        found = self.values.take(at, 0, mode="clip")
+        if not unknown.any():
+            return found, 0
+        found[unknown] = self.defaults
+        return found, int(np.count_nonzero(unknown))
 
 
 class SnapshotStore:

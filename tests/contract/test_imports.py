@@ -1,0 +1,193 @@
+"""What may import what, read from the source, and what a serving process really loads."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+FUNCTION = REPOSITORY / "function"
+# From the top down. A module imports from lower lines, and a package's modules from each other.
+LAYERS = (
+    "handler",
+    "feedrank.snapstart",
+    "feedrank.api",
+    "feedrank.observer",
+    "feedrank.openapi",
+    "feedrank.schemas",
+    "feedrank.ranker",
+    "feedrank.model",
+    "feedrank.decision_log",
+    "feedrank.features",
+    "feedrank.engine",
+    "feedrank.bundle",
+    "feedrank.telemetry",
+    "feedrank.settings",
+    "feedrank.errors",
+    "feedrank.domain",
+    "feedrank",
+)
+FORBIDDEN = {
+    "feedrank": {"feedmodel", "feedops"},
+    "feedmodel": {"feedops"},
+}
+PACKAGES = {
+    "feedrank": FUNCTION / "feedrank",
+    "feedmodel": REPOSITORY / "layers/model/feedmodel",
+    "feedops": REPOSITORY / "infra/feedops",
+}
+HEAVY = {"torch", "mlflow", "pandas", "pyarrow", "onnx", "matplotlib", "boto3", "botocore"}
+ABSENT = (HEAVY - {"botocore"}) | {
+    "aws_xray_sdk", "safetensors", "sklearn", "scipy", "feedmodel", "feedops",
+}  # fmt: skip
+
+REQUEST = {
+    "version": "2.0",
+    "rawPath": "/predict",
+    "rawQueryString": "",
+    "headers": {},
+    "requestContext": {
+        "requestId": "r",
+        "http": {"method": "POST", "path": "/predict", "sourceIp": "192.0.2.1"},
+    },
+    "body": '{"user_id": 42, "item_ids": [1, 2, 3]}',
+    "isBase64Encoded": False,
+}
+ONE_REQUEST = """
+import json, sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+import handler
+context = SimpleNamespace(
+    function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn", aws_request_id="r",
+    get_remaining_time_in_millis=lambda: 9_000,
+)
+answer = handler.lambda_handler(json.loads(sys.argv[2]), context)
+print(json.dumps({"status": answer["statusCode"], "modules": sorted(sys.modules)}))
+"""
+
+
+def _modules(package: str) -> Iterator[tuple[str, Path]]:
+    root = PACKAGES[package]
+    for path in sorted(root.rglob("*.py")):
+        parts = (package, *path.relative_to(root).with_suffix("").parts)
+        yield ".".join(parts).removesuffix(".__init__"), path
+
+
+def _imports(path: Path, *, at_load: bool = False) -> set[str]:
+    """Every module that the file imports; only what runs when it is loaded, if so asked."""
+    found: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text())]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            module = node.module or ""
+            found |= {f"{module}.{a.name}" for a in node.names if _is_module(module, a.name)} or {
+                module
+            }
+        if not (at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def _is_module(package: str, name: str) -> bool:
+    """`from feedrank.features import context` imports a module, `import FeatureStore` doesn't."""
+    folder = PACKAGES.get(package.split(".", maxsplit=1)[0])
+    if folder is None:
+        return False
+    path = folder.joinpath(*package.split(".")[1:], name)
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def _layer(module: str) -> int:
+    parts = module.split(".")
+    names = [".".join(parts[:length]) for length in range(min(len(parts), 2), 0, -1)]
+    return next(LAYERS.index(name) for name in names if name in LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [("handler", FUNCTION / "handler.py"), *_modules("feedrank")]
+)
+def test_imports_point_down(module: str, path: Path) -> None:
+    ours = {name for name in _imports(path) if name.split(".")[0] == "feedrank"}
+    up = [name for name in ours if _layer(name) < _layer(module)]
+    beside = [
+        name
+        for name in ours
+        if _layer(name) == _layer(module) and name.split(".")[:2] != module.split(".")[:2]
+    ]
+    assert (up, beside) == ([], [])
+
+
+def test_every_module_has_its_layer() -> None:
+    placed = {LAYERS[_layer(name)] for name, _ in _modules("feedrank")} | {"handler"}
+    unplaced = [n for n, _ in _modules("feedrank") if LAYERS[_layer(n)] == "feedrank" != n]
+    assert (placed, unplaced) == (set(LAYERS), [])
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_depend_in_one_direction(package: str) -> None:
+    wrong = [
+        (module, imported)
+        for module, path in _modules(package)
+        for imported in _imports(path)
+        if imported.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert wrong == []
+
+
+def test_feedrank_loads_nothing_heavy() -> None:
+    wrong = [
+        (module, imported)
+        for module, path in _modules("feedrank")
+        for imported in _imports(path, at_load=True)
+        if imported.split(".")[0] in HEAVY and module != "feedrank.engine.torch"
+    ]
+    assert wrong == []
+
+
+def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
+    at_load = [
+        module
+        for module, path in _modules("feedrank")
+        if "feedrank.engine.torch" in _imports(path, at_load=True)
+    ]
+    assert at_load == []
+
+
+def _serve_one(bundle: Path, **env: str) -> set[str]:
+    """The modules of a fresh process that answered one request."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_REQUEST, str(FUNCTION), json.dumps(REQUEST)],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["status"] == 200
+    return set(told["modules"])
+
+
+def test_a_process_that_serves_a_folder_has_loaded_nothing_heavy(demo_bundle: Path) -> None:
+    loaded = {name.split(".")[0] for name in _serve_one(demo_bundle)}
+    assert sorted(loaded & ABSENT) == []
+
+
+def test_of_botocore_no_more_is_loaded_than_what_powertools_looks_for(demo_bundle: Path) -> None:
+    """Powertools registers its name with botocore where there is one: that is one small module."""
+    loaded = {name for name in _serve_one(demo_bundle) if name.split(".")[0] == "botocore"}
+    assert loaded == {"botocore"}
+
+
+def test_x_ray_is_loaded_only_where_tracing_is_on(demo_bundle: Path) -> None:
+    assert "aws_xray_sdk" in _serve_one(demo_bundle, TRACING="on", POWERTOOLS_TRACE_DISABLED="true")

@@ -1,0 +1,282 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fakes
+from feedrank.bundle import (
+    DIGEST_SIDECAR,
+    GOLDEN,
+    MANIFEST,
+    ONNX_MODEL,
+    SNAPSHOT,
+    TORCH_MODEL,
+    fetch_bundle,
+    parse_manifest,
+)
+from feedrank.errors import BundleError, ModelUnavailableError
+from feedrank.model import Model, ModelSlot, load_model
+
+SERVED = [ONNX_MODEL, SNAPSHOT, GOLDEN]
+
+
+@pytest.fixture
+def bundle(demo_bundle: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+
+
+def _load(bundle: Path, digest: str = "", **variables: str) -> Model:
+    return load_model(str(bundle), digest, fakes.settings(**variables))
+
+
+def _digest(bundle: Path) -> str:
+    return hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+
+
+def _rewrite(bundle: Path, **changes: Any) -> None:
+    """Change the manifest and sign it anew, so that only what it says is wrong."""
+    data = json.loads((bundle / MANIFEST).read_bytes()) | changes
+    (bundle / MANIFEST).write_text(json.dumps(data))
+    (bundle / DIGEST_SIDECAR).write_text(f"{_digest(bundle)}  manifest.json\n")
+
+
+def _replace(bundle: Path, name: str, content: bytes) -> None:
+    """Change a file and have the manifest agree."""
+    (bundle / name).write_bytes(content)
+    files = json.loads((bundle / MANIFEST).read_bytes())["files"]
+    files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _rewrite(bundle, files=files)
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def _manifest(files: bytes) -> bytes:
+    return (
+        b'{"format": 1, "name": "a", "version": "1", "run_id": "", "network": "", "metrics": {}, '
+        b'"feature_spec": {}, "built_with": {}, "files": ' + files + b"}"
+    )
+
+
+def _golden(more: bytes) -> bytes:
+    return b'{"cases": [{"user_id": 1, "context": {}, "time_s": 0, ' + more + b"}]}"
+
+
+def test_a_good_bundle_loads(demo_bundle: Path) -> None:
+    model = _load(demo_bundle)
+    assert model.manifest.model_version == "feed_ranker-1"
+    assert model.manifest.digest == _digest(demo_bundle)
+    assert model.manifest.public().keys() == {
+        "name", "version", "network", "run_id", "digest", "metrics", "feature_spec", "built_with",
+    }  # fmt: skip
+    assert model.degraded == ()
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+@pytest.mark.parametrize("name", [MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, SNAPSHOT, GOLDEN])
+def test_one_wrong_bit_refuses_the_bundle_and_names_the_file(
+    bundle: Path, name: str, where: str, engine: str
+) -> None:
+    served = TORCH_MODEL if (name, engine) == (ONNX_MODEL, "torch") else name
+    size = 64 if name == DIGEST_SIDECAR else (bundle / served).stat().st_size
+    _flip(bundle / served, {"first": 0, "middle": size // 2, "last": size - 1}[where])
+    with pytest.raises(BundleError) as error:
+        _load(bundle, MODEL_ENGINE=engine)
+    # A wrong sidecar can't be told from a wrong manifest: they only disagree.
+    assert str(error.value).startswith(MANIFEST if name == DIGEST_SIDECAR else served)
+
+
+def test_a_wrong_byte_that_the_engine_does_not_read_is_no_matter(bundle: Path) -> None:
+    _flip(bundle / TORCH_MODEL, 100)
+    assert _load(bundle).manifest.model_version == "feed_ranker-1"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, DIGEST_SIDECAR, *SERVED])
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"^{name}: not found in "):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_truncated_file_is_named(bundle: Path, name: str, cut: int) -> None:
+    data = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(data[:cut])
+    with pytest.raises(BundleError, match=f"^{name}: {cut} bytes, the manifest says {len(data)}"):
+        _load(bundle)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: not found in {tmp_path}/none"):
+        _load(tmp_path / "none")
+
+
+def test_the_given_digest_is_the_one_that_counts(bundle: Path) -> None:
+    digest = _digest(bundle)
+    (bundle / DIGEST_SIDECAR).unlink()
+    assert _load(bundle, digest).manifest.digest == digest
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: its SHA-256 is {digest}, expected 00"):
+        _load(bundle, "0" * 64)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_digest_in_the_uri_pins_the_bundle(bundle: Path, slash: str) -> None:
+    right = bundle.rename(bundle.with_name(f"sha256-{_digest(bundle)}"))
+    (right / DIGEST_SIDECAR).unlink()
+    assert load_model(f"{right}{slash}", "", fakes.settings()).manifest.digest == _digest(right)
+    wrong = right.rename(right.with_name(f"sha256-{'0' * 64}"))
+    with pytest.raises(BundleError, match="expected 0000"):
+        load_model(f"{wrong}{slash}", "", fakes.settings())
+
+
+def test_a_manifest_that_was_changed_together_with_its_sidecar_fails_a_pinned_digest(
+    bundle: Path,
+) -> None:
+    digest = _digest(bundle)
+    _rewrite(bundle, version="2")
+    assert _load(bundle).manifest.model_version == "feed_ranker-2"
+    with pytest.raises(BundleError, match=MANIFEST):
+        _load(bundle, digest)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "serving/../../x"])
+def test_a_manifest_that_leads_out_of_the_bundle_is_refused(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / MANIFEST).read_bytes())["files"]
+    _rewrite(bundle, files=files | {name: {"size": 1, "sha256": "0" * 64}})
+    with pytest.raises(BundleError, match=rf"^{MANIFEST}: '{name}' leads out of the bundle"):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_file_that_the_manifest_does_not_list_is_not_served(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / MANIFEST).read_bytes())["files"]
+    del files[name]
+    _rewrite(bundle, files=files)
+    with pytest.raises(BundleError, match=f"^{name}: the manifest doesn't list it"):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("version", [2, "1", None])
+def test_another_format_is_refused(bundle: Path, version: Any) -> None:
+    _rewrite(bundle, format=version)
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: format {version}, this code reads 1"):
+        _load(bundle)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xff",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"format": 1}',
+        _manifest(b"[]"),
+        _manifest(b'{"a": {"size": 1}}'),
+        _manifest(b'{"a": 5}'),
+    ],
+)
+def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: "):
+        parse_manifest(raw)
+
+
+def test_a_spec_that_does_not_hold_together_is_refused(bundle: Path) -> None:
+    spec = json.loads((bundle / MANIFEST).read_bytes())["feature_spec"]
+    spec["inputs"][0]["features"][0]["source"] = "shop"
+    _rewrite(bundle, feature_spec=spec)
+    with pytest.raises(ModelUnavailableError, match=r"inputs\[0\]\.features\[0\]\.source"):
+        _load(bundle)
+
+
+def test_a_spec_of_another_width_than_the_tables_is_refused(bundle: Path) -> None:
+    spec = json.loads((bundle / MANIFEST).read_bytes())["feature_spec"]
+    del spec["inputs"][0]["features"][0]
+    _rewrite(bundle, feature_spec=spec)
+    with pytest.raises(BundleError, match=rf"{SNAPSHOT}: users\.values"):
+        _load(bundle)
+
+
+def test_a_spec_in_another_order_fails_the_golden_scores(bundle: Path) -> None:
+    spec = json.loads((bundle / MANIFEST).read_bytes())["feature_spec"]
+    spec["inputs"][0]["features"].reverse()
+    _rewrite(bundle, feature_spec=spec)
+    with pytest.raises(BundleError, match=f"^{GOLDEN}: scores are "):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("apart", [1e-4, -1e-4, float("nan")])
+def test_one_golden_score_that_is_off_refuses_the_bundle(bundle: Path, apart: float) -> None:
+    golden = json.loads((bundle / GOLDEN).read_bytes())
+    golden["cases"][-1]["scores"][3] += apart
+    _replace(bundle, GOLDEN, json.dumps(golden).encode())
+    with pytest.raises(BundleError, match=f"^{GOLDEN}: scores are .* from the expected ones"):
+        _load(bundle)
+
+
+def test_a_golden_score_that_is_a_rounding_apart_is_let_through(bundle: Path) -> None:
+    golden = json.loads((bundle / GOLDEN).read_bytes())
+    golden["cases"][-1]["scores"][3] += 5e-6
+    _replace(bundle, GOLDEN, json.dumps(golden).encode())
+    assert _load(bundle).manifest.version == "1"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"cases": []}',
+        b'{"cases": [5]}',
+        _golden(b'"item_ids": [1]'),
+        _golden(b'"item_ids": [1], "scores": []'),
+        _golden(b'"item_ids": [1, 2], "scores": [0.5]'),
+        _golden(b'"item_ids": ["a"], "scores": [0.5]'),
+    ],
+)
+def test_golden_cases_that_are_none_refuse_the_bundle(bundle: Path, content: bytes) -> None:
+    _replace(bundle, GOLDEN, content)
+    with pytest.raises(BundleError, match=f"^{GOLDEN}: "):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\x08\x08"])
+@pytest.mark.parametrize(("engine", "name"), [("onnx", ONNX_MODEL), ("torch", TORCH_MODEL)])
+def test_a_model_file_that_is_none_refuses_the_bundle(
+    bundle: Path, engine: str, name: str, content: bytes
+) -> None:
+    _replace(bundle, name, content)
+    with pytest.raises(BundleError, match=f"^{name}: "):
+        _load(bundle, MODEL_ENGINE=engine)
+
+
+def test_a_file_that_can_not_be_read_is_named_in_the_log(
+    bundle: Path, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    slot = ModelSlot(lambda: _load(bundle), fallback=None, retry_s=5.0)
+    slot.load()
+    assert str(bundle / MANIFEST) in log()[0]["reason"]
+
+
+def test_only_the_files_that_were_asked_for_are_read(bundle: Path) -> None:
+    for name in (TORCH_MODEL, SNAPSHOT, GOLDEN):
+        (bundle / name).unlink()
+    fetched = fetch_bundle(str(bundle), "", bundle, [ONNX_MODEL])
+    assert fetched.path(ONNX_MODEL) == bundle / ONNX_MODEL

@@ -1,0 +1,158 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fakes
+from feedrank.decision_log import DailyFiles, DecisionLog, decision
+
+APPENDER = """
+import sys
+from pathlib import Path
+from feedrank.decision_log import DailyFiles
+files, name = DailyFiles(Path(sys.argv[1])), sys.argv[2].encode()
+for number in range(200):
+    files.write(name * (50 * (number % 40) + 1) + b"\\n", "2026-11-22")
+"""
+# A disk that fills up takes a part of a write and says so by the count alone; so does a limit.
+FULL_AFTER_100_BYTES = """
+import resource, sys
+from pathlib import Path
+from feedrank.decision_log import DailyFiles
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    DailyFiles(Path(sys.argv[1])).write(b"x" * 150 + b"\\n", "2026-11-22")
+except OSError as error:
+    print(error)
+"""
+
+
+def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
+    query = fakes.query(1, (10, 30, 20), device="mobile")
+    ranking = fakes.ranking(degraded=("model:layer",))
+    assert decision(query, ranking) == {
+        "record": "decision",
+        "timestamp": "2026-11-22T12:00:00.123Z",
+        "request_id": "req-1",
+        "model_version": "feed_ranker-3",
+        "user_id": 1,
+        "item_ids": [10, 30, 20],
+        "scores": [0.01, 0.03, 0.02],
+        "ranks": [3, 1, 2],
+        "context": {"device": "mobile"},
+        "degraded": ("model:layer",),
+        "latency_ms": 1.5,
+    }
+
+
+def test_duplicates_keep_their_own_ranks() -> None:
+    ranking = fakes.ranking(scores=np.array([0.5, 0.9, 0.5, 0.9]), order=np.array([1, 3, 0, 2]))
+    record = decision(fakes.query(1, (7, 8, 7, 8)), ranking)
+    assert (record["item_ids"], record["ranks"]) == ([7, 8, 7, 8], [3, 1, 4, 2])
+
+
+def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = fakes.KeptLines(), fakes.KeptLines()
+    query, ranking = fakes.query(note="a\nb\u2028é"), fakes.ranking()
+    DecisionLog([first, second]).record(query, ranking)
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert printed.endswith("\n")
+    assert json.loads(printed) == {**decision(query, ranking), "degraded": []}
+    assert first.lines == second.lines == [(printed.encode(), "2026-11-22")]
+
+
+def test_a_sink_that_refuses_costs_nothing_but_itself(
+    capsys: pytest.CaptureFixture[str], log: fakes.LogLines
+) -> None:
+    kept = fakes.KeptLines()
+    records = DecisionLog([fakes.FullDisk(), kept])
+    assert records.record(fakes.query(), fakes.ranking()) == 1
+    (line,) = log()
+    assert (line["level"], line["message"], line["sink"]) == (
+        "ERROR",
+        "decision record spilled",
+        "FullDisk",
+    )
+    assert "No space left" in line["reason"]
+    assert records.spilled == 1
+    assert json.loads(capsys.readouterr().out) == json.loads(kept.lines[0][0])
+
+
+def test_what_a_stream_took_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    stream, kept = fakes.KeptLines(), fakes.KeptLines()
+    records = DecisionLog([kept], stream)
+    assert records.record(fakes.query(), fakes.ranking()) == 0
+    assert (capsys.readouterr().out, stream.lines) == ("", kept.lines)
+    assert len(kept.lines) == 1
+
+
+def test_what_a_stream_refused_is_printed_and_counted(
+    capsys: pytest.CaptureFixture[str], log: fakes.LogLines
+) -> None:
+    kept = fakes.KeptLines()
+    records = DecisionLog([kept, fakes.FullDisk()], fakes.FullDisk())
+    assert [records.record(fakes.query(), fakes.ranking()) for _ in range(2)] == [2, 2]
+    printed = capsys.readouterr().out.splitlines(keepends=True)
+    assert [line.encode() for line in printed] == [line for line, _ in kept.lines]
+    assert (records.spilled, len(printed), len(log())) == (4, 2, 4)
+
+
+def test_a_sinks_bug_is_not_hidden() -> None:
+    class Buggy:
+        def write(self, line: bytes, day: str) -> None:
+            raise TypeError("wrong")
+
+    with pytest.raises(TypeError):
+        DecisionLog([Buggy()]).record(fakes.query(), fakes.ranking())
+
+
+def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
+    records = DecisionLog([DailyFiles(tmp_path / "predictions")])
+    for timestamp in (
+        "2026-11-22T23:59:59.999Z",
+        "2026-11-23T00:00:00.000Z",
+        "2026-11-22T00:00:00.000Z",
+    ):
+        records.record(fakes.query(), fakes.ranking(timestamp=timestamp))
+    written = {
+        path.name: [json.loads(line)["timestamp"] for line in path.read_text().splitlines()]
+        for path in (tmp_path / "predictions").iterdir()
+    }
+    assert written == {
+        "predictions_2026-11-22.jsonl": ["2026-11-22T23:59:59.999Z", "2026-11-22T00:00:00.000Z"],
+        "predictions_2026-11-23.jsonl": ["2026-11-23T00:00:00.000Z"],
+    }
+
+
+def test_a_record_that_was_written_in_part_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_AFTER_100_BYTES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "only a part of the record was written\n"
+
+
+def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:
+    (tmp_path / "taken").touch()
+    records = DecisionLog([DailyFiles(tmp_path / "taken")])
+    records.record(fakes.query(), fakes.ranking())
+    assert (records.spilled, log()[0]["sink"]) == (1, "DailyFiles")
+
+
+def test_several_processes_append_whole_lines(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), name]) for name in names
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    lines = (tmp_path / "predictions_2026-11-22.jsonl").read_text().splitlines()
+    expected = [name * (50 * (number % 40) + 1) for name in names for number in range(200)]
+    assert sorted(lines) == sorted(expected)

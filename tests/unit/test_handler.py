@@ -1,0 +1,333 @@
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import demo
+import fakes
+import hostile
+from feedrank.errors import SettingsError
+from feedrank.schemas import PredictResponse, Problem
+
+ITEMS = [17, 256, 3, 5_000, 88, 3]
+ASKED = json.dumps(
+    {
+        "user_id": 42,
+        "item_ids": ITEMS,
+        "context": {"device": "mobile", "timestamp": "2026-11-22T20:15:00Z"},
+    }
+)
+EventOf = Callable[[str, str, str | None], dict[str, Any]]
+
+
+def http_api_v2(method: str, path: str, body: str | None) -> dict[str, Any]:
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json", "host": "abc.execute-api.amazonaws.com"},
+        "requestContext": {
+            "accountId": "123456789012",
+            "requestId": "v2-request",
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.1",
+                "userAgent": "test",
+            },
+            "stage": "$default",
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def function_url(method: str, path: str, body: str | None) -> dict[str, Any]:
+    event = http_api_v2(method, path, body)
+    event["headers"]["host"] = "abc.lambda-url.eu-west-1.on.aws"
+    event["requestContext"]["domainName"] = "abc.lambda-url.eu-west-1.on.aws"
+    return event
+
+
+def rest_api_v1(method: str, path: str, body: str | None) -> dict[str, Any]:
+    return {
+        "resource": "/{proxy+}",
+        "path": path,
+        "httpMethod": method,
+        "headers": {"Content-Type": "application/json", "Host": "abc.execute-api.amazonaws.com"},
+        "multiValueHeaders": {"Content-Type": ["application/json"]},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": {"proxy": path.lstrip("/")},
+        "stageVariables": None,
+        "requestContext": {
+            "requestId": "v1-request",
+            "stage": "prod",
+            "path": f"/prod{path}",
+            "identity": {"sourceIp": "192.0.2.1"},
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def load_balancer(method: str, path: str, body: str | None) -> dict[str, Any]:
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:x:targetgroup"}},
+        "httpMethod": method,
+        "path": path,
+        "queryStringParameters": {},
+        "headers": {
+            "content-type": "application/json",
+            "host": "lb.example.com",
+            "x-amzn-trace-id": "Root=1-5c536348-3d683b8b04734faae651f476",
+        },
+        "body": body or "",
+        "isBase64Encoded": False,
+    }
+
+
+EVENTS: list[EventOf] = [http_api_v2, rest_api_v1, function_url, load_balancer]
+every_event = pytest.mark.parametrize("event_of", EVENTS, ids=lambda of: of.__name__)
+
+
+@pytest.fixture(scope="module")
+def handler(demo_bundle: Path) -> Iterator[ModuleType]:
+    """The handler of a container that serves the demo bundle."""
+    with fakes.container(MODEL_URI=str(demo_bundle), BASE_PATH="/prod") as module:
+        yield module
+
+
+def _call(module: ModuleType, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
+    answer: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext(remaining_ms))
+    json.dumps(answer)  # as the runtime client does
+    assert answer["isBase64Encoded"] is False
+    return answer
+
+
+def _header(answer: dict[str, Any], name: str) -> str:
+    headers = {key.lower(): value for key, value in answer["headers"].items()}
+    return str(headers[name])
+
+
+def _problem(answer: dict[str, Any], status: int) -> Problem:
+    problem = Problem.model_validate_json(answer["body"], strict=True)
+    assert answer["statusCode"] == problem.status == status
+    assert _header(answer, "content-type") == "application/problem+json"
+    assert len(answer["body"].encode()) <= 1_024
+    assert problem.request_id == _header(answer, "x-request-id")
+    assert "SECRET" not in json.dumps(answer)
+    return problem
+
+
+@every_event
+def test_every_event_gets_a_ranking_that_is_torchs(handler: ModuleType, event_of: EventOf) -> None:
+    answer = _call(handler, event_of("POST", "/predict", ASKED))
+    ranked = PredictResponse.model_validate_json(answer["body"], strict=True)
+    scores = demo.torch_scores("deep_mlp", demo.features_of(42, ITEMS, "mobile", 20, 6))
+    expected = sorted(zip(ITEMS, scores, strict=True), key=lambda pair: -pair[1])
+    assert answer["statusCode"] == 200
+    assert _header(answer, "content-type") == "application/json"
+    assert [p.item_id for p in ranked.predictions] == [item for item, _ in expected]
+    assert [p.score for p in ranked.predictions] == pytest.approx(
+        [score for _, score in expected], abs=1e-5
+    )
+    assert ranked.request_id == fakes.LambdaContext.aws_request_id
+    assert _header(answer, "x-request-id") == fakes.LambdaContext.aws_request_id
+
+
+@every_event
+def test_a_body_in_base64_is_read(handler: ModuleType, event_of: EventOf) -> None:
+    event = event_of("POST", "/predict", base64.b64encode(ASKED.encode()).decode())
+    answer = _call(handler, event | {"isBase64Encoded": True})
+    assert answer["statusCode"] == 200
+
+
+@every_event
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (("POST", "/predict", "{}"), 422),
+        (("POST", "/predict", None), 422),
+        (("POST", "/predict", '{"SECRET": 1}'), 422),
+        (("POST", "/predict", "SECRET" * 20_000), 413),
+        (("GET", "/SECRET", None), 404),
+        (("GET", "/predict/", None), 404),
+        (("GET", "/product", None), 404),
+        (("GET", "/predict", None), 405),
+    ],
+)
+def test_every_event_gets_its_problem(
+    handler: ModuleType, event_of: EventOf, request_: tuple[str, str, str | None], status: int
+) -> None:
+    answer = _call(handler, event_of(*request_))
+    _problem(answer, status)
+    assert status != 405 or _header(answer, "allow") == "POST"
+
+
+@every_event
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/health", "application/json"),
+        ("/metrics", "application/json"),
+        ("/model", "application/json"),
+        ("/", "application/json"),
+        ("/openapi.json", "application/json"),
+        ("/docs", "text/html; charset=utf-8"),
+        ("/prod/health", "application/json"),
+        ("/prod/", "application/json"),
+    ],
+)
+def test_every_event_reaches_every_route(
+    handler: ModuleType, event_of: EventOf, path: str, content_type: str
+) -> None:
+    answer = _call(handler, event_of("GET", path, None))
+    assert answer["statusCode"] == 200
+    assert _header(answer, "content-type") == content_type
+
+
+@pytest.mark.parametrize("name", hostile.INVALID)
+def test_an_invalid_body_is_422_and_never_repeated(handler: ModuleType, name: str) -> None:
+    body = base64.b64encode(hostile.INVALID[name]).decode()
+    event = http_api_v2("POST", "/predict", body) | {"isBase64Encoded": True}
+    _problem(_call(handler, event), 422)
+
+
+@pytest.mark.parametrize("name", hostile.TOO_LARGE)
+def test_a_body_over_the_cap_is_413(handler: ModuleType, name: str) -> None:
+    body = base64.b64encode(hostile.TOO_LARGE[name]).decode()
+    event = http_api_v2("POST", "/predict", body) | {"isBase64Encoded": True}
+    _problem(_call(handler, event), 413)
+
+
+@every_event
+@pytest.mark.parametrize(
+    ("change"),
+    [
+        {"isBase64Encoded": True, "body": "SECRET!"},
+        {"body": '{"SECRET": "\ud800"}'},
+    ],
+    ids=["not base64", "a lone surrogate in the event"],
+)
+def test_a_body_that_can_not_be_decoded_is_422(
+    handler: ModuleType, event_of: EventOf, change: dict[str, Any]
+) -> None:
+    _problem(_call(handler, event_of("POST", "/predict", None) | change), 422)
+
+
+def test_the_app_is_not_started_and_stopped_around_every_event(handler: ModuleType) -> None:
+    assert handler._asgi.lifespan == "off"
+
+
+def test_too_little_time_left_is_504(handler: ModuleType) -> None:
+    _problem(_call(handler, http_api_v2("POST", "/predict", ASKED), remaining_ms=40), 504)
+
+
+def test_an_event_after_an_error_is_served(handler: ModuleType) -> None:
+    _call(handler, http_api_v2("POST", "/predict", "\x00"))
+    assert _call(handler, http_api_v2("POST", "/predict", ASKED))["statusCode"] == 200
+
+
+def test_the_line_of_a_request_carries_the_gateways_own_id(
+    handler: ModuleType, printed: fakes.LogLines
+) -> None:
+    for event_of in EVENTS:
+        _call(handler, event_of("POST", "/predict", ASKED))
+    lines = [line for line in printed() if line.get("message") == "request"]
+    assert [line["correlation_id"] for line in lines] == [
+        "v2-request",
+        "v1-request",
+        "v2-request",
+        "Root=1-5c536348-3d683b8b04734faae651f476",
+    ]
+    assert {line["request_id"] for line in lines} == {fakes.LambdaContext.aws_request_id}
+    assert "5000" not in json.dumps([line | {"_aws": None} for line in lines])
+
+
+def test_what_is_logged_within_a_request_carries_its_ids(
+    tmp_path: Path, printed: fakes.LogLines
+) -> None:
+    with fakes.container(MODEL_URI=str(tmp_path), MODEL_RETRY_SECONDS="0.000001") as module:
+        _call(module, http_api_v2("POST", "/predict", ASKED))
+    refused = [line for line in printed() if line.get("message") == "model refused"]
+    assert len(refused) == 2, "one at init, one in the request"
+    assert (refused[1]["request_id"], refused[1]["correlation_id"]) == (
+        fakes.LambdaContext.aws_request_id,
+        "v2-request",
+    )
+
+
+def test_a_refused_bundle_is_503_and_not_a_crash(tmp_path: Path, log: fakes.LogLines) -> None:
+    with fakes.container(MODEL_URI=str(tmp_path / "nothing")) as module:
+        answer = _call(module, http_api_v2("POST", "/predict", ASKED))
+        _problem(answer, 503)
+        assert _header(answer, "retry-after") == "5"
+        health = _call(module, http_api_v2("GET", "/health", None))
+        assert (health["statusCode"], json.loads(health["body"])["status"]) == (503, "unhealthy")
+    assert log()[0]["reason"] == f"serving/manifest.json: not found in {tmp_path}/nothing"
+
+
+def test_the_layers_bundle_stands_in_for_a_refused_one(demo_bundle: Path, tmp_path: Path) -> None:
+    with fakes.container(
+        MODEL_URI=str(tmp_path / "nothing"),
+        MODEL_DIGEST="0" * 64,
+        MODEL_FALLBACK="layer",
+        MODEL_LAYER_DIR=str(demo_bundle),
+    ) as module:
+        health = json.loads(_call(module, http_api_v2("GET", "/health", None))["body"])
+        ranked = json.loads(_call(module, http_api_v2("POST", "/predict", ASKED))["body"])
+    assert (health["status"], health["model_version"]) == ("degraded", "feed_ranker-1")
+    assert ranked["degraded"] == ["model:layer"]
+
+
+def test_wrong_settings_fail_at_init() -> None:
+    with (
+        pytest.raises(SettingsError, match=r"(?s)MODEL_URI.*TRACING"),
+        fakes.container(MODEL_URI="", TRACING="perhaps"),
+    ):
+        pass
+
+
+def test_an_init_is_counted_by_its_type(
+    demo_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fakes.container(
+        MODEL_URI=str(demo_bundle), AWS_LAMBDA_INITIALIZATION_TYPE="provisioned-concurrency"
+    ):
+        pass
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "InitDuration" in line]
+    assert json.loads(line)["init_type"] == "provisioned-concurrency"
+
+
+def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "predictions"
+    with fakes.container(MODEL_URI=str(demo_bundle), DECISION_LOG_DIR=str(folder)) as module:
+        answer = json.loads(_call(module, http_api_v2("POST", "/predict", ASKED))["body"])
+    (file,) = folder.iterdir()
+    record = json.loads(file.read_bytes())
+    by_item = {p["item_id"]: p["score"] for p in answer["predictions"]}
+    assert file.name == f"predictions_{answer['timestamp'][:10]}.jsonl"
+    assert record == {
+        "record": "decision",
+        "timestamp": answer["timestamp"],
+        "request_id": answer["request_id"],
+        "model_version": "feed_ranker-1",
+        "user_id": 42,
+        "item_ids": ITEMS,
+        "scores": [by_item[item] for item in ITEMS],
+        "ranks": record["ranks"],
+        "context": {"device": "mobile", "timestamp": "2026-11-22T20:15:00Z"},
+        "degraded": [],
+        "latency_ms": answer["latency_ms"],
+    }
+    ranked = sorted(range(len(ITEMS)), key=lambda at: record["ranks"][at])
+    assert [ITEMS[at] for at in ranked] == [p["item_id"] for p in answer["predictions"]]

@@ -1,0 +1,139 @@
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fakes
+from feedrank.decision_log import DailyFiles, DecisionLog, Sink, decision
+from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
+from feedrank.model import Model
+from feedrank.ranker import Ranker
+
+
+def _rank(
+    loaded: Model | None,
+    query: Query | None = None,
+    call: Call | None = None,
+    sinks: tuple[Sink, ...] = (),
+) -> Ranking:
+    ranker = Ranker(fakes.slot(loaded), DecisionLog(sinks), now=lambda: fakes.NOON)
+    return asyncio.run(ranker.rank(query or fakes.query(), call or fakes.call()))
+
+
+class FixedEngine:
+    def __init__(self, *scores: float) -> None:
+        self._scores = np.array(scores, np.float32)
+
+    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+        return self._scores
+
+
+class SlowStore:
+    """Never answers by itself."""
+
+    async def fetch(self, query: Query) -> FeatureRows:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+def test_a_request_becomes_a_ranking() -> None:
+    ranking = _rank(fakes.model(), fakes.query(2, (10, 30, 500, 20)))
+    assert ranking.scores.tolist() == [0.01, 0.03, 0.5, 0.02]
+    assert ranking.order.tolist() == [2, 1, 3, 0]
+    told = {
+        "request_id": ranking.request_id,
+        "timestamp": ranking.timestamp,
+        "model_version": ranking.model_version,
+        "degraded": ranking.degraded,
+        "unknown_users": ranking.unknown_users,
+        "unknown_items": ranking.unknown_items,
+    }
+    assert told == {
+        "request_id": "req-1",
+        "timestamp": "2026-11-22T12:00:00.123Z",
+        "model_version": "feed_ranker-3",
+        "degraded": (),
+        "unknown_users": 1,
+        "unknown_items": 1,
+    }
+    assert 0 <= ranking.features_ms + ranking.scoring_ms <= ranking.latency_ms
+
+
+def test_equal_scores_keep_the_callers_order() -> None:
+    scores = [0.5, 0.9, 0.5, 0.9, 0.1] * 20
+    ranking = _rank(fakes.model(FixedEngine(*scores)), fakes.query(1, range(100)))
+    naive = sorted(range(100), key=lambda at: -scores[at])
+    assert ranking.order.tolist() == naive
+
+
+def test_scores_that_are_shown_alike_count_as_equal() -> None:
+    engine = FixedEngine(0.5000001, 0.5000002, 0.6)
+    ranking = _rank(fakes.model(engine), fakes.query(1, (1, 2, 3)))
+    assert (ranking.scores.tolist(), ranking.order.tolist()) == ([0.5, 0.5, 0.6], [2, 0, 1])
+
+
+def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
+    query = fakes.query(1, (10, 30, 10), device="tablet")
+    ranking = _rank(fakes.model(), query, sinks=(DailyFiles(tmp_path),))
+    recorded = json.loads((tmp_path / "predictions_2026-11-22.jsonl").read_bytes())
+    assert recorded == {**decision(query, ranking), "degraded": []}
+
+
+def test_a_sink_that_refuses_does_not_fail_the_request() -> None:
+    ranking = _rank(fakes.model(), sinks=(fakes.FullDisk(),))
+    assert (ranking.order.tolist(), ranking.spilled) == ([1, 2, 0], 1)
+
+
+def test_what_stands_in_for_the_model_and_for_features_is_named() -> None:
+    store = fakes.FakeStore(degraded=("features:snapshot",))
+    ranking = _rank(fakes.model(store=store, degraded=("model:layer",)))
+    assert ranking.degraded == ("model:layer", "features:snapshot")
+
+
+def test_without_a_model_nothing_is_recorded() -> None:
+    kept = fakes.KeptLines()
+    with pytest.raises(ModelUnavailableError):
+        _rank(None, sinks=(kept,))
+    assert kept.lines == []
+
+
+def test_a_store_that_does_not_answer_in_time_is_given_up() -> None:
+    kept = fakes.KeptLines()
+    with pytest.raises(DeadlineExceededError):
+        _rank(fakes.model(store=SlowStore()), call=fakes.call(0.01), sinks=(kept,))
+    assert kept.lines == []
+
+
+@pytest.mark.parametrize("budget_s", [0.0, -5.0])
+def test_a_request_whose_time_is_up_is_given_up(budget_s: float) -> None:
+    with pytest.raises(DeadlineExceededError):
+        _rank(fakes.model(), call=fakes.call(budget_s))
+
+
+def test_a_model_that_can_not_score_is_an_error_and_leaves_no_record() -> None:
+    kept = fakes.KeptLines()
+    with pytest.raises(ScoringError):
+        _rank(fakes.model(fakes.RaisingEngine(ScoringError("no"))), sinks=(kept,))
+    assert kept.lines == []
+
+
+def test_each_step_is_a_span() -> None:
+    spans: list[str] = []
+
+    class Tracing:
+        def span(self, name: str) -> Any:
+            spans.append(name)
+            return nullcontext()
+
+        def handler(self, handler: Any) -> Any:
+            return handler
+
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(), Tracing())
+    asyncio.run(ranker.rank(fakes.query(), fakes.call()))
+    assert spans == ["features", "scoring"]

@@ -1,0 +1,94 @@
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedrank.errors import SettingsError
+from feedrank.settings import Settings
+
+WRONG = {
+    "MODEL_DIGEST": "not-hex",
+    "MODEL_ENGINE": "tensorflow",
+    "MODEL_FALLBACK": "maybe",
+    "MODEL_RETRY_SECONDS": "soon",
+    "ENGINE_THREADS": "-1",
+    "REQUEST_TIMEOUT_MS": "0",
+    "MAX_BODY_BYTES": "64k",
+    "BASE_PATH": "prod",
+    "TRACING": "yes",
+    "POWERTOOLS_LOG_LEVEL": "LOUD",
+}
+
+
+def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
+    settings = Settings.from_environment({"MODEL_URI": "s3://models/feed/", "PATH": "/bin"})
+    assert settings.model_dump() == {
+        "model_uri": "s3://models/feed/",
+        "model_digest": "",
+        "model_engine": "onnx",
+        "model_fallback": "none",
+        "model_layer_dir": Path("/opt/model"),
+        "model_cache_dir": Path("/tmp/feedrank"),  # noqa: S108 the one writable folder in Lambda
+        "model_retry_seconds": 5.0,
+        "engine_threads": 0,
+        "request_timeout_ms": 2_000,
+        "max_body_bytes": 65_536,
+        "base_path": "",
+        "decision_log_dir": None,
+        "decision_stream": "",
+        "tracing": "off",
+        "log_level": "INFO",
+        "service_name": "feedrank",
+        "metrics_namespace": "feedrank",
+    }
+
+
+def test_every_wrong_variable_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(WRONG)
+    named = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert sorted(named) == sorted([*WRONG, "MODEL_URI"])
+
+
+def test_no_wrong_value_is_repeated() -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(WRONG)
+    assert [value for value in WRONG.values() if len(value) > 2 and value in str(error.value)] == []
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-5"])
+def test_a_pause_that_is_no_time_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match="MODEL_RETRY_SECONDS"):
+        Settings.from_environment({"MODEL_URI": "/opt/model", "MODEL_RETRY_SECONDS": value})
+
+
+@pytest.mark.parametrize("name", [*WRONG, "DECISION_LOG_DIR", "POWERTOOLS_SERVICE_NAME"])
+def test_an_empty_variable_counts_as_not_set(name: str) -> None:
+    plain = {"MODEL_URI": "/opt/model"}
+    assert Settings.from_environment(plain | {name: ""}) == Settings.from_environment(plain)
+
+
+def test_an_empty_model_uri_is_missing() -> None:
+    with pytest.raises(SettingsError, match="MODEL_URI: Field required"):
+        Settings.from_environment({"MODEL_URI": ""})
+
+
+@pytest.mark.parametrize("path", ["", "/prod", "/v1/feed"])
+def test_a_base_path_starts_with_a_slash_and_ends_with_none(path: str) -> None:
+    assert Settings.from_environment({"MODEL_URI": "/m", "BASE_PATH": path}).base_path == path
+
+
+@pytest.mark.parametrize("path", ["/", "/prod/", "//prod", "prod"])
+def test_another_base_path_is_refused(path: str) -> None:
+    with pytest.raises(SettingsError, match="BASE_PATH"):
+        Settings.from_environment({"MODEL_URI": "/m", "BASE_PATH": path})
+
+
+@given(st.text(string.printable, min_size=12).filter(str.strip))
+def test_no_text_in_a_number_is_repeated(value: str) -> None:
+    environment = {"MODEL_URI": "/m", "ENGINE_THREADS": f"<{value}>"}
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(environment)
+    assert f"<{value}>" not in str(error.value)

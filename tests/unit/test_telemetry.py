@@ -1,0 +1,210 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from aws_lambda_powertools.metrics import MetricUnit
+
+import fakes
+from feedrank import telemetry
+from feedrank.domain import Ranking
+from feedrank.telemetry import (
+    ContainerStats,
+    NoTracing,
+    configure,
+    count_init,
+    log_request,
+    request_metrics,
+)
+
+REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
+
+
+@pytest.fixture(autouse=True)
+def _configured() -> None:
+    configure(fakes.settings())
+
+
+def count_request(latency_ms: float, status: int, ranking: Ranking | None) -> None:
+    log_request({}, request_metrics(latency_ms, status, ranking))
+
+
+def _emf(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The one line printed, without the time that is put in."""
+    (line,) = capsys.readouterr().out.splitlines()
+    parsed: dict[str, Any] = json.loads(line)
+    assert isinstance(parsed["_aws"].pop("Timestamp"), int)
+    return parsed
+
+
+def test_a_ranked_request_adds_to_the_metrics() -> None:
+    scores, order = np.array([0.25, 0.75, 0.5]), np.array([1, 2, 0])
+    ranking = fakes.ranking(
+        scores=scores, order=order, unknown_items=2, degraded=("model:layer",), spilled=1
+    )
+    assert request_metrics(1.5, 200, ranking) == {
+        "Latency": 1.5,
+        "Errors": 0,
+        "FeaturesLatency": 0.1,
+        "ScoringLatency": 0.2,
+        "ItemsScored": 3,
+        "UnknownUsers": 0,
+        "UnknownItems": 2,
+        "Degraded": 1,
+        "DecisionsSpilled": 1,
+        "ScoreMean": 0.5,
+        "ScoreSpread": 0.5,
+    }
+
+
+@pytest.mark.parametrize(("status", "errors"), [(422, 0), (413, 0), (405, 0), (500, 1), (504, 1)])
+def test_only_our_own_failures_count_as_errors(status: int, errors: int) -> None:
+    assert request_metrics(0.5, status, None) == {"Latency": 0.5, "Errors": errors}
+
+
+def test_a_ranking_that_could_not_be_sent_is_an_error() -> None:
+    assert request_metrics(1.5, 500, fakes.ranking())["Errors"] == 1
+
+
+def test_a_request_without_a_model_is_counted_as_such() -> None:
+    assert request_metrics(0.5, 503, None) == {"Latency": 0.5, "Errors": 1, "ModelUnavailable": 1}
+
+
+def test_a_requests_line_is_its_metrics_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(fakes.settings(POWERTOOLS_SERVICE_NAME="s", POWERTOOLS_METRICS_NAMESPACE="n"))
+    log_request({"request_id": "r", "status": 200}, {"Latency": 1.5, "ItemsScored": 3})
+    assert _emf(capsys) == {
+        "level": "INFO",
+        "message": "request",
+        "service": "s",
+        "_aws": {
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": "n",
+                    "Dimensions": [["service"]],
+                    "Metrics": [
+                        {"Name": "Latency", "Unit": "Milliseconds"},
+                        {"Name": "ItemsScored", "Unit": "Count"},
+                    ],
+                }
+            ]
+        },
+        "request_id": "r",
+        "status": 200,
+        "Latency": 1.5,
+        "ItemsScored": 3,
+    }
+
+
+def test_every_metric_has_a_unit_that_cloudwatch_knows() -> None:
+    units = {str(unit.value) for unit in MetricUnit}
+    assert set(telemetry.UNITS.values()) <= units | {"None"}
+    assert telemetry.UNITS.keys() <= request_metrics(1.0, 200, fakes.ranking()).keys()
+
+
+@pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0)])
+def test_a_line_without_metrics_keeps_to_the_log_level(
+    capsys: pytest.CaptureFixture[str], level: str, lines: int
+) -> None:
+    configure(fakes.settings(POWERTOOLS_LOG_LEVEL=level))
+    log_request({"route": "/health"}, {})
+    assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+def test_metrics_are_written_whatever_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(fakes.settings(POWERTOOLS_LOG_LEVEL="ERROR"))
+    log_request({"route": "/predict"}, {"Latency": 1.0})
+    assert _emf(capsys)["Latency"] == 1.0
+
+
+def test_an_init_is_counted_by_its_type(capsys: pytest.CaptureFixture[str]) -> None:
+    count_init("snap-start", 123.4)
+    parsed = _emf(capsys)
+    (block,) = parsed.pop("_aws")["CloudWatchMetrics"]
+    assert sorted(block["Dimensions"][0]) == ["init_type", "service"]
+    assert parsed == {"service": "feedrank", "init_type": "snap-start", "InitDuration": [123.4]}
+
+
+def test_a_log_line_names_the_service_and_keeps_to_its_level(log: fakes.LogLines) -> None:
+    configure(fakes.settings(POWERTOOLS_LOG_LEVEL="WARNING", POWERTOOLS_SERVICE_NAME="ranker"))
+    telemetry.logger.info("not this")
+    telemetry.logger.warning("this", extra={"items": 3})
+    (line,) = log()
+    assert (line["message"], line["service"], line["items"]) == ("this", "ranker", 3)
+
+
+def test_a_fresh_container_has_done_nothing() -> None:
+    clock = fakes.FakeClock()
+    stats = ContainerStats(clock)
+    assert stats.summary() == {
+        "scope": "container",
+        "requests_total": 0,
+        "requests_per_second": 0.0,
+        "latency_p50_ms": 0.0,
+        "latency_p99_ms": 0.0,
+        "error_rate": 0.0,
+        "predictions_total": 0,
+    }
+    assert (stats.uptime_s, stats.last_prediction_at) == (0.0, None)
+
+
+def test_the_container_counts_what_it_served() -> None:
+    clock = fakes.FakeClock()
+    stats = ContainerStats(clock)
+    for latency_ms in range(1, 101):
+        clock.now_s += 0.1
+        stats.count(float(latency_ms), 200, fakes.ranking())
+    for status in (503, 500, 422, 413, 504):
+        stats.count(1.0, status, None)
+    assert stats.summary() == {
+        "scope": "container",
+        "requests_total": 105,
+        "requests_per_second": 10.5,
+        "latency_p50_ms": 48.0,
+        "latency_p99_ms": 98.96,
+        "error_rate": 0.028571,
+        "predictions_total": 300,
+    }
+    assert stats.last_prediction_at == "2026-11-22T12:00:00.123Z"
+    assert stats.uptime_s == pytest.approx(10.0)
+
+
+def test_the_rate_is_that_of_the_last_minute() -> None:
+    clock = fakes.FakeClock()
+    stats = ContainerStats(clock)
+    for _ in range(30):
+        stats.count(1.0, 200, None)
+    clock.now_s += 61
+    for _ in range(12):
+        stats.count(1.0, 200, None)
+    assert stats.summary()["requests_per_second"] == 0.2
+    clock.now_s += 61
+    assert stats.summary()["requests_per_second"] == 0.0
+
+
+def test_the_counters_memory_is_bounded() -> None:
+    stats = ContainerStats(fakes.FakeClock())
+    for latency_ms in range(3_000):
+        stats.count(float(latency_ms), 200, None)
+    assert (len(stats._latencies_ms), stats._recent.maxlen) == (2_048, 100_000)
+    assert stats.summary()["latency_p50_ms"] == 1_975.5  # of the last 2,048
+
+
+def test_a_restarted_container_has_done_nothing() -> None:
+    clock = fakes.FakeClock()
+    stats, fresh = ContainerStats(clock), ContainerStats(clock)
+    stats.count(5.0, 500, fakes.ranking())
+    clock.now_s += 10
+    stats.restart()
+    assert (stats.summary(), stats.uptime_s) == (fresh.summary(), 0.0)
+    assert stats.last_prediction_at is None
+
+
+def test_without_tracing_a_span_and_a_handler_cost_nothing() -> None:
+    def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+        return event
+
+    tracing = NoTracing()
+    with tracing.span("features"):
+        pass
+    assert tracing.handler(handler) is handler
