@@ -1,0 +1,300 @@
+"""What `sam build` made is run: laid out as in Lambda, by Lambda's Python and runtime client, with
+the environment variables of the template."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from feedops.budget import BAR_BYTES, measure, print_budget
+from feedops.build import STATE, build, find_python
+from feedops.emulator import ExecutionEnvironment, Function
+from feedops.errors import BuildError
+from feedops.workspace import EVENTS, PROJECT
+from stack.hook import load_canary
+from stack.transform import resolved, transformed
+
+pytestmark = pytest.mark.slow
+
+REFUSED = {"malformed_json", "negative_id", "too_many_items"}
+# What Lambda's own runtime has, and no layer brings.
+RUNTIME_PACKAGES = ("awslambdaric", "boto3", "botocore")
+# As `python -v` tells where a module's code is from: 'quoted' compiled, or not quoted a source.
+COMPILED = re.compile(r"^# code object from '(?P<path>[^']+)'$", re.MULTILINE)
+SOURCE = re.compile(r"^# code object from (?P<path>[^'\n]+)$", re.MULTILINE)
+EXTENSION = re.compile(r"^# extension module .* loaded from '(?P<path>[^']+)'$", re.MULTILINE)
+IN_NAMESPACE = """#!/bin/sh
+# Lambda's places, for this process alone, and as there not to be written.
+exec unshare {how} sh -c '
+mount -t tmpfs tmpfs /var && mkdir /var/task /var/runtime
+mount --bind -o ro "{task}" /var/task && mount --bind -o ro "{opt}" /opt
+cd /var/task && exec "{python}" "$@"
+' sh "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Lambda:
+    """The build, and where a process sees its parts: /var/task and /opt, or where they lie."""
+
+    build: Path
+    python: Path
+    runtime: Path
+    interpreter: Path
+    task: str
+    opt: str
+
+
+class Handled:
+    """The deployed artifact, after an answer to each event."""
+
+    def __init__(self, environment: ExecutionEnvironment, runner: asyncio.Runner) -> None:
+        self._environment = environment
+        self._runner = runner
+
+    def __call__(self, event: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self._runner.run(self._environment.invoke(event)))
+        return answer
+
+    @property
+    def log(self) -> str:
+        return self._environment.log.read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def built(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sam") / "build"
+    try:
+        find_python(os.environ)
+    except BuildError as error:
+        pytest.skip(str(error).partition("\n")[0])
+    build(folder, demo_bundle)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def laid_out(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Lambda:
+    python = find_python(os.environ)
+    folder = tmp_path_factory.mktemp("lambda")
+    opt, interpreter = folder / "opt", folder / "python3.13"
+    shutil.copytree(built / "RuntimeLayer", opt)
+    shutil.copytree(built / "ModelLayer", opt, dirs_exist_ok=True)
+    task, runtime = built / "Function", _runtime_packages(python)
+    how = _namespace([python, opt, task, runtime])
+    if how is None:  # no right to mount: the same files, where they are
+        (folder / "python3.13").symlink_to(python)
+        return Lambda(built, python, runtime, interpreter, str(task), str(opt))
+    interpreter.write_text(IN_NAMESPACE.format(how=how, task=task, opt=opt, python=python))
+    interpreter.chmod(0o755)
+    return Lambda(built, python, runtime, interpreter, "/var/task", "/opt")
+
+
+@pytest.fixture(scope="module")
+def handled(laid_out: Lambda, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handled]:
+    stack = resolved(transformed(Environment="prod"))
+    variables = stack["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+    function = Function(
+        laid_out.build / "Function",
+        variables
+        | {
+            "MODEL_URI": f"{laid_out.opt}/model",
+            "LAMBDA_TASK_ROOT": laid_out.task,
+            "PYTHONPATH": f"{laid_out.task}:{laid_out.opt}/python:{laid_out.runtime}",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONVERBOSE": "1",
+            "AWS_LAMBDA_LOG_FORMAT": "JSON",
+            "AWS_LAMBDA_LOG_LEVEL": "INFO",
+        },
+        python=laid_out.interpreter,
+        runtime="python3.13",
+        timeout_s=60,
+    )
+    folder = tmp_path_factory.mktemp("environment")
+    with asyncio.Runner() as runner:
+        environment = runner.run(
+            ExecutionEnvironment.start(
+                function, log=folder / "environment.log", temporary=folder / "tmp"
+            )
+        )
+        try:
+            yield Handled(environment, runner)
+        finally:
+            runner.run(environment.stop())
+
+
+@pytest.fixture(scope="module")
+def answers(handled: Handled) -> dict[str, dict[str, Any]]:
+    events = {path.stem: path.read_bytes() for path in sorted(EVENTS.glob("*.json"))}
+    assert events
+    return {name: handled(event) for name, event in events.items()}
+
+
+def test_it_answers_every_event(answers: dict[str, dict[str, Any]]) -> None:
+    assert {name: answer["statusCode"] for name, answer in answers.items()} == {
+        name: 422 if name in REFUSED else 200 for name in answers
+    }
+
+
+def test_the_canary_lets_it_pass(
+    handled: Handled, demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = load_canary()
+
+    class Client:
+        def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
+            return {"Payload": io.BytesIO(json.dumps(handled(Payload)).encode())}
+
+    monkeypatch.setattr(canary.boto3, "client", lambda _service, **_: Client())
+    assert canary.judge("arn:version", str(demo_bundle), "") == 6
+
+
+def test_every_module_is_of_the_artifact_or_of_lambda(
+    handled: Handled, laid_out: Lambda, answers: dict[str, dict[str, Any]]
+) -> None:
+    prefix = subprocess.check_output(
+        [laid_out.python, "-c", "import sys; print(sys.base_prefix)"], text=True
+    ).strip()
+    paths = [m["path"] for m in (*COMPILED.finditer(handled.log), *EXTENSION.finditer(handled.log))]
+    ours = (f"{laid_out.task}/", f"{laid_out.opt}/python/")
+    assert {path for path in paths if path.startswith(ours)}
+    assert {
+        path for path in paths if not path.startswith((*ours, f"{prefix}/", f"{laid_out.runtime}/"))
+    } == set()
+    assert {
+        package
+        for package in ("numpy", "onnxruntime", "fastapi", "mangum", "pydantic", "feedrank")
+        if not any(f"/{package}/" in path for path in paths if path.startswith(ours))
+    } == set()
+
+
+def test_no_source_of_the_artifact_is_compiled_again(
+    handled: Handled, laid_out: Lambda, answers: dict[str, dict[str, Any]]
+) -> None:
+    compiled = [m["path"] for m in COMPILED.finditer(handled.log)]
+    assert f"{laid_out.task}/__pycache__/handler.cpython-313.pyc" in compiled
+    sources = [m["path"] for m in SOURCE.finditer(handled.log)]
+    assert [path for path in sources if path.startswith((laid_out.task, laid_out.opt))] == []
+
+
+def test_a_compiled_file_is_taken_though_its_source_has_changed(laid_out: Lambda) -> None:
+    """Archives change file times; Python would compile anew for that, on every cold start."""
+    flags = {
+        int.from_bytes(path.read_bytes()[4:8], "little")
+        for part in ("Function", "RuntimeLayer")
+        for path in (laid_out.build / part).rglob("*.pyc")
+    }
+    assert flags == {0b01}  # by hash, and unchecked (PEP 552)
+
+
+def test_every_source_is_compiled(laid_out: Lambda) -> None:
+    missing = [
+        path
+        for part in ("Function", "RuntimeLayer")
+        for path in (laid_out.build / part).rglob("*.py")
+        if not (path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc").is_file()
+    ]
+    assert missing == []
+
+
+def test_tracebacks_name_lambdas_places(laid_out: Lambda) -> None:
+    show = (
+        "import marshal, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    print(marshal.loads(open(path, 'rb').read()[16:]).co_filename)"
+    )
+    files = [
+        laid_out.build / "Function" / "feedrank" / "__pycache__" / "api.cpython-313.pyc",
+        laid_out.build / "RuntimeLayer/python/mangum/__pycache__/adapter.cpython-313.pyc",
+    ]
+    shown = subprocess.check_output([laid_out.python, "-c", show, *files], text=True)
+    assert shown.split() == ["/var/task/feedrank/api.py", "/opt/python/mangum/adapter.py"]
+
+
+def test_a_decision_is_a_log_line_of_its_own(
+    handled: Handled, answers: dict[str, dict[str, Any]]
+) -> None:
+    lines = [line for line in handled.log.splitlines() if line.startswith('{"record":"decision"')]
+    ids = {json.loads(line)["request_id"] for line in lines}
+    assert {json.loads(answers["predict"]["body"])["request_id"]} <= ids
+
+
+def test_nothing_is_in_it_that_lambda_has_or_that_no_one_imports(built: Path) -> None:
+    site = built / "RuntimeLayer" / "python"
+    packages = {path.name for path in site.iterdir()}
+    assert packages & {"boto3", "botocore", "urllib3", "torch", "mlflow", "pandas", "bin"} == set()
+    names = {path.name for path in site.rglob("*")}
+    assert names & {"tests", "RECORD"} == set()
+    assert [name for name in names if name.endswith((".pyi", ".pyx", ".h", ".a"))] == []
+    model = built / "ModelLayer"
+    assert sorted(str(p.relative_to(model)) for p in model.rglob("*") if p.is_file()) == [
+        "model/serving/features.safetensors",
+        "model/serving/golden.json",
+        "model/serving/manifest.json",
+        "model/serving/manifest.sha256",
+        "model/serving/model.onnx",
+    ]
+
+
+def test_it_is_within_the_bar(built: Path) -> None:
+    budget = measure(built)
+    print_budget(budget, Console(quiet=True))
+    assert 0 < budget.total <= BAR_BYTES
+
+
+def test_the_same_sources_make_the_same_artifact(built: Path, tmp_path: Path) -> None:
+    """Else every build would publish a version. The runtime layer's wheels are the slow part, and
+    pinned; the function goes through the same compiler."""
+    made = tmp_path / "Function"
+    made.mkdir()
+    python = find_python(os.environ)
+    subprocess.run(
+        ["make", "--silent", "build-Function", f"ARTIFACTS_DIR={made}", f"LAMBDA_PYTHON={python}"],
+        cwd=PROJECT / "function",
+        check=True,
+    )
+    assert _content(made) == _content(built / "Function")
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _runtime_packages(python: Path) -> Path:
+    """What Lambda's runtime has beside Python, installed once for all test runs."""
+    pins = [
+        line
+        for line in (PROJECT / "requirements-dev.lock").read_text().splitlines()
+        if line.startswith(tuple(f"{package}==" for package in RUNTIME_PACKAGES))
+    ]
+    folder = STATE / "runtime" / "-".join(pins)
+    if not folder.is_dir():
+        arriving = folder.with_name(f"{folder.name}.arriving")
+        shutil.rmtree(arriving, ignore_errors=True)
+        options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+        subprocess.run(
+            [python, "-m", "pip", "install", *options, "--target", arriving, *pins], check=True
+        )
+        arriving.rename(folder)
+    return folder
+
+
+def _namespace(inside: list[Path]) -> str | None:
+    """The options with which `unshare` may mount here, unless the mounts would hide a file."""
+    if sys.platform != "linux" or any(str(path).startswith(("/var/", "/opt/")) for path in inside):
+        return None
+    for how in ("--mount", "--map-root-user --mount"):
+        trial = ["unshare", *how.split(), "sh", "-c", "mount -t tmpfs tmpfs /var"]
+        if shutil.which("unshare") and subprocess.run(trial, check=False).returncode == 0:
+            return how
+    return None

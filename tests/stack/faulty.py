@@ -1,0 +1,73 @@
+"""A front before moto that fails as AWS does, which moto never does."""
+
+import threading
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal, Self
+from urllib.request import Request, urlopen
+
+Fault = Literal["throttled", "dropped", "late", "none"]
+THROTTLED = b'{"__type": "ServiceUnavailableException", "message": "Slow down."}'
+TAKEN = b'{"RecordId": "1"}'
+TAKES_TOO_LONG_S = 60.0  # or until the test is over
+
+
+class FaultyFront:
+    """Each request takes the next fault off `faults`. What has none goes on to `upstream`, or is
+    taken. `ports` are the connections that requests came by."""
+
+    def __init__(self, upstream: str | None = None) -> None:
+        self.faults: deque[Fault] = deque()
+        self.ports: list[int] = []
+        self.over = threading.Event()
+        self.upstream = upstream
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections stay open
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            front.ports.append(self.client_address[1])
+            fault: Fault = front.faults.popleft() if front.faults else "none"
+            if fault == "throttled":
+                self._answer(503, THROTTLED)
+            elif fault == "dropped":
+                self.close_connection = True
+            else:
+                answer = self._forward(body) if front.upstream else TAKEN
+                if fault == "late":
+                    front.over.wait(TAKES_TOO_LONG_S)
+                    self.close_connection = True
+                else:
+                    self._answer(200, answer)
+
+        def _forward(self, body: bytes) -> bytes:
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "content-length"}
+            with urlopen(Request(f"{front.upstream}{self.path}", body, headers)) as response:
+                answer: bytes = response.read()
+            return answer
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the library's
+            pass
+
+    return Handler

@@ -1,0 +1,211 @@
+"""What CodeDeploy hears of a new version that is right, wrong, slow or not there at all."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from moto import mock_aws
+
+from stack.hook import load_canary
+
+VERSION = "arn:aws:lambda:eu-west-1:123456789012:function:feedrank-dev:7"
+EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
+MANIFEST = b'{"name": "feed_ranker"}'
+CASES = [
+    {
+        "user_id": 7,
+        "item_ids": [3, 5, 3],
+        "context": {"device": "mobile"},
+        "time_s": 1_767_571_200.0,
+        "scores": [0.25, 0.5, 0.25],
+    },
+    {"user_id": 8, "item_ids": [9], "context": {}, "time_s": 1_767_591_000.0, "scores": [0.125]},
+]
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class NewVersion:
+    """Lambda and CodeDeploy, with a version that answers as it is told to."""
+
+    def __init__(self, digest: str, predict: Answer) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.arns: set[str] = set()
+        self.reported: list[dict[str, str]] = []
+        self._digest = digest
+        self._predict = predict
+
+    def client(self, _service: str, **_options: object) -> "NewVersion":
+        return self
+
+    def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
+        event = json.loads(Payload)
+        self.arns.add(FunctionName)
+        self.asked.append(event)
+        if event["rawPath"].endswith("/model"):
+            return _payload({"statusCode": 200, "body": json.dumps({"digest": self._digest})})
+        return self._predict(json.loads(event["body"]))
+
+    def put_lifecycle_event_hook_execution_status(self, **status: str) -> None:
+        self.reported.append(status)
+
+
+def _payload(answer: object, **more: str) -> dict[str, Any]:
+    return {"Payload": io.BytesIO(json.dumps(answer).encode()), **more}
+
+
+def _ranked(request: dict[str, Any], *, off: float = 0.0, degraded: tuple[str, ...] = ()) -> Any:
+    """The right answer, each score `off` by as much."""
+    (case,) = (case for case in CASES if case["user_id"] == request["user_id"])
+    scored = zip(case["item_ids"], case["scores"], strict=True)  # type: ignore[call-overload]
+    ranking = sorted(scored, key=lambda pair: -pair[1])
+    predictions = [
+        {"item_id": item, "score": score + off, "rank": rank}
+        for rank, (item, score) in enumerate(ranking, 1)
+    ]
+    body = json.dumps({"predictions": predictions, "degraded": degraded})
+    return _payload({"statusCode": 200, "body": body})
+
+
+def _times_out(_request: dict[str, Any]) -> Any:
+    raise ReadTimeoutError(endpoint_url="https://lambda.eu-west-1.amazonaws.com")
+
+
+@pytest.fixture
+def canary() -> ModuleType:
+    return load_canary()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "manifest.json").write_bytes(MANIFEST)
+    (tmp_path / "serving" / "golden.json").write_text(json.dumps({"cases": CASES}))
+    return tmp_path
+
+
+@pytest.fixture
+def judged(
+    canary: ModuleType, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., NewVersion]:
+    """Runs the hook against a version, and returns what that and CodeDeploy saw."""
+
+    def judge(predict: Answer, digest: str = "", base_path: str = "") -> NewVersion:
+        version = NewVersion(digest or hashlib.sha256(MANIFEST).hexdigest(), predict)
+        monkeypatch.setattr(canary.boto3, "client", version.client)
+        for name, value in {
+            "VERSION_ARN": VERSION,
+            "MODEL_URI": str(bundle),
+            "BASE_PATH": base_path,
+        }.items():
+            monkeypatch.setenv(name, value)
+        canary.handler(EVENT, None)
+        return version
+
+    return judge
+
+
+def _status(version: NewVersion) -> str:
+    (reported,) = version.reported
+    assert reported["deploymentId"] == "d-1"
+    assert reported["lifecycleEventHookExecutionId"] == "e-1"
+    return reported["status"]
+
+
+def test_golden_scores_let_the_version_pass(judged: Callable[..., NewVersion]) -> None:
+    version = judged(_ranked)
+    assert _status(version) == "Succeeded"
+    assert version.arns == {VERSION}
+    assert [json.loads(event["body"]) for event in version.asked[1:]] == [
+        {
+            "user_id": 7,
+            "item_ids": [3, 5, 3],
+            "context": {
+                "device": "mobile",
+                "timestamp": "2026-01-05T00:00:00+00:00",
+                "feedrank-canary": "1",
+            },
+        },
+        {
+            "user_id": 8,
+            "item_ids": [9],
+            "context": {"timestamp": "2026-01-05T05:30:00+00:00", "feedrank-canary": "1"},
+        },
+    ]
+
+
+def test_a_version_below_a_base_path_is_asked_there(judged: Callable[..., NewVersion]) -> None:
+    version = judged(_ranked, base_path="/v1")
+    assert [event["rawPath"] for event in version.asked] == [
+        "/v1/model",
+        "/v1/predict",
+        "/v1/predict",
+    ]
+
+
+@pytest.mark.parametrize("off", [0.0, 9e-6, -9e-6])
+def test_scores_within_the_tolerance_pass(off: float, judged: Callable[..., NewVersion]) -> None:
+    assert _status(judged(lambda request: _ranked(request, off=off))) == "Succeeded"
+
+
+@pytest.mark.parametrize("off", [2e-5, -0.1, float("nan")])
+def test_wrong_scores_fail(off: float, judged: Callable[..., NewVersion]) -> None:
+    assert _status(judged(lambda request: _ranked(request, off=off))) == "Failed"
+
+
+def test_other_items_fail(judged: Callable[..., NewVersion]) -> None:
+    fewer = json.dumps({"predictions": [{"item_id": 3, "score": 0.25}], "degraded": []})
+    assert _status(judged(lambda _: _payload({"statusCode": 200, "body": fewer}))) == "Failed"
+
+
+def test_another_bundle_fails_before_any_score_is_asked(judged: Callable[..., NewVersion]) -> None:
+    version = judged(_ranked, digest="0" * 64)
+    assert (_status(version), len(version.asked)) == ("Failed", 1)
+
+
+def test_a_version_that_serves_its_fallback_fails(judged: Callable[..., NewVersion]) -> None:
+    version = judged(lambda request: _ranked(request, degraded=("model:layer",)))
+    assert _status(version) == "Failed"
+
+
+@pytest.mark.parametrize("status", [403, 422, 500, 503, 504])
+def test_any_other_status_fails(status: int, judged: Callable[..., NewVersion]) -> None:
+    assert _status(judged(lambda _: _payload({"statusCode": status, "body": "{}"}))) == "Failed"
+
+
+def test_a_version_that_crashes_fails(judged: Callable[..., NewVersion]) -> None:
+    crash = {"errorType": "Runtime.ImportModuleError"}
+    assert _status(judged(lambda _: _payload(crash, FunctionError="Unhandled"))) == "Failed"
+
+
+def test_a_version_that_can_not_be_reached_fails(judged: Callable[..., NewVersion]) -> None:
+    assert _status(judged(_times_out)) == "Failed"
+
+
+def test_an_answer_that_is_no_answer_fails(judged: Callable[..., NewVersion]) -> None:
+    assert _status(judged(lambda _: _payload("what?"))) == "Failed"
+
+
+def test_a_bundle_that_is_gone_fails(judged: Callable[..., NewVersion], bundle: Path) -> None:
+    (bundle / "serving" / "golden.json").unlink()
+    assert _status(judged(_ranked)) == "Failed"
+
+
+def test_the_golden_requests_are_read_from_s3(
+    canary: ModuleType, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="bundles")
+        s3.upload_file(str(bundle / canary.MANIFEST), "bundles", "m/sha256-1/serving/manifest.json")
+        assert canary.read("s3://bundles/m/sha256-1/", canary.MANIFEST) == MANIFEST
+        assert canary.read("s3://bundles/m/sha256-1", canary.MANIFEST) == MANIFEST

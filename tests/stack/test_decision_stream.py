@@ -1,0 +1,165 @@
+"""Decision records straight to Firehose, which throttles, drops and dawdles; moto behind that."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+import fakes
+from feedrank import decision_log
+from feedrank.decision_log import DecisionLog, FirehoseStream
+from feedrank.ranker import Ranker
+from stack.faulty import Fault, FaultyFront
+
+Spilled = Callable[[], list[str]]
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(decision_log, "FIREHOSE_READ_TIMEOUT_S", 0.1)
+    with _aws() as moto, FaultyFront(moto) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        yield front
+
+
+@contextmanager
+def _aws() -> Iterator[str]:
+    """The address of a moto with the stream and its bucket, which are gone afterwards."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    bucket = boto3.resource("s3", endpoint_url=url).Bucket("decisions")
+    firehose = boto3.client("firehose", endpoint_url=url)
+    try:
+        bucket.create()
+        firehose.create_delivery_stream(
+            DeliveryStreamName="decisions",
+            ExtendedS3DestinationConfiguration={
+                "RoleARN": "arn:aws:iam::123456789012:role/delivery",
+                "BucketARN": "arn:aws:s3:::decisions",
+            },
+        )
+        yield url
+        firehose.delete_delivery_stream(DeliveryStreamName="decisions")
+        bucket.objects.delete()
+        bucket.delete()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def spilled(capsys: pytest.CaptureFixture[str]) -> Spilled:
+    """Ids of the records on standard output since the last call."""
+    return lambda: _ids(capsys.readouterr().out)
+
+
+def _ids(lines: str) -> list[str]:
+    assert not lines or lines.endswith("\n")
+    return [json.loads(line)["request_id"] for line in lines.splitlines()]
+
+
+def _delivered(front: FaultyFront) -> list[str]:
+    s3 = boto3.client("s3", endpoint_url=front.upstream)
+    keys = [each["Key"] for each in s3.list_objects_v2(Bucket="decisions").get("Contents", [])]
+    bodies = [s3.get_object(Bucket="decisions", Key=key)["Body"].read().decode() for key in keys]
+    return sorted(identifier for body in bodies for identifier in _ids(body))
+
+
+def _record(records: DecisionLog, *ids: str) -> list[int]:
+    """How many sinks refused each."""
+    return [records.record(fakes.query(), fakes.ranking(request_id=each)) for each in ids]
+
+
+def test_a_record_reaches_s3_and_standard_output_stays_empty(
+    front: FaultyFront, spilled: Spilled
+) -> None:
+    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a", "b") == [0, 0]
+    assert (_delivered(front), spilled()) == (["a", "b"], [])
+    assert len(set(front.ports)) == 1  # one connection
+
+
+def test_a_throttled_record_is_spilled_and_the_next_one_tried(
+    front: FaultyFront, spilled: Spilled, log: fakes.LogLines
+) -> None:
+    front.faults.extend(["throttled", "none"])
+    records = DecisionLog(stream=FirehoseStream("decisions"))
+    assert _record(records, "a", "b") == [1, 0]
+    assert (_delivered(front), spilled(), records.spilled) == (["b"], ["a"], 1)
+    (line,) = log()
+    assert (line["message"], line["sink"], line["reason"]) == (
+        "decision record spilled",
+        "FirehoseStream",
+        "decisions answers ServiceUnavailableException",
+    )
+
+
+@pytest.mark.parametrize("fault", ["dropped", "late"])
+def test_without_an_answer_the_stream_is_left_alone_for_a_while(
+    fault: Fault, front: FaultyFront, spilled: Spilled, log: fakes.LogLines
+) -> None:
+    """Else every request would wait for it."""
+    clock = fakes.FakeClock()
+    front.faults.append(fault)
+    records = DecisionLog(stream=FirehoseStream("decisions", clock))
+    assert _record(records, "a", "b") == [1, 1]
+    assert (spilled(), len(front.ports)) == (["a", "b"], 1)
+    clock.now_s += decision_log.FIREHOSE_PAUSE_S
+    assert _record(records, "c") == [0]
+    assert spilled() == []
+
+
+def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes.LogLines) -> None:
+    """At least once: what came too late is in both places, and has the same request id."""
+    clock = fakes.FakeClock()
+    faults: list[Fault] = ["none", "throttled", "dropped", "none", "late", "throttled", "none"]
+    front.faults.extend(faults)
+    records = DecisionLog(stream=FirehoseStream("decisions", clock))
+    ids = [f"r{number}" for number in range(10)]
+    for each in ids:
+        _record(records, each)
+        clock.now_s += 3
+    out = spilled()
+    delivered = _delivered(front)
+    assert sorted({*out, *delivered}) == ids
+    assert len(out) == records.spilled
+
+
+def test_a_stream_that_is_gone_spills(
+    front: FaultyFront, spilled: Spilled, log: fakes.LogLines
+) -> None:
+    assert _record(DecisionLog(stream=FirehoseStream("deleted")), "a") == [1]
+    assert spilled() == ["a"]
+
+
+def test_nobody_at_the_address_spills(
+    front: FaultyFront, spilled: Spilled, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a") == [1]
+    assert spilled() == ["a"]
+
+
+def test_a_spill_is_counted_with_the_request(
+    front: FaultyFront, capsys: pytest.CaptureFixture[str], log: fakes.LogLines
+) -> None:
+    front.faults.append("throttled")
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=FirehoseStream("decisions")))
+    ranked: Any = [asyncio.run(ranker.rank(fakes.query(), fakes.call())) for _ in range(2)]
+    assert [ranking.spilled for ranking in ranked] == [1, 0]
+
+
+def test_the_handler_sends_where_the_setting_says(
+    front: FaultyFront, spilled: Spilled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fakes.container(MODEL_URI="/nowhere", DECISION_STREAM="decisions") as handler:
+        assert isinstance(handler.stream, FirehoseStream)
+    with fakes.container(MODEL_URI="/nowhere") as handler:
+        assert handler.stream is None

@@ -1,0 +1,180 @@
+"""SnapStart, rehearsed: a process that has gone through its init is the snapshot, and each fork of
+it a container that was restored from it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fakes
+from feedops.workspace import FUNCTION
+from feedrank import snapstart
+from feedrank.errors import BundleError, ModelUnavailableError
+from feedrank.model import ModelSlot
+from stack.faulty import FaultyFront
+
+RESTORES = 3
+# Runs the hooks as Lambda's runtime client does, and prints what each restored container has.
+REHEARSAL = """
+import asyncio, json, os, random, ssl, sys, time
+import numpy as np
+import snapshot_restore_py as hooks
+import handler
+
+class Context:
+    function_name = "feedrank"
+    memory_limit_in_mb = 1769
+    invoked_function_arn = "arn"
+    aws_request_id = ""
+    def get_remaining_time_in_millis(self):
+        return 10_000
+
+def state():
+    return {
+        "pid": os.getpid(),
+        "random": random.random(),
+        "numpy": float(np.random.random()),
+        "ssl": ssl.RAND_bytes(8).hex(),
+        "inherits_loop": asyncio.get_event_loop() is inherited_loop,
+        "uptime_is_new": handler.stats.uptime_s < aged_s,
+        "model": handler.slot.model().manifest.digest,
+    }
+
+event = json.load(open(sys.argv[1]))
+handler.lambda_handler(event, Context())  # opens a connection, which the snapshot then has
+for function, arguments, options in reversed(hooks.get_before_snapshot()):
+    function(*arguments, **options)
+time.sleep(0.2)  # the snapshot's age
+aged_s = 0.1
+inherited_loop = asyncio.get_event_loop()
+np.random.seed(1)
+for number in range(int(sys.argv[2])):
+    reading, writing = os.pipe()
+    if child := os.fork():
+        os.close(writing)
+        print("RESTORED", open(reading).read(), flush=True)
+        assert os.waitpid(child, 0)[1] == 0
+        continue
+    random.seed(1)  # Python seeds anew in a fork; nobody does in a snapshot
+    if sys.argv[3] == "hooks":
+        for function, arguments, options in hooks.get_after_restore():
+            function(*arguments, **options)
+    context = Context()
+    context.aws_request_id = f"request-{number}"
+    answer = handler.lambda_handler(event, context)
+    seen = state() | {"status": answer["statusCode"]}
+    seen["request_id"] = json.loads(answer["body"])["request_id"]
+    os.write(writing, json.dumps(seen).encode())
+    os._exit(0)
+"""
+
+
+def _rehearse(bundle: Path, firehose: FaultyFront, *, hooks: bool) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", REHEARSAL),
+            *("events/predict.json", str(RESTORES), "hooks" if hooks else "none"),
+        ],
+        cwd=FUNCTION.parent,
+        env={
+            "PATH": os.defpath,
+            "PYTHONPATH": str(FUNCTION),
+            "MODEL_URI": str(bundle),
+            "DECISION_STREAM": "decisions",
+            "AWS_ENDPOINT_URL": firehose.url,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESTORED ")]
+    return [json.loads(line.removeprefix("RESTORED ")) for line in lines]
+
+
+def _different(restored: list[dict[str, Any]], key: str) -> int:
+    return len({each[key] for each in restored})
+
+
+@pytest.fixture
+def firehose() -> Iterator[FaultyFront]:
+    with FaultyFront() as front:
+        yield front
+
+
+def test_each_restored_container_has_its_own_ids_random_state_loop_clock_and_sockets(
+    demo_bundle: Path, firehose: FaultyFront
+) -> None:
+    restored = _rehearse(demo_bundle, firehose, hooks=True)
+    assert [each["status"] for each in restored] == [200] * RESTORES
+    for key in ("pid", "random", "numpy", "ssl", "request_id"):
+        assert _different(restored, key) == RESTORES, key
+    assert not any(each["inherits_loop"] for each in restored)
+    assert all(each["uptime_is_new"] for each in restored)
+    assert len(set(firehose.ports)) == 1 + RESTORES  # the snapshot's own is not used again
+    assert _different(restored, "model") == 1
+
+
+def test_the_rehearsal_would_see_what_is_shared(demo_bundle: Path, firehose: FaultyFront) -> None:
+    restored = _rehearse(demo_bundle, firehose, hooks=False)
+    assert _different(restored, "random") == _different(restored, "numpy") == 1
+    assert all(each["inherits_loop"] for each in restored)
+    assert not any(each["uptime_is_new"] for each in restored)
+    assert len(set(firehose.ports)) == 1
+
+
+def test_no_snapshot_is_made_without_the_model(log: fakes.LogLines) -> None:
+    """A version that can't be published is never released."""
+
+    def refused() -> Any:
+        raise BundleError("gone")
+
+    slot = ModelSlot(load=refused, fallback=None, retry_s=5)
+    slot.load()
+    with pytest.raises(ModelUnavailableError):
+        snapstart.before_snapshot(slot)
+
+
+def test_no_snapshot_is_made_of_the_fallback(log: fakes.LogLines) -> None:
+    def refused() -> Any:
+        raise BundleError("gone")
+
+    slot = ModelSlot(load=refused, fallback=fakes.model, retry_s=5)
+    slot.load()
+    assert slot.model().degraded
+    with pytest.raises(ModelUnavailableError):
+        snapstart.before_snapshot(slot)
+
+
+def test_a_bundle_that_was_late_is_tried_once_more(log: fakes.LogLines) -> None:
+    tries = iter([BundleError("not yet"), fakes.model()])
+
+    def load() -> Any:
+        found = next(tries)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    slot = ModelSlot(load=load, fallback=None, retry_s=5)
+    slot.load()
+    snapstart.before_snapshot(slot)
+    assert slot.model().degraded == ()
+
+
+def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture[str]) -> None:
+    with fakes.container(MODEL_URI="/nowhere") as handler:
+        capsys.readouterr()
+        snapstart.after_restore(handler.stats, None)
+        asyncio.get_event_loop().close()
+    (line,) = (json.loads(each) for each in capsys.readouterr().out.splitlines())
+    assert (line["init_type"], len(line["InitDuration"])) == ("snap-start-restore", 1)

@@ -1,0 +1,336 @@
+"""The template, held against the code that it deploys and against what an operator is promised."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+import fakes
+from feedops.workspace import PROJECT
+from feedrank.settings import Settings
+from stack.transform import Json, resolved, template, transformed
+
+NESTED = {
+    "Data": "infra/data.yaml",
+    "Delivery": "infra/delivery.yaml",
+    "Observability": "infra/observability.yaml",
+}
+TEMPLATES = ["template.yaml", *NESTED.values()]
+# Settings that the template leaves at their defaults.
+NOT_IN_LAMBDA = {
+    "MODEL_ENGINE": "torch is far over a zip function's size; it is for container images",
+    "MODEL_LAYER_DIR": "a layer's place is Lambda's to say",
+    "MODEL_CACHE_DIR": "the default is the one writable place",
+    "ENGINE_THREADS": "follows from the memory size",
+    "DECISION_LOG_DIR": "a file in a container that is thrown away is lost",
+}
+# Actions that know no resource: https://docs.aws.amazon.com/service-authorization/
+NO_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+
+
+def _of_type(stack: dict[str, Json], kind: str) -> dict[str, Json]:
+    return {
+        name: resource["Properties"]
+        for name, resource in stack["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def _stack(**parameters: str) -> dict[str, Json]:
+    return resolved(transformed(**parameters), **parameters)
+
+
+def _variables(**parameters: str) -> dict[str, str]:
+    variables: dict[str, str] = _stack(**parameters)["Resources"]["Function"]["Properties"][
+        "Environment"
+    ]["Variables"]
+    return variables
+
+
+def test_every_variable_is_a_setting_and_every_setting_a_variable_or_waived() -> None:
+    fields = {field.alias or name.upper() for name, field in Settings.model_fields.items()}
+    assert set(_variables()) == fields - set(NOT_IN_LAMBDA)
+    assert set(NOT_IN_LAMBDA) <= fields
+
+
+def test_the_function_starts_with_what_the_template_gives() -> None:
+    bundle = f"s3://b/feedrank/feed_ranker/sha256-{'ab' * 32}/"
+    settings = Settings.from_environment(
+        _variables(ModelUri=bundle, BasePath="/v1", DomainName="d", CertificateArn="arn:x")
+    )
+    assert settings == Settings.from_environment(
+        {
+            "MODEL_URI": bundle,
+            "MODEL_DIGEST": "ab" * 32,
+            "BASE_PATH": "/v1",
+            "POWERTOOLS_SERVICE_NAME": "feedrank-dev",
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["ModelFallback", "LogLevel", "Tracing", "WarmStart"])
+def test_every_value_that_a_parameter_allows_is_one_that_the_function_takes(name: str) -> None:
+    for value in template()["Parameters"][name]["AllowedValues"]:
+        Settings.from_environment(_variables(**{name: value}))
+
+
+def test_a_pinned_layer_keeps_its_digest() -> None:
+    assert _variables(ModelDigest="cd" * 32)["MODEL_DIGEST"] == "cd" * 32
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+def test_lambda_never_drops_a_decision_or_a_metric(level: str) -> None:
+    """It takes a line without a level for INFO."""
+    logging = _stack(LogLevel=level)["Resources"]["Function"]["Properties"]["LoggingConfig"]
+    assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "INFO")
+    assert logging["ApplicationLogLevel"] in ("DEBUG", "INFO")
+
+
+# ---- The API -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("auth", ["iam", "jwt", "none"])
+def test_every_route_of_the_app_has_its_auth(auth: str) -> None:
+    app: FastAPI = fakes.app(None)._app
+    served = {
+        f"{method} {route.path}" for route in app.routes for method in route.methods - {"HEAD"}
+    }
+    stack = _stack(Auth=auth, JwtIssuer="https://i", JwtAudience="a,b")
+    routes = {r["RouteKey"]: r for r in _of_type(stack, "AWS::ApiGatewayV2::Route").values()}
+    closed = {"iam": "AWS_IAM", "jwt": "JWT", "none": "NONE"}[auth]
+    expected = {key: "NONE" if key == "GET /health" else closed for key in served}
+    assert {key: route["AuthorizationType"] for key, route in routes.items()} == expected
+    with_authorizer = {key for key, route in routes.items() if "AuthorizerId" in route}
+    assert with_authorizer == {key for key, kind in expected.items() if kind == "JWT"}
+
+
+def test_iam_is_what_you_get_unasked() -> None:
+    assert template()["Parameters"]["Auth"]["Default"] == "iam"
+
+
+def test_a_token_is_checked_for_issuer_and_audience() -> None:
+    stack = _stack(Auth="jwt", JwtIssuer="https://issuer/", JwtAudience="a,b")
+    (authorizer,) = _of_type(stack, "AWS::ApiGatewayV2::Authorizer").values()
+    assert authorizer["JwtConfiguration"] == {"Issuer": "https://issuer/", "Audience": ["a", "b"]}
+
+
+def test_the_api_calls_the_alias_with_payload_2() -> None:
+    stack = _stack()
+    (integration,) = _of_type(stack, "AWS::ApiGatewayV2::Integration").values()
+    assert integration["IntegrationUri"] == "${FunctionAliaslive}"
+    assert integration["PayloadFormatVersion"] == "2.0"
+    (permission,) = _of_type(stack, "AWS::Lambda::Permission").values()
+    assert permission["FunctionName"] == "${FunctionAliaslive}"
+    timeout_s = stack["Resources"]["Function"]["Properties"]["Timeout"]
+    assert 1_000 * timeout_s < integration["TimeoutInMillis"] <= 30_000
+
+
+def test_cors_is_off_until_origins_are_named() -> None:
+    (api,) = _of_type(_stack(), "AWS::ApiGatewayV2::Api").values()
+    assert "CorsConfiguration" not in api
+    (api,) = _of_type(
+        _stack(CorsOrigins="https://a.example,https://b.example"), "AWS::ApiGatewayV2::Api"
+    ).values()
+    assert api["CorsConfiguration"]["AllowOrigins"] == ["https://a.example", "https://b.example"]
+
+
+def test_routes_are_throttled_and_their_access_logged() -> None:
+    (stage,) = _of_type(_stack(ThrottleRate="7"), "AWS::ApiGatewayV2::Stage").values()
+    assert stage["RouteSettings"]["POST /predict"]["ThrottlingRateLimit"] == "7"
+    for settings in (stage["DefaultRouteSettings"], *stage["RouteSettings"].values()):
+        assert int(settings["ThrottlingRateLimit"]) > 0
+    assert stage["AccessLogSettings"]["DestinationArn"] == "${AccessLogs.Arn}"
+    assert "sourceIp" not in stage["AccessLogSettings"]["Format"]
+
+
+def test_a_domain_of_ones_own_is_the_only_address() -> None:
+    domain = {"DomainName": "api.example.com", "CertificateArn": "arn:x", "BasePath": "/v1"}
+    stack = _stack(**domain, HostedZoneId="Z1")
+    (api,) = _of_type(stack, "AWS::ApiGatewayV2::Api").values()
+    assert api["DisableExecuteApiEndpoint"] is True
+    (mapping,) = _of_type(stack, "AWS::ApiGatewayV2::ApiMapping").values()
+    assert mapping["ApiMappingKey"] == "v1"
+    assert len(_of_type(stack, "AWS::Route53::RecordSet")) == 1
+    assert stack["Outputs"]["Url"]["Value"] == "https://api.example.com/v1"
+    (name,) = _of_type(stack, "AWS::ApiGatewayV2::DomainName").values()
+    assert name["DomainNameConfigurations"][0]["SecurityPolicy"] == "TLS_1_2"
+
+
+# ---- Start-up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("warm", "snapshots", "provisioned"),
+    [("none", "None", 0), ("snapstart", "PublishedVersions", 0), ("provisioned", "None", 1)],
+)
+def test_environments_are_warm_as_asked(warm: str, snapshots: str, provisioned: int) -> None:
+    stack = _stack(WarmStart=warm)
+    resources = stack["Resources"]
+    assert resources["Function"]["Properties"]["SnapStart"]["ApplyOn"] == snapshots
+    alias = resources["FunctionAliaslive"]["Properties"]
+    assert ("ProvisionedConcurrencyConfig" in alias) == bool(provisioned)
+    for kind in ("ScalableTarget", "ScalingPolicy"):
+        assert len(_of_type(stack, f"AWS::ApplicationAutoScaling::{kind}")) == provisioned
+
+
+def test_a_schedule_brings_more_ready_environments_and_takes_them_away() -> None:
+    busy = {"BusyFrom": "cron(0 7 * * ? *)", "BusyMin": "8", "ProvisionedMin": "2"}
+    stack = _stack(WarmStart="provisioned", **busy)
+    (target,) = _of_type(stack, "AWS::ApplicationAutoScaling::ScalableTarget").values()
+    assert target["ResourceId"] == "function:${Function}:live"
+    assert [
+        (action["Schedule"], action["ScalableTargetAction"]["MinCapacity"])
+        for action in target["ScheduledActions"]
+    ] == [("cron(0 7 * * ? *)", "8"), ("cron(0 22 * * ? *)", "2")]
+
+
+# ---- Rights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_no_policy_allows_more_than_it_says(path: str) -> None:
+    """A `*` stands nowhere but where a service takes nothing else, or below a name."""
+    source = transformed(path)
+    choices = {
+        n: p["AllowedValues"] for n, p in source["Parameters"].items() if "AllowedValues" in p
+    }
+    stacks = [resolved(source, **{n: str(v[i]) for n, v in choices.items()}) for i in (0, -1)]
+    for statement in (each for stack in stacks for each in _statements(stack)):
+        actions = _listed(statement["Action"])
+        if statement["Effect"] == "Allow":
+            assert not [action for action in actions if "*" in action]
+            assert "*" not in _listed(statement.get("Principal", {}))
+            assert "*" not in _listed(statement.get("Resource")) or set(actions) <= NO_RESOURCE
+
+
+def test_no_managed_policy_brings_rights_that_nobody_reads() -> None:
+    for path in TEMPLATES:
+        for role in _of_type(resolved(transformed(path)), "AWS::IAM::Role").values():
+            assert "ManagedPolicyArns" not in role
+
+
+def test_the_function_may_send_decisions_only_where_it_does() -> None:
+    sids = {
+        mode: {s["Sid"] for s in _statements(_stack(DecisionDelivery=mode)) if "Sid" in s}
+        for mode in ("logs", "direct")
+    }
+    assert sids["direct"] - sids["logs"] == {"SendDecisions"}
+
+
+# ---- The whole -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_nested_stack_gets_the_parameters_that_it_declares(name: str) -> None:
+    given = template()["Resources"][name]["Properties"]["Parameters"]
+    declared = template(NESTED[name])["Parameters"]
+    assert set(given) <= set(declared)
+    assert {n for n, p in declared.items() if "Default" not in p} <= set(given)
+
+
+@pytest.mark.parametrize("mode", ["logs", "direct"])
+def test_every_output_that_is_read_exists(mode: str) -> None:
+    text = str(_stack(DecisionDelivery=mode, WarmStart="provisioned"))
+    read = set(re.findall(r"\$\{(\w+)\.Outputs\.(\w+)\}", text))
+    assert {name for name, _ in read} == set(NESTED)
+    for name, path in NESTED.items():
+        parameters = {"DecisionDelivery": mode} if name != "Delivery" else {}
+        outputs = resolved(transformed(path), **parameters)["Outputs"]
+        assert {output for stack, output in read if stack == name} <= set(outputs)
+
+
+def test_nothing_waits_for_itself() -> None:
+    """Alias -> deployment group -> alarms -> API -> alias would be one way."""
+    source = transformed()
+    names = set(source["Resources"])
+    graph = {name: _names_in(body) & names - {name} for name, body in source["Resources"].items()}
+    order = [*TopologicalSorter(graph).static_order()]  # raises where there is a circle
+    assert order.index("Delivery") < order.index("FunctionAliaslive")
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_every_parameter_is_used(path: str) -> None:
+    source = template(path)
+    used = _names_in({k: v for k, v in source.items() if k != "Parameters"})
+    assert set(source["Parameters"]) - used == set()
+
+
+def test_the_configurations_hold_parameters_of_the_template_and_no_secret() -> None:
+    config = tomllib.loads((PROJECT / "samconfig.toml").read_text())
+    parameters = template()["Parameters"]
+    for environment in ("default", "dev", "staging", "prod"):
+        deploy = config[environment]["deploy"]["parameters"]
+        given = dict(each.split("=", 1) for each in deploy["parameter_overrides"])
+        assert set(given) <= set(parameters)
+        for name, value in given.items():
+            allowed = parameters[name].get("AllowedValues")
+            assert not allowed or value in allowed
+        expected = "dev" if environment == "default" else environment
+        assert given["Environment"] == expected
+        assert config[environment]["global"]["parameters"]["stack_name"] == f"feedrank-{expected}"
+    assert not re.search(r"\d{12}|AKIA|secret_|password|arn:aws", str(config), re.IGNORECASE)
+
+
+@pytest.mark.slow
+def test_sam_finds_nothing_to_say(tmp_path: Path) -> None:
+    environ = os.environ | {
+        "SAM_CLI_TELEMETRY": "0",
+        "__SAM_CLI_APP_DIR": str(tmp_path),
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    for path in TEMPLATES:
+        done = subprocess.run(
+            [sys.executable, "-m", "samcli", "validate", "--lint", "--template-file", path],
+            cwd=PROJECT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def _names_in(node: Any) -> set[str]:
+    """Everything that it refers to."""
+    match node:
+        case {"Ref": name}:
+            return {name}
+        case {"Fn::GetAtt": path}:
+            return {(path if isinstance(path, str) else path[0]).split(".")[0]}
+        case dict():
+            below = set[str]().union(*(_names_in(child) for child in node.values()))
+            waits = node.get("DependsOn", [])
+            return below | set(waits if isinstance(waits, list) else [waits])
+        case list():
+            return set[str]().union(*(_names_in(child) for child in node))
+        case str():
+            return {name.split(".")[0] for name in re.findall(r"\$\{([^!}]+)\}", node)}
+    return set()
+
+
+def _statements(stack: dict[str, Json]) -> list[dict[str, Json]]:
+    found: list[dict[str, Json]] = []
+
+    def walk(node: Json) -> None:
+        if isinstance(node, dict):
+            if "Effect" in node and "Action" in node:
+                found.append(node)
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(stack)
+    return found
+
+
+def _listed(value: Json) -> list[str]:
+    return list(value) if isinstance(value, list) else [value]
