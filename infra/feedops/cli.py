@@ -277,6 +277,55 @@ def invoke(
     typer.echo(json.dumps(result.answer, indent=2, ensure_ascii=False))
 
 
+@app.command()
+def build(
+    *,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="For the model layer.", show_default="layers/model/bundle"),
+    ] = None,
+    architecture: Annotated[
+        Literal["x86_64", "arm64"], typer.Option(help="As the stack's parameter Architecture.")
+    ] = "x86_64",
+) -> None:
+    """Build function and layers with SAM, without Docker, into .aws-sam/build."""
+    from feedops.budget import measure, print_budget
+    from feedops.build import BUILD, BUNDLE
+    from feedops.build import build as run_build
+
+    with messages.status("Building"):
+        run_build(BUILD, bundle or BUNDLE, architecture)
+    print_budget(measure(), output)
+
+
+@app.command()
+def dashboard(
+    *,
+    metrics: Annotated[
+        list[Path], typer.Option(help="An environment's log, from data/logs; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="PNG file.")] = Path("dashboard.png"),
+) -> None:
+    """Draw the stack's CloudWatch dashboard from the metrics of a local run."""
+    from feedops.dashboard import render
+
+    render(metrics, out)
+    print_whole(output, str(out))
+
+
+@app.command()
+def budget(
+    build: Annotated[
+        Path | None, typer.Argument(help="Folder.", show_default=".aws-sam/build")
+    ] = None,
+) -> None:
+    """Show the build's size by part and dependency; fail where it is over the bar."""
+    from feedops.budget import measure, print_budget
+    from feedops.build import BUILD
+
+    print_budget(measure(build or BUILD), output)
+
+
 bench.register(app)
 
 

@@ -1,0 +1,411 @@
+"""A decision on its whole way: the function's own line, CloudWatch Logs, Firehose, S3, Athena.
+
+Logs, Firehose and S3 are moto's, over HTTP; `firehose.py` does what moto leaves out; DuckDB stands
+for Athena, with the template's own columns and queries.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import duckdb
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+import fakes
+from feedops.template import load, resolved
+from feedrank.decision_log import DecisionLog, decision
+from feedrank.domain import Query, Ranking
+from feedrank.telemetry import configure, log_request, request_metrics
+from stack.firehose import delivered, filtered, matches
+
+DATA = Path(__file__).parents[2] / "infra" / "data.yaml"
+LOG_GROUP = "/aws/lambda/feedrank"
+PARAMETERS = {"Name": "feedrank", "FunctionLogGroupName": LOG_GROUP}
+BUCKET = "decisionsbucket"
+ROLE = "arn:aws:iam::123456789012:role/firehose"
+LARGEST_ID = 2**63 - 1
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "array<bigint>": "BIGINT[]",
+    "array<double>": "DOUBLE[]",
+    "array<int>": "INTEGER[]",
+    "array<string>": "VARCHAR[]",
+    "map<string,string>": "MAP(VARCHAR, VARCHAR)",
+}
+
+
+def _resources(mode: str = "logs") -> dict[str, Any]:
+    parts = resolved(load(DATA), {**PARAMETERS, "DecisionDelivery": mode})
+    return {
+        name: part["Properties"]
+        for name, part in parts["Resources"].items()
+        if "Properties" in part
+    }
+
+
+def _at(days_ago: int, clock: str) -> str:
+    day = datetime.now(UTC).date() - timedelta(days=days_ago)
+    return f"{day}T{clock}.123Z"
+
+
+def _decisions() -> list[tuple[Query, Ranking]]:
+    """Two days, two models, and all that a record may hold: the largest ids, text of any kind, one
+    item and a hundred, a degraded answer."""
+    hundred = np.linspace(0.999999, 0.000001, 100).round(6)
+    odd = {"Device": "mobile", "device": 'quote " and \\ and \u2028', "line": "a\nb", "": "ü\t"}
+    return [
+        (fakes.query(), fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a")),
+        (
+            fakes.query(LARGEST_ID, (LARGEST_ID,), **odd),
+            fakes.ranking(
+                timestamp=_at(0, "00:00:00"),
+                request_id="b",
+                scores=np.array([0.5]),
+                order=np.array([0]),
+                degraded=("model:layer", "features:snapshot"),
+            ),
+        ),
+        (
+            fakes.query(0, range(100), device="desktop"),
+            fakes.ranking(
+                timestamp=_at(0, "00:00:01"),
+                request_id="c",
+                model_version="feed_ranker-4",
+                scores=hundred,
+                order=np.argsort(-hundred, kind="stable"),
+            ),
+        ),
+        (
+            fakes.query(7, (1, 2, 3), **{"feedrank-canary": "1"}),
+            fakes.ranking(timestamp=_at(0, "00:00:02"), request_id="d"),
+        ),
+    ]
+
+
+def _records() -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(decision(*pair), default=list)) for pair in _decisions()]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What the function writes for these requests, and what else stands in its log."""
+    configure(fakes.settings())
+    log = DecisionLog()
+    for query, ranking in _decisions():
+        log.record(query, ranking)
+        log_request({"status": 200}, request_metrics(1.5, 200, ranking))
+    printed = capsys.readouterr().out.removesuffix("\n")
+    lines = printed.split("\n")  # splitlines would also split at U+2028
+    return [*lines, '{"level":"INFO","message":"model loaded"}', "START RequestId: 1", "no { JSON"]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class Aws:
+    """The template's pipeline on moto, names and properties as the template has them."""
+
+    def __init__(self, endpoint: str, mode: str) -> None:
+        def client(service: str) -> Any:
+            return boto3.client(
+                service,
+                endpoint_url=endpoint,
+                region_name="us-east-1",
+                aws_access_key_id="testing",
+                aws_secret_access_key="testing",  # noqa: S106 no secret
+            )
+
+        self.s3, self.logs, self.firehose = map(client, ("s3", "logs", "firehose"))
+        resources = _resources(mode)
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.streams = {
+            name: resources[name] for name in ("LogsStream", "DirectStream") if name in resources
+        }
+        self.arns = {name: self._create(stream) for name, stream in self.streams.items()}
+        self.filter = resources["DecisionsFilter"]
+
+    def _create(self, stream: dict[str, Any]) -> str:
+        destination = stream["ExtendedS3DestinationConfiguration"]
+        plain = {k: v for k, v in destination.items() if k != "FileExtension"}  # moto knows it not
+        made = self.firehose.create_delivery_stream(
+            DeliveryStreamName=stream["DeliveryStreamName"],
+            DeliveryStreamType=stream["DeliveryStreamType"],
+            ExtendedS3DestinationConfiguration={**plain, "RoleARN": ROLE},
+        )
+        return str(made["DeliveryStreamARN"])
+
+    def log(self, lines: list[str]) -> None:
+        """To the function's log group, which the template's filter subscribes to."""
+        self.logs.create_log_group(logGroupName=LOG_GROUP)
+        self.logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName="one")
+        self.logs.put_subscription_filter(
+            logGroupName=self.filter["LogGroupName"],
+            filterName=self.filter["FilterName"],
+            filterPattern=self.filter["FilterPattern"],
+            destinationArn=self.arns["LogsStream"],
+            roleArn=ROLE,
+        )
+        now_ms = int(datetime.now(UTC).timestamp() * 1_000)
+        events = [{"timestamp": now_ms, "message": line} for line in lines]
+        self.logs.put_log_events(logGroupName=LOG_GROUP, logStreamName="one", logEvents=events)
+
+    def taken(self) -> list[bytes]:
+        """What moto's Firehose has stored, as it came."""
+        listed = self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        return [self.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"].read() for o in listed]
+
+    def deliver(self, stream: dict[str, Any], records: list[bytes]) -> list[str]:
+        """Put what the stream's processors make of the records to S3."""
+        objects = delivered(stream, records)
+        for key, body in objects.items():
+            self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        return sorted(objects)
+
+    def download(self, keys: list[str], folder: Path) -> None:
+        for key in keys:
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def close(self) -> None:
+        for entry in self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+            self.s3.delete_object(Bucket=BUCKET, Key=entry["Key"])
+        self.s3.delete_bucket(Bucket=BUCKET)
+        for stream in self.streams.values():
+            self.firehose.delete_delivery_stream(DeliveryStreamName=stream["DeliveryStreamName"])
+        if self.logs.describe_log_groups()["logGroups"]:
+            self.logs.delete_log_group(logGroupName=LOG_GROUP)
+
+
+@pytest.fixture
+def aws(endpoint: str, request: pytest.FixtureRequest) -> Iterator[Aws]:
+    aws = Aws(endpoint, getattr(request, "param", "logs"))
+    yield aws
+    aws.close()
+
+
+def _athena(folder: Path, table: str = "DecisionsTable") -> duckdb.DuckDBPyConnection:
+    """A database with the table as Glue describes it, over downloaded objects."""
+    described = _resources()[table]["TableInput"]
+    columns = {
+        c["Name"]: DUCKDB_TYPES[c["Type"]] for c in described["StorageDescriptor"]["Columns"]
+    }
+    partitions = {key["Name"]: DUCKDB_TYPES[key["Type"]] for key in described["PartitionKeys"]}
+    connection = duckdb.connect()
+    connection.execute(
+        f"CREATE VIEW {described['Name']} AS SELECT * FROM read_json("  # noqa: S608 the template's
+        f"'{folder}/decisions/**/*.jsonl.gz', columns={_struct(columns)}, "
+        "format='newline_delimited', compression='gzip', hive_partitioning=true, "
+        f"hive_types={_struct(partitions | {'model': 'VARCHAR'})})"
+    )
+    return connection
+
+
+def _struct(types: dict[str, str]) -> str:
+    return "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in types.items()) + "}"
+
+
+def _rows(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    names = [column[0] for column in answer.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+
+
+@pytest.fixture
+def athena(aws: Aws, printed: list[str], tmp_path: Path) -> duckdb.DuckDBPyConnection:
+    aws.log(printed)
+    (envelope,) = aws.taken()
+    selected = filtered(envelope, aws.filter["FilterPattern"])
+    assert selected is not None
+    aws.download(aws.deliver(aws.streams["LogsStream"], [selected]), tmp_path)
+    return _athena(tmp_path)
+
+
+def test_a_decision_read_back_equals_the_one_that_went_in(
+    athena: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = _rows(athena.execute("SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"))
+    assert rows == _records()
+
+
+def test_records_lie_by_day_and_model_version(aws: Aws, printed: list[str]) -> None:
+    aws.log(printed)
+    (envelope,) = aws.taken()
+    selected = filtered(envelope, aws.filter["FilterPattern"])
+    assert selected is not None
+    yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
+    assert aws.deliver(aws.streams["LogsStream"], [selected]) == [
+        f"decisions/day={yesterday}/model=feed_ranker-3/feedrank-decisions-logs-1.jsonl.gz",
+        f"decisions/day={today}/model=feed_ranker-3/feedrank-decisions-logs-1.jsonl.gz",
+        f"decisions/day={today}/model=feed_ranker-4/feedrank-decisions-logs-1.jsonl.gz",
+    ]
+
+
+def test_only_decisions_are_forwarded(printed: list[str]) -> None:
+    pattern = _resources()["DecisionsFilter"]["FilterPattern"]
+    forwarded = [json.loads(line) for line in printed if matches(pattern, line)]
+    assert (len(printed), forwarded) == (11, _records())
+
+
+def test_a_platform_report_is_no_decision() -> None:
+    report = {"type": "platform.report", "record": {"requestId": "a", "metrics": {}}}
+    assert not matches(_resources()["DecisionsFilter"]["FilterPattern"], json.dumps(report))
+
+
+def test_a_record_without_its_keys_goes_to_the_error_prefix() -> None:
+    stream = _resources("direct")["DirectStream"]
+    (key,) = delivered(stream, [b'{"record": "decision", "timestamp": null}\n'])
+    assert key.startswith("errors/metadata-extraction-failed/")
+
+
+@pytest.mark.parametrize("aws", ["direct"], indirect=True)
+def test_records_that_the_function_puts_itself_are_the_same_rows(aws: Aws, tmp_path: Path) -> None:
+    lines = [json.dumps(record).encode() + b"\n" for record in _records()]
+    name = aws.streams["DirectStream"]["DeliveryStreamName"]
+    batches = [lines[0], b"".join(lines[1:])]  # one record a line, or several: both are allowed
+    aws.firehose.put_record_batch(
+        DeliveryStreamName=name, Records=[{"Data": batch} for batch in batches]
+    )
+    (taken,) = aws.taken()  # moto joins a batch
+    aws.download(aws.deliver(aws.streams["DirectStream"], [taken]), tmp_path)
+    rows = _athena(tmp_path).execute(
+        "SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"
+    )
+    assert _rows(rows) == _records()
+
+
+def test_an_object_is_gzipped_json_lines() -> None:
+    stream = _resources("direct")["DirectStream"]
+    lines = [json.dumps(record).encode() + b"\n" for record in _records()]
+    (body,) = delivered(stream, lines[:1]).values()
+    assert gzip.decompress(body) == lines[0]
+
+
+# ---- The table against the record and the stream -------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["DecisionsTable", "DecisionsByModelTable"])
+def test_the_tables_columns_are_the_records_fields(table: str) -> None:
+    columns = _resources()[table]["TableInput"]["StorageDescriptor"]["Columns"]
+    assert [column["Name"] for column in columns] == list(_records()[0])
+
+
+def test_both_tables_have_the_same_columns() -> None:
+    one, other = (
+        _resources()[table]["TableInput"]["StorageDescriptor"]["Columns"]
+        for table in ("DecisionsTable", "DecisionsByModelTable")
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("table", "keys"), [("DecisionsTable", ["day"]), ("DecisionsByModelTable", ["day", "model"])]
+)
+def test_a_projected_folder_is_one_that_the_stream_writes(table: str, keys: list[str]) -> None:
+    resources = _resources()
+    described = resources[table]["TableInput"]
+    prefix = resources["LogsStream"]["ExtendedS3DestinationConfiguration"]["Prefix"]
+    folders = re.sub(r"!\{partitionKeyFromQuery:(\w+)\}", r"${\1}", prefix)
+    template = described["Parameters"]["storage.location.template"]
+    assert [key["Name"] for key in described["PartitionKeys"]] == keys
+    assert {f"projection.{key}.type" for key in keys} <= set(described["Parameters"])
+    assert f"s3://{BUCKET}/{folders}".startswith(template)
+    assert re.findall(r"\$\{(\w+)\}", template) == keys
+
+
+def test_both_streams_write_the_same_layout() -> None:
+    resources = _resources("direct")
+    one, other = (
+        resources[name]["ExtendedS3DestinationConfiguration"]
+        for name in ("LogsStream", "DirectStream")
+    )
+    different = {key for key in one if one[key] != other[key]}
+    assert different == {"ProcessingConfiguration", "CloudWatchLoggingOptions"}
+
+
+# ---- The saved queries ---------------------------------------------------------------------------
+
+
+def _asked(athena: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    return _rows(athena.execute(_resources()[query]["QueryString"]))
+
+
+def test_score_drift_is_by_day_and_model(athena: duckdb.DuckDBPyConnection) -> None:
+    yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
+    assert _asked(athena, "ScoreDriftQuery") == [
+        {
+            "day": yesterday, "model_version": "feed_ranker-3", "items": 3,
+            "mean_score": 0.02, "spread": 0.01, "lowest": 0.01, "highest": 0.03,
+        },
+        {
+            "day": today, "model_version": "feed_ranker-3", "items": 1,
+            "mean_score": 0.5, "spread": None, "lowest": 0.5, "highest": 0.5,
+        },
+        {
+            "day": today, "model_version": "feed_ranker-4", "items": 100,
+            "mean_score": 0.5, "spread": 0.293, "lowest": 0.000001, "highest": 0.999999,
+        },
+    ]  # fmt: skip
+
+
+def test_degraded_answers_are_counted_by_day(athena: duckdb.DuckDBPyConnection) -> None:
+    rows = _asked(athena, "DegradedQuery")
+    assert [(row["decisions"], row["degraded"], row["mean_items"]) for row in rows] == [
+        (1, 0, 3.0),
+        (1, 1, 1.0),
+        (1, 0, 100.0),
+    ]
+
+
+def test_the_top_context_keeps_the_case_of_keys(athena: duckdb.DuckDBPyConnection) -> None:
+    rows = _asked(athena, "TopContextQuery")
+    assert {(row["key"], row["value"]) for row in rows} >= {
+        ("Device", "mobile"),
+        ("device", "desktop"),
+        ("line", "a\nb"),
+    }
+    assert {row["first_seen"] for row in rows} == {_at(0, "")[:10]}
+
+
+def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
+    athena: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = _asked(athena, "TrainingRowsQuery")
+    wide = {record["request_id"]: record for record in _records() if record["request_id"] in "ac"}
+    expected = [
+        {
+            "day": record["timestamp"][:10],
+            "timestamp": record["timestamp"],
+            "request_id": record["request_id"],
+            "model_version": record["model_version"],
+            "user_id": record["user_id"],
+            "item_id": item_id,
+            "place": place + 1,
+            "score": record["scores"][place],
+            "rank": record["ranks"][place],
+            "context": record["context"],
+        }
+        for record in wide.values()
+        for place, item_id in enumerate(record["item_ids"])
+    ]
+    assert rows == expected
+
+
+def test_a_releases_own_requests_stay_out_of_every_answer() -> None:
+    queries = {n: r for n, r in _resources().items() if "QueryString" in r}
+    assert len(queries) == 4
+    for query in queries.values():
+        assert "NOT contains(map_keys(context), 'feedrank-canary')" in query["QueryString"]

@@ -1,0 +1,472 @@
+"""No scanner finds anything that isn't waived, and each of these mistakes is found.
+
+Templates are scanned as SAM leaves them: Guard's rules skip what SAM has not transformed.
+"""
+
+import copy
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import checks
+from stack.checks import Finding
+from stack.transform import resolved, transformed
+
+TEMPLATES = {
+    "template": "template.yaml",
+    "data": "infra/data.yaml",
+    "observability": "infra/observability.yaml",
+    "delivery": "infra/delivery.yaml",
+}
+ON_S3 = {"ModelUri": f"s3://bundles/feedrank/feed_ranker/sha256-{'ab' * 32}/"}
+# Each way to deploy: a resource that no way makes would never be looked at.
+DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
+    "template": [
+        {},
+        {"Environment": "prod", "WarmStart": "provisioned", **ON_S3},
+        {"WarmStart": "snapstart", "DecisionDelivery": "direct", "Tracing": "on"},
+        {"LogLevel": "WARNING"},
+        {"LogLevel": "ERROR"},
+    ],
+    "data": [{}, {"DecisionDelivery": "direct"}],
+    "observability": [
+        {},
+        {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned"},
+        {"DecisionDelivery": "direct"},
+    ],
+    "delivery": [{}, ON_S3],
+}
+WAIVERS = tomllib.loads((Path(__file__).parent / "waivers.toml").read_text())["waiver"]
+WAIVED = {Finding(w["check"], resource) for w in WAIVERS for resource in w["resources"]}
+
+Template = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def after_sam() -> Mapping[str, Template]:
+    return {name: transformed(path) for name, path in TEMPLATES.items()}
+
+
+@pytest.fixture(scope="session")
+def linted(after_sam: Mapping[str, Template]) -> Mapping[str, set[Finding]]:
+    return {name: checks.of_cfnlint(template) for name, template in after_sam.items()}
+
+
+@pytest.fixture(scope="session")
+def checkov(
+    after_sam: Mapping[str, Template], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, set[Finding]]:
+    """One run over the templates and over the mistakes that it is to find."""
+    if not checks.CHECKOV.exists():
+        pytest.skip("checkov has an environment of its own: make .venv-scan/.ready")
+    seeded = {
+        f"mistake-{number}": _with(after_sam[mistake.template], mistake.make)
+        for number, mistake in enumerate(FOR_CHECKOV)
+    }
+    return checks.of_checkov({**after_sam, **seeded}, tmp_path_factory.mktemp("checkov"))
+
+
+def _decided(after_sam: Template, parameters: dict[str, str]) -> Template:
+    return resolved(after_sam, **parameters)
+
+
+def _found_by_rules(name: str, after_sam: Template) -> set[Finding]:
+    """By Guard and by our own checks, whichever way it is deployed."""
+    found: set[Finding] = set()
+    for parameters in DEPLOYMENTS[name]:
+        decided = _decided(after_sam, parameters)
+        found |= checks.of_guard(decided) | checks.of_ours(decided)
+    return found
+
+
+# ---- Nothing unwaived ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_guard_and_our_own_checks_find_nothing(
+    name: str, after_sam: Mapping[str, Template]
+) -> None:
+    assert _found_by_rules(name, after_sam[name]) - WAIVED == set()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_cfnlint_finds_nothing(name: str, linted: Mapping[str, set[Finding]]) -> None:
+    assert linted[name] - WAIVED == set()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_checkov_finds_nothing(name: str, checkov: Mapping[str, set[Finding]]) -> None:
+    assert checkov[name] - WAIVED == set()
+
+
+def test_a_waiver_is_needed_and_has_a_reason(
+    after_sam: Mapping[str, Template],
+    linted: Mapping[str, set[Finding]],
+    checkov: Mapping[str, set[Finding]],
+) -> None:
+    found: set[Finding] = set()
+    for name, template in after_sam.items():
+        found |= _found_by_rules(name, template) | linted[name] | checkov[name]
+    assert WAIVED - found == set()
+    assert all(len(waiver["reason"]) > 40 for waiver in WAIVERS)
+
+
+def test_every_resource_is_made_by_one_of_the_deployments(
+    after_sam: Mapping[str, Template],
+) -> None:
+    for name, template in after_sam.items():
+        made = set().union(
+            *(_decided(template, parameters)["Resources"] for parameters in DEPLOYMENTS[name])
+        )
+        optional = {"Authorizer", "Domain", "DomainMapping", "DomainRecord"}
+        assert set(template["Resources"]) - made <= optional
+
+
+# ---- Mistakes, each made in a template and found -------------------------------------------------
+
+
+class Mistake:
+    """`make` changes a copy of the resources; `found` is what must be said of it."""
+
+    def __init__(
+        self, what: str, template: str, check: str, resource: str, make: Callable[[Template], None]
+    ) -> None:
+        self.what = what
+        self.template = template
+        self.found = Finding(check, resource)
+        self.make = make
+
+
+def _with(template: Template, make: Callable[[Template], None]) -> Template:
+    changed = copy.deepcopy(template)
+    make(changed["Resources"])
+    return changed
+
+
+def _set(resource: str, path: str, value: object) -> Callable[[Template], None]:
+    """`path` within the properties, dotted; a number is a place in a list."""
+
+    def make(resources: Template) -> None:
+        *parents, last = path.split(".")
+        _node(resources[resource]["Properties"], parents)[last] = value
+
+    return make
+
+
+def _drop(resource: str, *paths: str) -> Callable[[Template], None]:
+    def make(resources: Template) -> None:
+        for path in paths:
+            *parents, last = path.split(".")
+            del _node(resources[resource]["Properties"], parents)[last]
+
+    return make
+
+
+def _node(node: Any, path: list[str]) -> Any:
+    for part in path:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    return node
+
+
+def _without(resource: str) -> Callable[[Template], None]:
+    def make(resources: Template) -> None:
+        del resources[resource]
+
+    return make
+
+
+def _attribute(resource: str, name: str, value: str) -> Callable[[Template], None]:
+    def make(resources: Template) -> None:
+        resources[resource][name] = value
+
+    return make
+
+
+STATEMENT = "Policies.0.PolicyDocument.Statement.0"
+TRUST = "AssumeRolePolicyDocument.Statement.0"
+S3_OF_LOGS_STREAM = "ExtendedS3DestinationConfiguration"
+FOR_RULES = [
+    Mistake(
+        "a public bucket",
+        "data",
+        "bucket_is_private",
+        "BundleBucket",
+        _set("BundleBucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", value=False),
+    ),
+    Mistake(
+        "a bucket readable by an ACL",
+        "data",
+        "bucket_is_private",
+        "DecisionsBucket",
+        _set("DecisionsBucket", "AccessControl", "PublicRead"),
+    ),
+    Mistake(
+        "a bucket without encryption",
+        "data",
+        "bucket_is_encrypted",
+        "DecisionsBucket",
+        _drop("DecisionsBucket", "BucketEncryption"),
+    ),
+    Mistake(
+        "a bundle that can be overwritten for good",
+        "data",
+        "bucket_is_versioned",
+        "BundleBucket",
+        _set("BundleBucket", "VersioningConfiguration.Status", "Suspended"),
+    ),
+    Mistake(
+        "records that are kept for ever",
+        "data",
+        "bucket_forgets_in_time",
+        "DecisionsBucket",
+        _drop("DecisionsBucket", "LifecycleConfiguration"),
+    ),
+    Mistake(
+        "a bucket that dies with its stack",
+        "data",
+        "bucket_outlives_its_stack",
+        "DecisionsBucket",
+        _attribute("DecisionsBucket", "DeletionPolicy", "Delete"),
+    ),
+    Mistake(
+        "a bucket that takes plain HTTP",
+        "data",
+        "a_bucket_takes_tls_only",
+        "BundleBucket",
+        _without("BundleBucketPolicy"),
+    ),
+    Mistake(
+        "a TLS policy that leaves out the objects",
+        "data",
+        "a_bucket_takes_tls_only",
+        "DecisionsBucket",
+        _set(
+            "DecisionsBucketPolicy",
+            "PolicyDocument.Statement.0.Resource",
+            {"Fn::GetAtt": ["DecisionsBucket", "Arn"]},
+        ),
+    ),
+    Mistake(
+        "an unencrypted stream",
+        "data",
+        "stream_is_encrypted",
+        "LogsStream",
+        _drop("LogsStream", "DeliveryStreamEncryptionConfigurationInput"),
+    ),
+    Mistake(
+        "a stream without a place for errors",
+        "data",
+        "stream_delivers_as_agreed",
+        "LogsStream",
+        _drop("LogsStream", f"{S3_OF_LOGS_STREAM}.ErrorOutputPrefix"),
+    ),
+    Mistake(
+        "a buffer too small for partitions",
+        "data",
+        "stream_delivers_as_agreed",
+        "DirectStream",
+        _set("DirectStream", f"{S3_OF_LOGS_STREAM}.BufferingHints.SizeInMBs", 5),
+    ),
+    Mistake(
+        "a subscribed stream that leaves the envelopes on",
+        "data",
+        "a_subscribed_stream_unwraps",
+        "LogsStream",
+        _set(
+            "LogsStream", f"{S3_OF_LOGS_STREAM}.ProcessingConfiguration.Processors.0.Type", "Lambda"
+        ),
+    ),
+    Mistake(
+        "a log that is kept for ever",
+        "data",
+        "log_group_forgets_in_time",
+        "DeliveryLog",
+        _drop("DeliveryLog", "RetentionInDays"),
+    ),
+    Mistake(
+        "the function's log kept for ever",
+        "template",
+        "log_group_forgets_in_time",
+        "FunctionLogs",
+        _drop("FunctionLogs", "RetentionInDays"),
+    ),
+    Mistake(
+        "queries without a budget",
+        "data",
+        "queries_are_bounded_and_encrypted",
+        "WorkGroup",
+        _drop("WorkGroup", "WorkGroupConfiguration.BytesScannedCutoffPerQuery"),
+    ),
+    Mistake(
+        "a role that may do anything with S3",
+        "data",
+        "no_policy_allows_every_action",
+        "DeliveryRole",
+        _set("DeliveryRole", f"{STATEMENT}.Action", "s3:*"),
+    ),
+    Mistake(
+        "a role that may write to any bucket",
+        "data",
+        "no_policy_allows_every_resource",
+        "DeliveryRole",
+        _set("DeliveryRole", f"{STATEMENT}.Resource", "*"),
+    ),
+    Mistake(
+        "a role that anybody may take",
+        "data",
+        "nobody_unknown_is_trusted",
+        "DeliveryRole",
+        _set("DeliveryRole", f"{TRUST}.Principal", {"AWS": "*"}),
+    ),
+    Mistake(
+        "a role for Firehose of any account",
+        "data",
+        "a_service_acts_for_this_account_only",
+        "DeliveryRole",
+        _drop("DeliveryRole", f"{TRUST}.Condition"),
+    ),
+    Mistake(
+        "a topic that anybody may publish to",
+        "observability",
+        "nobody_unknown_is_trusted",
+        "AlarmTopicPolicy",
+        _set("AlarmTopicPolicy", "PolicyDocument.Statement.0.Principal", "*"),
+    ),
+    Mistake(
+        "an alarm without a word of what to do",
+        "observability",
+        "alarm_is_deliberate",
+        "ThrottlesAlarm",
+        _drop("ThrottlesAlarm", "AlarmDescription"),
+    ),
+    Mistake(
+        "an open route",
+        "template",
+        "a_route_asks_who_is_there",
+        "PredictRoute",
+        _set("PredictRoute", "AuthorizationType", "NONE"),
+    ),
+    Mistake(
+        "a route that forgot its auth",
+        "template",
+        "a_route_asks_who_is_there",
+        "ModelRoute",
+        _drop("ModelRoute", "AuthorizationType"),
+    ),
+    Mistake(
+        "a lost alias",
+        "template",
+        "callers_reach_the_alias",
+        "Integration",
+        _set("Integration", "IntegrationUri", {"Fn::GetAtt": ["Function", "Arn"]}),
+    ),
+    Mistake(
+        "an API of any account may invoke",
+        "template",
+        "a_service_acts_for_this_account_only",
+        "InvokePermission",
+        _drop("InvokePermission", "SourceArn", "SourceAccount"),
+    ),
+    Mistake(
+        "an API without access logs",
+        "template",
+        "api_is_logged_and_throttled",
+        "Stage",
+        _drop("Stage", "AccessLogSettings"),
+    ),
+    Mistake(
+        "an API without a limit",
+        "template",
+        "api_is_logged_and_throttled",
+        "Stage",
+        _drop("Stage", "DefaultRouteSettings.ThrottlingRateLimit"),
+    ),
+    Mistake(
+        "a log level that drops decision records",
+        "template",
+        "no_log_level_drops_decision_records",
+        "Function",
+        _set("Function", "LoggingConfig.ApplicationLogLevel", "WARN"),
+    ),
+    Mistake(
+        "a password in the environment",
+        "template",
+        "no_secret_is_in_the_environment",
+        "Function",
+        _set("Function", "Environment.Variables.DB_PASSWORD", "hunter2"),
+    ),
+    Mistake(
+        "a release that no alarm rolls back",
+        "template",
+        "release_rolls_back",
+        "FunctionDeploymentGroup",
+        _set("FunctionDeploymentGroup", "AlarmConfiguration.Enabled", value=False),
+    ),
+    Mistake(
+        "a canary that may invoke anything",
+        "delivery",
+        "no_policy_allows_every_resource",
+        "CanaryRole",
+        _set("CanaryRole", "Policies.0.PolicyDocument.Statement.1.Resource", "*"),
+    ),
+]
+FOR_CFNLINT = [
+    Mistake(
+        "a property that doesn't exist",
+        "data",
+        "E3002",
+        "BundleBucket",
+        _set("BundleBucket", "VersionConfiguration", {"Status": "Enabled"}),
+    ),
+    Mistake(
+        "a reference to nothing",
+        "data",
+        "E1020",
+        "DecisionsFilter",
+        _set("DecisionsFilter", "LogGroupName", {"Ref": "FunctionLogGroup"}),
+    ),
+    Mistake(
+        "an alarm with a choice that isn't one",
+        "observability",
+        "E3030",
+        "ThrottlesAlarm",
+        _set("ThrottlesAlarm", "TreatMissingData", "ignored"),
+    ),
+]
+FOR_CHECKOV = [
+    Mistake(
+        "a key in the environment",
+        "template",
+        "CKV_AWS_45",
+        "Function",
+        _set("Function", "Environment.Variables.AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+    ),
+    Mistake(
+        "a bucket without a block on public policies",
+        "data",
+        "CKV_AWS_54",
+        "BundleBucket",
+        _set("BundleBucket", "PublicAccessBlockConfiguration.BlockPublicPolicy", value=False),
+    ),
+]
+
+
+@pytest.mark.parametrize("mistake", FOR_RULES, ids=lambda mistake: mistake.what)
+def test_rules_find_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
+    broken = _with(after_sam[mistake.template], mistake.make)
+    found = _found_by_rules(mistake.template, broken)
+    assert mistake.found in found - WAIVED
+
+
+@pytest.mark.parametrize("mistake", FOR_CFNLINT, ids=lambda mistake: mistake.what)
+def test_cfnlint_finds_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
+    broken = _with(after_sam[mistake.template], mistake.make)
+    assert mistake.found in checks.of_cfnlint(broken) - WAIVED
+
+
+@pytest.mark.parametrize("number", range(len(FOR_CHECKOV)), ids=lambda n: FOR_CHECKOV[n].what)
+def test_checkov_finds_a_mistake(number: int, checkov: Mapping[str, set[Finding]]) -> None:
+    assert FOR_CHECKOV[number].found in checkov[f"mistake-{number}"] - WAIVED
