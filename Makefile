@@ -1,10 +1,11 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train publish invoke lock clean
+.PHONY: help run test lint types tests serve train publish invoke build budget lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCANNERS := .venv-scan/.ready
 # The first Python that is new enough; set PYTHON to choose one.
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1*/bin/python),\
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
@@ -26,7 +27,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-tests: $(READY)
+tests: $(READY) $(SCANNERS)
 	$(BIN)/python -m pytest $(ARGS)
 
 serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
@@ -41,6 +42,12 @@ publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@pr
 invoke: $(READY)  ## Send one event: make invoke ARGS="-e events/predict.json"
 	$(BIN)/feedrank invoke $(ARGS)
 
+build: $(READY)  ## Build the stack with SAM, no Docker; publish to layers/model/bundle before
+	$(BIN)/feedrank build $(ARGS)
+
+budget: $(READY)  ## Show the build's size against Lambda's limit
+	$(BIN)/feedrank budget $(ARGS)
+
 # PyTorch first and by itself: a range that another package asks for would take the newest build.
 $(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "feedrank needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
@@ -50,8 +57,14 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
+# checkov pins other versions of what the project uses, so it has an environment of its own.
+$(SCANNERS): Makefile
+	$(PYTHON) -m venv .venv-scan
+	PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet checkov==3.3.30
+	touch $@
+
 lock:  ## Resolve requirements-dev.lock and layers/runtime/requirements.txt anew
 	.ci/lock $(PYTHON)
 
 clean:  ## Remove the environment and all local data
-	rm -rf $(VENV) data .aws-sam *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv* data .aws-sam *.egg-info .mypy_cache .pytest_cache .ruff_cache
