@@ -1,0 +1,34 @@
+"""The same rows through torch, ONNX Runtime and the handler."""
+
+from feedops.bench import traffic
+from feedops.bench.plan import Plan
+from feedops.bench.probe import run_probe
+from feedops.bench.results import Measurement, row
+
+SIZES = (1, 2, 5, 20, 50, 100)
+EACH = 20
+
+
+def measure(plan: Plan) -> Measurement:
+    bodies = [
+        body
+        for items in SIZES
+        for body in traffic.requests(plan.bundle, items, EACH, with_time=True)
+    ]
+    events = traffic.write_events(plan.scratch / "parity.json", bodies)
+    inputs = traffic.write_inputs(
+        plan.scratch / "parity.npz", traffic.model_inputs(plan.bundle, bodies)
+    )
+    options = {"inputs": str(inputs), "events": str(events), "bundle": str(plan.bundle)}
+    found = run_probe(plan, plan.development, "parity.py", options)
+    apart: dict[str, float] = found["apart"]
+    parity = row(
+        "parity",
+        "torch, ONNX Runtime and the handler: scores apart at most",
+        max(apart.values()),
+        bar=1e-5,
+        unit="",
+        portable=False,
+        note=f"{found['rows']:,} rows; the handler rounds to six decimals",
+    )
+    return Measurement((parity,), {"parity": found})

@@ -1,0 +1,98 @@
+"""A warm handler against what it can't do without. Arguments: result, and options as JSON.
+
+Blocks of calls by turns, in one process. The yardstick `run` is the model's `session.run` on the
+same matrix; `minimum` is JSON in, Pydantic, `session.run`, JSON out.
+"""
+
+import json
+import sys
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+from pydantic import BaseModel, Field
+
+from feedops.bench.probes.lambda_context import LambdaContext
+
+Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
+WARM_UP_CALLS = 200
+
+sessions: list[Any] = []
+_new_session = onnxruntime.InferenceSession.__init__
+
+
+def kept_session(self: object, *args: object, **options: object) -> None:
+    _new_session(self, *args, **options)
+    sessions.append(self)
+
+
+onnxruntime.InferenceSession.__init__ = kept_session
+import handler  # noqa: E402 with its session in our hands
+
+
+class Request(BaseModel):
+    user_id: Id
+    item_ids: list[Id] = Field(min_length=1, max_length=100)
+    context: dict[str, str] = {}
+
+
+class Contestants:
+    def __init__(self, events: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> None:
+        self._events = cycle(events)
+        self._context = LambdaContext()
+        (self._session,) = sessions
+        self._outputs = [self._session.get_outputs()[0].name]
+        answers = [handler.lambda_handler(event, self._context)["body"] for event in events]
+        bodies = [event["body"] for event in events]
+        self._inputs = cycle(inputs)
+        self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
+
+    def handler(self, calls: int) -> list[int]:
+        call, context = handler.lambda_handler, self._context
+        spent = []
+        for event in islice(self._events, calls):
+            begun = perf_counter_ns()
+            call(event, context)
+            spent.append(perf_counter_ns() - begun)
+        return spent
+
+    def run(self, calls: int) -> list[int]:
+        run, outputs = self._session.run, self._outputs
+        spent = []
+        for inputs in islice(self._inputs, calls):
+            begun = perf_counter_ns()
+            run(outputs, inputs)
+            spent.append(perf_counter_ns() - begun)
+        return spent
+
+    def minimum(self, calls: int) -> list[int]:
+        run, outputs = self._session.run, self._outputs
+        spent = []
+        for body, inputs, answer in islice(self._minima, calls):
+            begun = perf_counter_ns()
+            Request.model_validate(json.loads(body))
+            run(outputs, inputs)
+            json.dumps(answer)
+            spent.append(perf_counter_ns() - begun)
+        return spent
+
+
+result, options_json = sys.argv[1:]
+options = json.loads(options_json)
+events = json.loads(Path(options["events"]).read_bytes())
+inputs: list[dict[str, Any]] = [{} for _ in events]
+for key, matrix in np.load(options["inputs"]).items():
+    number, _, name = key.partition("/")
+    inputs[int(number)][name] = matrix
+contestants = Contestants(events, inputs)
+contests = {name: getattr(contestants, name) for name in ("handler", options["yardstick"])}
+for contest in contests.values():
+    contest(WARM_UP_CALLS)
+rounds: dict[str, list[list[int]]] = {name: [] for name in contests}
+for _ in range(options["rounds"]):
+    for name, contest in contests.items():
+        rounds[name].append(contest(options["calls"]))
+Path(result).write_text(json.dumps(rounds))

@@ -1,0 +1,78 @@
+"""A warm handler against the model's bare run, and against the least that any handler must do."""
+
+from typing import Any
+
+from feedops.bench import stats, traffic
+from feedops.bench.plan import Plan
+from feedops.bench.probe import run_probe
+from feedops.bench.results import Measurement, row
+
+EVENTS = 64
+MANY, FEW = 100, 5  # items
+
+
+def measure(plan: Plan) -> Measurement:
+    many = _by_turns(plan, MANY, "run")
+    few = _by_turns(plan, FEW, "minimum")
+    p50_us = {
+        items: stats.summary(_all(taken["handler"]))["p50"]
+        for items, taken in ((MANY, many), (FEW, few))
+    }
+    rows = (
+        row(
+            "warm, 100 items / session.run",
+            "Warm handler, 100 items, decision record written: p50 against the bare `session.run` "
+            "on the same matrix",
+            stats.ratio(many["handler"], many["run"]),
+            bar=2.0,
+            note=f"{p50_us[MANY] / 1_000:.2f} ms",
+        ),
+        row(
+            "warm, 100 items, p99 / p50",
+            "Its p99 against its own p50",
+            stats.tail_ratio(many["handler"]),
+            bar=3.0,
+        ),
+        row(
+            "warm, 5 items / minimum",
+            "Warm handler, 5 items: p50 against json.loads + Pydantic + `session.run` + json.dumps",
+            stats.ratio(few["handler"], few["minimum"]),
+            bar=2.5,
+            note=f"{p50_us[FEW] / 1_000:.2f} ms",
+        ),
+    )
+    details = {
+        "warm_us": {
+            f"handler, {MANY} items": _described(many["handler"]),
+            f"session.run, {MANY} items": _described(many["run"]),
+            f"handler, {FEW} items": _described(few["handler"]),
+            f"minimum, {FEW} items": _described(few["minimum"]),
+        }
+    }
+    return Measurement(rows, details)
+
+
+def _by_turns(plan: Plan, items: int, yardstick: str) -> dict[str, list[list[float]]]:
+    """Microseconds of each call, by contestant and round."""
+    bodies = traffic.requests(plan.bundle, items, EVENTS)
+    inputs = traffic.model_inputs(plan.bundle, bodies)
+    options = {
+        "events": str(traffic.write_events(plan.scratch / "warm.json", bodies)),
+        "inputs": str(traffic.write_inputs(plan.scratch / "warm.npz", inputs)),
+        "yardstick": yardstick,
+        "rounds": plan.effort.warm_rounds,
+        "calls": plan.effort.warm_calls,
+    }
+    found: dict[str, list[list[int]]] = run_probe(plan, plan.target, "warm.py", options)
+    return {
+        name: [[ns / 1_000 for ns in calls] for calls in rounds] for name, rounds in found.items()
+    }
+
+
+def _described(rounds: list[list[float]]) -> dict[str, Any]:
+    """The summary, and the curve that a plot of the distribution needs."""
+    return stats.summary(_all(rounds)) | {"curve": stats.curve(_all(rounds))}
+
+
+def _all(rounds: list[list[float]]) -> list[float]:
+    return [sample for samples in rounds for sample in samples]

@@ -1,0 +1,1 @@
+"""`feedrank load`: the HTTP front under locust's users."""

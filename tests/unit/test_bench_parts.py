@@ -1,0 +1,191 @@
+"""What the benchmark counts on: its own traffic, its stages, its clients, its reading of loads."""
+
+import asyncio
+import importlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from feedops.bench import front_load, generator, memory, traffic
+from feedops.bench.cold_start import STAGES
+from feedops.bench.target import Target, is_current
+from feedops.load.analysis import Request, read, recovery, saturation, verdict
+from feedops.load.drive import wrong_with
+from feedops.processes import LOCALHOST, free_port
+from feedrank.schemas import PredictRequest
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_every_stage_of_the_waterfall_is_there(module: str) -> None:
+    imported = importlib.import_module(module)
+
+    for path in STAGES[module]:
+        found = imported
+        for name in path.split("."):
+            found = getattr(found, name)
+        assert callable(found)
+
+
+def test_an_artifact_of_other_code_is_known(tmp_path: Path) -> None:
+    source, built = tmp_path / "function", tmp_path / "build" / "Function"
+    source.mkdir()
+    (source / "handler.py").write_text("answer = 1\n")
+    shutil.copytree(source, built)
+    artifact = Target("built artifact", built, Path("python"))
+
+    assert is_current(artifact, source)
+    (source / "handler.py").write_text("answer = 2\n")
+    assert not is_current(artifact, source)
+
+
+def test_requests_are_valid_the_same_each_time_and_hold_new_items_too(demo_bundle: Path) -> None:
+    bodies = traffic.requests(demo_bundle, 100, 20)
+
+    assert bodies == traffic.requests(demo_bundle, 100, 20)
+    for body in bodies:
+        PredictRequest.model_validate_json(json.dumps(body))
+    known = set(traffic.read_safetensors(demo_bundle / traffic.SNAPSHOT)["items.ids"].tolist())
+    asked = [item for body in bodies for item in body["item_ids"]]
+    assert 0 < sum(item not in known for item in asked) < len(asked) / 5
+
+
+def test_an_event_carries_its_request_as_api_gateway_has_it(demo_bundle: Path) -> None:
+    (body,) = traffic.requests(demo_bundle, 5, 1)
+
+    event = traffic.event(body)
+
+    assert json.loads(event["body"]) == body
+    assert (event["version"], event["rawPath"], event["isBase64Encoded"]) == (
+        "2.0",
+        "/predict",
+        False,
+    )
+
+
+def test_a_leak_is_growth_and_a_warm_plateau_is_none() -> None:
+    plateau = [90.0, 91.0, *([91.5] * 48)]
+    leaking = [90.0 + n for n in range(50)]
+
+    assert memory.growth(plateau) == 1.5
+    assert memory.growth(leaking) > memory.GROWTH_BAR_MB
+
+
+def test_the_open_loop_sends_all_and_counts_what_is_no_200() -> None:
+    statuses = iter([200, 200, 503, 200])
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=next(statuses))
+
+    found = asyncio.run(_against(answer, lambda url: front_load.open_loop(url, [b"{}"], 200, 0.02)))
+
+    assert found["statuses"] == {"200": 3, "503": 1}
+    assert found["errors"] == 1
+    assert len(found["latencies_ms"]) == 4
+
+
+def test_a_slow_answer_delays_no_other_request() -> None:
+    """All are under way at once: none of the three waits for an answer to be sent."""
+    all_here = asyncio.Event()
+    arrived = 0
+
+    async def answer(_request: web.Request) -> web.Response:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 3:
+            all_here.set()
+        await all_here.wait()
+        return web.Response()
+
+    found = asyncio.run(_against(answer, lambda url: front_load.open_loop(url, [b"{}"], 300, 0.01)))
+
+    assert found["statuses"] == {"200": 3}
+
+
+def test_the_built_in_client_counts_errors() -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=500, text="no")
+
+    def load(url: str) -> object:
+        port = int(url.rpartition(":")[2])
+        return generator.client(port, "/predict", [b"{}"], 0.0001)
+
+    found = asyncio.run(_against(answer, load))
+
+    assert found["requests"] == found["errors"] > 0
+
+
+def test_a_load_is_judged_by_phase() -> None:
+    requests = [
+        *(_request(n / 100, "steady") for n in range(300)),
+        *(_request(3 + n / 100, "overload", 429) for n in range(100)),
+        *(_request(4 + n / 100, "recovery", 429 if n < 20 else 200) for n in range(100)),
+    ]
+
+    found = verdict(requests)
+
+    assert [(p.name, p.requests, p.throttled, p.errors) for p in found.phases] == [
+        ("steady", 300, 0, 0),
+        ("overload", 100, 100, 0),
+        ("recovery", 100, 20, 0),
+    ]
+    assert found.statuses == {"200": 380, "429": 120}
+    assert found.saturation_per_s == pytest.approx(100.0, abs=1)
+    assert found.recovery_s == pytest.approx(0.19)
+    assert wrong_with(found) == []
+
+
+def test_what_is_wrong_with_a_load_is_said() -> None:
+    requests = [
+        _request(0.0, "steady", 429),
+        _request(0.1, "steady", 500),
+        _request(2.0, "overload"),
+        _request(4.0, "recovery"),
+        _request(10.0, "recovery", 429),
+    ]
+
+    assert wrong_with(verdict(requests)) == [
+        "1 errors other than 429 in the phase steady",
+        "1 requests were throttled at a steady load",
+        "the overload was not throttled",
+        "recovery took 6.0 s, over 5 s",
+    ]
+
+
+def test_an_expected_refusal_is_a_good_answer() -> None:
+    mistake = Request(0.0, "steady", "a mistake", 422, 422, 3.0)
+
+    assert mistake.is_good
+    assert saturation([mistake]) == 1.0
+    assert recovery([mistake]) == 0.0
+
+
+def test_a_log_is_read_in_the_order_of_sending(tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    log.write_text('[1.5, "ramp", "5 items", 200, 200, 3]\n[0.5, "steady", "lost", 404, 404, 2]\n')
+
+    assert read(log) == [
+        Request(0.5, "steady", "lost", 404, 404, 2),
+        Request(1.5, "ramp", "5 items", 200, 200, 3),
+    ]
+
+
+def _request(sent_s: float, phase: str, status: int = 200) -> Request:
+    return Request(sent_s, phase, "50 items", status, 200, 2.0)
+
+
+async def _against(answer: object, load: object) -> Mapping[str, object]:
+    """What the load found, with this handler behind every path."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)  # type: ignore[arg-type]
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, LOCALHOST, port).start()
+    try:
+        return await load(f"http://{LOCALHOST}:{port}")  # type: ignore[operator,no-any-return]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,190 @@
+"""From results on disk to a verdict against the baseline, a report and the README's block."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from feedops.bench import plots, report
+from feedops.bench.baseline import compare, got_better, got_worse
+from feedops.bench.results import Better, Results, Row, row
+from feedops.bench.stats import Estimate
+from feedops.errors import OperationError
+
+SPREAD = {"low": 1.0, "high": 3.0, "value": 2.0}
+DETAILS = {
+    "cold_start": {
+        "deployed_ms": {"handler": {"p50": 240.0}, "imports": {"p50": 200.0}},
+        "waterfall_ms": {
+            "interpreter": 20.0,
+            "import numpy": 90.0,
+            "import small": 1.0,
+            "settings": 0.5,
+            "ONNX session": 9.0,
+            "first request": 2.0,
+        },
+        "emulator_init_ms": [250.0, 240.0, 260.0],
+    },
+    "imports": {"interpreter_ms": 20.0, "alone_ms": {"numpy": 90.0}},
+    "warm_us": {
+        name: {"p50": 500.0, "curve": [400.0, 500.0, 900.0]}
+        for name in ("handler, 100 items", "session.run, 100 items")
+    },
+    "servers": {
+        "generator": "wrk",
+        "connections": 8,
+        "versions": {"torch": "2.13.0"},
+        "requests_per_s": {
+            name: {"5": SPREAD, "50": SPREAD} for name in ("feedrank", "torch + FastAPI")
+        },
+    },
+    "size_bytes": {"onnxruntime": 40_000_000, "tiny": 1_000, "function": 2_000_000},
+}
+
+
+def results(*rows: Row) -> Results:
+    return Results(
+        date="2026-11-22T12:00:00+00:00",
+        effort="quick",
+        machine={"cpu": "A CPU", "cores": 2, "memory_gb": 24.0},
+        versions={"onnxruntime": "1.32.0"},
+        setup={
+            "target": "built artifact",
+            "python": "3.13.0",
+            "bundle": "feed_ranker-2 (deep_mlp)",
+            "cores": "nothing is pinned",
+        },
+        rows=rows,
+        notes=("skipped: BentoML",),
+        details=DETAILS,
+    )
+
+
+def found(value: float, spread: float = 0.01, *, better: Better = "lower", bar: float = 2.0) -> Row:
+    interval = Estimate(value, value * (1 - spread), value * (1 + spread))
+    return row("warm", "Warm handler", interval, bar=bar, better=better)
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "is_met"),
+    [("lower", 2.0, True), ("lower", 2.1, False), ("higher", 2.0, True), ("higher", 1.9, False)],
+)
+def test_a_bar_is_met_from_its_own_side(better: Better, value: float, *, is_met: bool) -> None:
+    assert found(value, better=better).is_met is is_met
+
+
+def test_results_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "bench" / "results.json"
+    results(found(1.5)).write(path)
+
+    assert Results.read(path) == results(found(1.5))
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"format": 0}', '{"format": 1, "rows": []}'])
+def test_what_holds_no_results_is_refused_with_the_command_that_makes_them(
+    tmp_path: Path, text: str | None
+) -> None:
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(OperationError, match=r"results|version"):
+        Results.read(path)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_worse"),
+    [
+        (found(1.80), True),
+        (found(1.60), False),  # under the tolerance
+        (found(1.80, spread=0.3), False),  # the intervals touch
+        (found(1.20), False),
+    ],
+)
+def test_only_what_is_slower_by_more_than_noise_got_worse(now: Row, *, is_worse: bool) -> None:
+    changes = compare(results(now), results(found(1.5)))
+
+    assert bool(got_worse(changes)) is is_worse
+
+
+def test_a_higher_throughput_is_better_and_a_lower_one_is_worse() -> None:
+    before = results(found(2.0, better="higher"))
+
+    better = compare(results(found(2.5, better="higher")), before)
+    worse = compare(results(found(1.5, better="higher")), before)
+
+    assert (got_better(better), got_worse(better)) == (better, [])
+    assert got_worse(worse) == worse
+
+
+def test_milliseconds_of_another_machine_are_not_compared() -> None:
+    slow = replace(found(90.0), portable=False)
+
+    assert compare(results(slow), results(replace(found(1.0), portable=False))) == []
+
+
+def test_a_row_that_the_baseline_lacks_is_not_compared() -> None:
+    assert compare(results(found(1.0)), results()) == []
+
+
+def test_the_table_says_what_was_measured_against_which_bar() -> None:
+    table = report.table([found(1.5, 0.1), found(2.5, 0.1), found(1.0, 0.1, better="higher")])
+
+    assert table.splitlines()[2:] == [
+        "| Warm handler | 1.50 x [1.35, 1.65] | at most 2.00 x | met |",
+        "| Warm handler | 2.50 x [2.25, 2.75] | at most 2.00 x | **missed** |",
+        "| Warm handler | 1.00 x [0.90, 1.10] | at least 2.00 x | **missed** |",
+    ]
+
+
+def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Path) -> None:
+    text = report.write(results(found(1.5)), tmp_path).read_text()
+
+    pictures = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
+    assert set(pictures) == {"cold_start.png", "latency.png", "throughput.png", "size.png"}
+    assert max(pictures.values()) < 150_000
+    assert all(f"]({name})" in text for name in pictures)
+    for said in (
+        "A CPU, 2 cores",
+        "skipped: BentoML",
+        "INIT REPORT",
+        "| torch + FastAPI | 2 | 2 |",
+    ):
+        assert said in text
+
+
+def test_a_report_of_a_part_of_the_measurements_has_no_more_pictures(tmp_path: Path) -> None:
+    part = replace(results(found(1.5)), details={"size_bytes": DETAILS["size_bytes"]})
+
+    report.write(part, tmp_path)
+
+    assert [path.name for path in tmp_path.glob("*.png")] == ["size.png"]
+
+
+def test_the_readme_gets_its_block_in_the_old_ones_place() -> None:
+    block = report.readme_block(results(found(1.5)), {"size": "report/size.png"})
+    readme = f"# feedrank\n\n{report.BEGIN}\nold\n{report.END}\n\nMore.\n"
+
+    made = report.into_readme(readme, block)
+
+    assert made == f"# feedrank\n\n{block}\n\nMore.\n"
+    assert report.into_readme(made, block) == made
+    assert "Every bar is met." in block
+    assert "![Size by dependency](report/size.png)" in block
+
+
+def test_a_readme_without_the_place_for_it_is_left_alone() -> None:
+    with pytest.raises(OperationError, match="lacks the lines"):
+        report.into_readme("# feedrank\n", "block")
+
+
+def test_small_parts_of_a_cold_start_share_a_bar_and_nothing_is_lost() -> None:
+    stages = DETAILS["cold_start"]["waterfall_ms"]
+    assert isinstance(stages, dict)
+
+    bars = plots.grouped(stages)
+
+    assert list(bars) == [
+        *("interpreter", "import numpy", "ONNX session", "other imports", "other stages"),
+    ]
+    assert sum(bars.values()) == pytest.approx(sum(stages.values()))

@@ -1,0 +1,62 @@
+"""Samples to ratios with an interval around them."""
+
+import numpy as np
+import pytest
+
+from feedops.bench import stats
+
+
+def test_a_ratio_is_the_median_over_rounds_of_the_medians_ratio() -> None:
+    twice = [[2.0, 2.0, 90.0], [4.0, 4.0, 4.0], [20.0, 60.0, 20.0]]
+    once = [[1.0, 1.0, 1.0], [2.0, 2.0, 70.0], [10.0, 10.0, 10.0]]
+
+    assert stats.ratio(twice, once) == stats.Estimate(2.0, 2.0, 2.0)
+
+
+def test_what_falls_on_both_of_a_round_changes_no_ratio() -> None:
+    drift = [1.0, 5.0, 2.0, 8.0, 3.0]
+    slow, fast = [[3.0 * d] for d in drift], [[2.0 * d] for d in drift]
+
+    found = stats.ratio(slow, fast)
+
+    assert found.value == pytest.approx(1.5)
+    assert found.high - found.low == pytest.approx(0.0)
+
+
+def test_rounds_that_have_no_partner_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        stats.ratio([[1.0], [2.0]], [[1.0]])
+
+
+def test_the_interval_holds_the_value_and_widens_with_the_spread() -> None:
+    random = np.random.default_rng(1)
+    narrow = stats.estimate(random.normal(10, 0.1, 40).tolist())
+    wide = stats.estimate(random.normal(10, 2, 40).tolist())
+
+    assert narrow.low <= narrow.value <= narrow.high
+    assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    samples = [1.0, 4.0, 2.0, 8.0, 5.0]
+
+    assert stats.estimate(samples) == stats.estimate(samples)
+
+
+def test_the_tail_is_p99_over_p50_of_all_rounds() -> None:
+    rounds = [[1.0] * 98 + [3.0, 3.0]] * 10
+
+    assert stats.tail_ratio(rounds).value == pytest.approx(3.0)
+
+
+def test_a_summary_has_the_percentiles() -> None:
+    assert stats.summary([float(n) for n in range(101)]) == {
+        "samples": 101,
+        "p5": 5.0,
+        "p25": 25.0,
+        "p50": 50.0,
+        "p75": 75.0,
+        "p95": 95.0,
+        "p99": 99.0,
+        "max": 100.0,
+    }
