@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train publish invoke build budget lock clean
+.PHONY: help run test lint types tests serve train publish invoke build budget bench bench-check bench-rivals load lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip i
 TORCH := $(shell sed -n '/^torch==/p' requirements-dev.lock)
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: $(READY)  ## Train the demo model, publish it, serve it on the local Lambda, show an answer
 	$(BIN)/feedrank run $(ARGS)
@@ -47,6 +47,22 @@ build: $(READY)  ## Build the stack with SAM, no Docker; publish to layers/model
 
 budget: $(READY)  ## Show the build's size against Lambda's limit
 	$(BIN)/feedrank budget $(ARGS)
+
+bench: $(READY)  ## Measure everything that the README claims; `make bench-rivals` first, to compare
+	$(BIN)/feedrank bench $(ARGS)
+
+bench-check: $(READY)  ## Measure, and say what got slower than the committed baseline
+	$(BIN)/feedrank bench --check $(ARGS)
+
+load: $(READY)  ## Load the local Lambda by locust: 100 requests/s, saturation, overload
+	$(BIN)/feedrank load $(ARGS)
+
+bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
+.venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
+	PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 # PyTorch first and by itself: a range that another package asks for would take the newest build.
 $(READY): requirements-dev.lock pyproject.toml

@@ -5,6 +5,8 @@ for uvicorn.
 """
 
 import asyncio
+import gc
+import logging
 import os
 from functools import partial
 from time import perf_counter
@@ -46,12 +48,14 @@ slot.load()
 init_type = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none")
 count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
+logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
 _asgi = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
 if init_type == "snap-start":
     from feedrank import snapstart
 
     snapstart.register(slot, stats, stream)
+gc.freeze()  # what init made stays: a collection need not look at it again
 
 
 @tracing.handler

@@ -62,6 +62,8 @@ class FakeClock:
 class FakeStore:
     """Knows user 1 and items below 100, and prices an item at a thousandth of its id."""
 
+    waits = False
+
     def __init__(self, degraded: tuple[str, ...] = ()) -> None:
         self._degraded = degraded
 

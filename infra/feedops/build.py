@@ -1,6 +1,7 @@
 """`sam build` without Docker: with the Python that Lambda runs, writing nowhere else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,8 @@ from feedops.workspace import PROJECT
 from feedrank.bundle import MANIFEST
 
 LAMBDA_PYTHON = "python3.13"
+RUNTIME_PACKAGES = ("awslambdaric", "boto3", "botocore")
+LOCK = PROJECT / "requirements-dev.lock"
 STATE = PROJECT / ".aws-sam"
 BUILD = STATE / "build"
 BUNDLE = PROJECT / "layers" / "model" / "bundle"
@@ -60,6 +63,25 @@ def build(
     )
     if done.returncode:
         raise BuildError(f"sam build failed, with exit code {done.returncode}\n{done.stdout}")
+
+
+def runtime_packages(python: Path) -> Path:
+    """A folder with what Lambda has beside Python, and no layer brings; installed once."""
+    pins = [
+        line
+        for line in LOCK.read_text().splitlines()
+        if line.startswith(tuple(f"{package}==" for package in RUNTIME_PACKAGES))
+    ]
+    folder = STATE / "runtime" / "-".join(pins)
+    if not folder.is_dir():
+        arriving = folder.with_name(f"{folder.name}.arriving")
+        shutil.rmtree(arriving, ignore_errors=True)
+        options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+        subprocess.run(
+            [python, "-m", "pip", "install", *options, "--target", arriving, *pins], check=True
+        )
+        arriving.rename(folder)
+    return folder
 
 
 def find_python(environ: Mapping[str, str]) -> Path:

@@ -214,7 +214,10 @@ def raise_failure(status: int, payload: bytes) -> None:
         raise FunctionTimeoutError("Sandbox.Timedout", payload.decode())
     if status == HTTPStatus.OK and b'"errorType"' not in payload:
         return
-    answer = json.loads(payload)
+    try:
+        answer = json.loads(payload)
+    except ValueError as error:
+        raise FunctionError("Runtime.ExitError", payload.decode(errors="replace")) from error
     if isinstance(answer, dict) and "errorType" in answer and "statusCode" not in answer:
         raise FunctionError(
             answer["errorType"], answer.get("errorMessage") or "", answer.get("stackTrace") or ()

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from feedops.budget import BAR_BYTES, measure, print_budget
-from feedops.build import STATE, build, find_python
+from feedops.build import build, find_python, runtime_packages
 from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import BuildError
 from feedops.workspace import EVENTS, PROJECT
@@ -28,8 +28,6 @@ from stack.transform import resolved, transformed
 pytestmark = pytest.mark.slow
 
 REFUSED = {"malformed_json", "negative_id", "too_many_items"}
-# What Lambda's own runtime has, and no layer brings.
-RUNTIME_PACKAGES = ("awslambdaric", "boto3", "botocore")
 # As `python -v` tells where a module's code is from: 'quoted' compiled, or not quoted a source.
 COMPILED = re.compile(r"^# code object from '(?P<path>[^']+)'$", re.MULTILINE)
 SOURCE = re.compile(r"^# code object from (?P<path>[^'\n]+)$", re.MULTILINE)
@@ -90,7 +88,7 @@ def laid_out(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Lambda:
     opt, interpreter = folder / "opt", folder / "python3.13"
     shutil.copytree(built / "RuntimeLayer", opt)
     shutil.copytree(built / "ModelLayer", opt, dirs_exist_ok=True)
-    task, runtime = built / "Function", _runtime_packages(python)
+    task, runtime = built / "Function", runtime_packages(python)
     how = _namespace([python, opt, task, runtime])
     if how is None:  # no right to mount: the same files, where they are
         (folder / "python3.13").symlink_to(python)
@@ -268,25 +266,6 @@ def test_the_same_sources_make_the_same_artifact(built: Path, tmp_path: Path) ->
 
 def _content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def _runtime_packages(python: Path) -> Path:
-    """What Lambda's runtime has beside Python, installed once for all test runs."""
-    pins = [
-        line
-        for line in (PROJECT / "requirements-dev.lock").read_text().splitlines()
-        if line.startswith(tuple(f"{package}==" for package in RUNTIME_PACKAGES))
-    ]
-    folder = STATE / "runtime" / "-".join(pins)
-    if not folder.is_dir():
-        arriving = folder.with_name(f"{folder.name}.arriving")
-        shutil.rmtree(arriving, ignore_errors=True)
-        options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-        subprocess.run(
-            [python, "-m", "pip", "install", *options, "--target", arriving, *pins], check=True
-        )
-        arriving.rename(folder)
-    return folder
 
 
 def _namespace(inside: list[Path]) -> str | None:

@@ -388,6 +388,8 @@ def test_without_a_model_the_answer_is_503_and_when_to_ask_again() -> None:
 
 def test_a_request_past_its_time_is_504() -> None:
     class SlowStore(fakes.FakeStore):
+        waits = True
+
         async def fetch(self, query: Any) -> Any:
             import asyncio
 

@@ -37,6 +37,8 @@ class FixedEngine:
 class SlowStore:
     """Never answers by itself."""
 
+    waits = True
+
     async def fetch(self, query: Query) -> FeatureRows:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")

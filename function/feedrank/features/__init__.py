@@ -8,7 +8,10 @@ from feedrank.domain import FeatureRows, Query
 class FeatureStore(Protocol):
     """Where a user's, an item's and a pair's features come from.
 
-    An unknown id is a default and a count; a store that can't answer raises.
+    An unknown id is a default and a count; a store that can't answer raises. One that `waits` for
+    something beyond this process is cut off at the request's deadline.
     """
+
+    waits: bool
 
     async def fetch(self, query: Query) -> FeatureRows: ...

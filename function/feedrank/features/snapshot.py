@@ -53,6 +53,8 @@ class Table:
 class SnapshotStore:
     """User, item and pair tables as of the moment of training."""
 
+    waits = False
+
     def __init__(self, path: Path, spec: FeatureSpec) -> None:
         tensors = read_safetensors(path)
         try:

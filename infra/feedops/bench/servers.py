@@ -228,7 +228,7 @@ def _bodies(plan: Plan, items: int) -> tuple[Path, Path]:
 def _unnamed(bundle: Path, folder: Path) -> Path:
     """A copy of the model whose one input has no name: MLflow's server can't feed a torch model by
     name, which its own signature asks for."""
-    import yaml  # type: ignore[import-untyped]  # MLflow's; no stubs here
+    import yaml
 
     copy = Path(shutil.copytree(bundle, folder / "model"))
     model = yaml.safe_load((copy / "MLmodel").read_text())

@@ -5,14 +5,12 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from feedops.build import BUILD, find_python
+from feedops.build import BUILD, find_python, runtime_packages
 from feedops.emulator import Function
-from feedops.errors import BuildError, OperationError
+from feedops.errors import BuildError
 from feedops.workspace import FUNCTION, PROJECT
 
 RIVALS_ENVIRONMENT = PROJECT / ".venv-bench"
-# Lambda's runtime client for Lambda's Python, which no layer holds: AWS brings it.
-LAMBDA_RUNTIME = RIVALS_ENVIRONMENT / "lambda-runtime"
 RIVALS_PATH = (PROJECT / "infra", PROJECT / "layers" / "model")
 INIT_TIMEOUT_S = 60  # the machine may be busy
 
@@ -28,12 +26,10 @@ class Target:
 
     @property
     def on_emulator(self) -> "Target":
-        """With the runtime client, where its Python has none of its own. Raises OperationError."""
+        """With the runtime client, where its Python has none of its own."""
         if self.python == Path(sys.executable):
             return self
-        if not LAMBDA_RUNTIME.is_dir():
-            raise OperationError("no runtime client for the artifact's Python: `make bench-rivals`")
-        return replace(self, layers=(*self.layers, LAMBDA_RUNTIME))
+        return replace(self, layers=(*self.layers, runtime_packages(self.python)))
 
     def function(self, variables: dict[str, str]) -> Function:
         return Function(
