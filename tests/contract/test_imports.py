@@ -191,3 +191,11 @@ def test_of_botocore_no_more_is_loaded_than_what_powertools_looks_for(demo_bundl
 
 def test_x_ray_is_loaded_only_where_tracing_is_on(demo_bundle: Path) -> None:
     assert "aws_xray_sdk" in _serve_one(demo_bundle, TRACING="on", POWERTOOLS_TRACE_DISABLED="true")
+
+
+def test_a_process_that_serves_writes_nothing_into_the_home_folder(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime would: an id of the machine, and what it has been used for."""
+    _serve_one(demo_bundle, HOME=str(tmp_path))
+    assert list(tmp_path.rglob("*")) == []
