@@ -34,6 +34,10 @@ PROBLEM_JSON = "application/problem+json"
 PROBLEMS_SHOWN = 5
 LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
 Endpoint = Callable[[Request], Awaitable[Response]]
+DOCS_HEADERS = {  # beside the page's own policy, which can't say these
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 DOCS_PAGE = Path(__file__).with_name("docs.html")
 
 
@@ -72,7 +76,7 @@ class Endpoints:
         )
 
     async def docs(self) -> Response:
-        return Response(DOCS_PAGE.read_bytes(), media_type="text/html")
+        return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
 
     def _health(self) -> dict[str, Any]:
         try:

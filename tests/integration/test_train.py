@@ -102,9 +102,9 @@ def test_the_run_holds_the_plots(client: mlflow.MlflowClient, result: TrainResul
 
 
 def test_the_run_holds_the_spec_and_tables_with_its_columns(
-    client: mlflow.MlflowClient, result: TrainResult
+    client: mlflow.MlflowClient, result: TrainResult, tmp_path: Path
 ) -> None:
-    folder = Path(client.download_artifacts(result.run_id, "features"))
+    folder = Path(client.download_artifacts(result.run_id, "features", str(tmp_path)))
     spec = parse_spec(json.loads((folder / "feature_spec.json").read_text()))
     frames = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
     assert frames["users"].columns.tolist() == ["user_id", *(f.name for f in spec.columns("user"))]

@@ -611,3 +611,9 @@ def test_only_predict_is_counted_in_the_metrics(
         (False, "none"),
         (True, "/predict"),
     ]
+
+
+def test_the_docs_page_can_not_be_framed(client: TestClient) -> None:
+    headers = client.get("/docs").headers
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert headers["x-content-type-options"] == "nosniff"
