@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import FrameType
 
 READ_AT_ONCE = 4_096  # bytes
-SESSION = 3  # field after the command's name in /proc/PID/stat; 0 is the state
+PARENT, SESSION = 1, 3  # fields after the command's name in /proc/PID/stat; 0 is the state
 ZOMBIE = b"Z"
 NOT_FOUND = 127  # as a shell has it, like the other exit codes
 
@@ -41,23 +41,33 @@ def kill_session(session: int) -> None:
         with suppress(ProcessLookupError):
             os.killpg(session, signal.SIGKILL)
         return
-    while members := list(members_of(session)):
+    while members := members_of(session):
         for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def members_of(session: int) -> Iterator[int]:
-    """Processes of the session that are alive, this one left out."""
+def members_of(session: int) -> list[int]:
+    """Processes of the session that are alive, and their descendants, which may have started
+    sessions of their own; this process is left out."""
+    alive = dict(_processes())
+    members = {pid for pid, (_, of) in alive.items() if of == session}
+    while children := {p for p, (parent, _) in alive.items() if parent in members} - members:
+        members |= children
+    return sorted(members - {os.getpid()})
+
+
+def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
+    """Each process that is alive, with its parent and its session."""
     for name in os.listdir("/proc"):  # noqa: PTH208 pathlib would double the time to start
-        if name.isdigit() and int(name) != os.getpid():
+        if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123
                     fields = stat.read().rpartition(b")")[2].split()
             except (FileNotFoundError, ProcessLookupError):  # it has ended since
                 continue
-            if int(fields[SESSION]) == session and fields[0] != ZOMBIE:
-                yield int(name)
+            if fields[0] != ZOMBIE:
+                yield int(name), (int(fields[PARENT]), int(fields[SESSION]))
 
 
 def _on_child_exit(_signal: int, _frame: FrameType | None) -> None:

@@ -159,7 +159,7 @@ def test_an_emulator_that_dies_takes_everything_along(
     with pytest.raises(EnvironmentLostError, match=f"see {environment.log}"):
         ask("kill_emulator")
     assert not environment.is_running
-    assert list(members_of(session)) == []
+    assert members_of(session) == []
 
 
 def test_an_invocation_that_is_given_up_ends_the_environment(
@@ -175,7 +175,7 @@ def test_an_invocation_that_is_given_up_ends_the_environment(
     with pytest.raises(TimeoutError):
         runner.run(give_up())
     assert not environment.is_running
-    assert list(members_of(session)) == []
+    assert members_of(session) == []
 
 
 def test_each_start_has_an_empty_temporary_folder(

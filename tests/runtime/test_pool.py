@@ -168,4 +168,4 @@ def test_nothing_is_left_when_the_pool_closes(
             await hanging
         return started
 
-    assert [list(members_of(session)) for session in runner.run(work())] == [[], []]
+    assert [members_of(session) for session in runner.run(work())] == [[], []]

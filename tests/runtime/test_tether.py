@@ -84,14 +84,24 @@ def test_closing_the_pipe_ends_the_whole_session(tethered: subprocess.Popen[byte
     with ends(child_of(tethered)):
         tethered.stdin.close()
     assert tethered.wait(LONGEST_S) == 0
-    assert list(members_of(tethered.pid)) == []
+    assert members_of(tethered.pid) == []
 
 
 def test_a_signal_to_the_tether_ends_the_whole_session(tethered: subprocess.Popen[bytes]) -> None:
     with ends(child_of(tethered)):
         tethered.terminate()
     assert tethered.wait(LONGEST_S) == 128 + signal.SIGTERM
-    assert list(members_of(tethered.pid)) == []
+    assert members_of(tethered.pid) == []
+
+
+def test_a_child_that_started_a_session_of_its_own_ends_too() -> None:
+    """As a server's workers may, which would serve on for ever."""
+    command = family(STAY)
+    command[-1] = command[-1].replace("process_group=0", "start_new_session=True")
+    with tether_of(command) as process:
+        assert process.stdin
+        with ends(child_of(process)):
+            process.stdin.close()
 
 
 def test_a_starter_that_is_killed_leaves_nothing() -> None:
@@ -109,7 +119,7 @@ def test_a_starter_that_is_killed_leaves_nothing() -> None:
 def test_a_command_that_ends_takes_its_session_along(then: str, code: int) -> None:
     with tether_of(family(f"{then}")) as process:
         assert process.wait(LONGEST_S) == code
-        assert list(members_of(process.pid)) == []
+        assert members_of(process.pid) == []
 
 
 def test_an_unknown_command_is_an_error() -> None:
@@ -127,7 +137,7 @@ def test_a_process_that_is_never_stopped_ends_with_its_object(tmp_path: Path) ->
         await process.until_listening(port, LONGEST_S)
         return process.session
 
-    assert list(members_of(asyncio.run(start_and_forget()))) == []
+    assert members_of(asyncio.run(start_and_forget())) == []
 
 
 def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
@@ -138,4 +148,4 @@ def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         await process.wait()
         return process.session
 
-    assert list(members_of(asyncio.run(kill_the_tether()))) == []
+    assert members_of(asyncio.run(kill_the_tether())) == []
