@@ -12,8 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from mangum import Mangum
-
+from feedrank.adapter import Adapter
 from feedrank.api import PROBLEM_JSON, create_app
 from feedrank.decision_log import DailyFiles, DecisionLog, FirehoseStream
 from feedrank.model import ModelSlot, load_model
@@ -43,14 +42,20 @@ decision_log = DecisionLog(
     [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [], stream
 )
 ranker = Ranker(slot, decision_log, tracing)
-app = Observer(create_app(settings, slot, ranker, stats), stats, settings)
+api = create_app(settings, slot, ranker, stats)
+app = Observer(api, stats, settings)
 slot.load()
 init_type = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none")
 count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
-_asgi = Mangum(app, lifespan="off", text_mime_types=TEXT_TYPES)
+_adapter = Adapter(
+    app,
+    waits=lambda scope: slot.waits or not api.serves_directly(scope),
+    lifespan="off",
+    text_mime_types=TEXT_TYPES,
+)
 if init_type == "snap-start":
     from feedrank import snapstart
 
@@ -61,7 +66,4 @@ gc.freeze()  # what init made stays: a collection need not look at it again
 @tracing.handler
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
     """Answers HTTP API v2, REST API v1, Function URL and ALB events."""
-    try:
-        return _asgi(event, context)
-    except ValueError:  # the event's body can't be decoded; nothing of the app's comes out here
-        return _asgi(event | {"body": "", "isBase64Encoded": False}, context)
+    return _adapter(event, context)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -33,7 +33,7 @@ JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 PROBLEMS_SHOWN = 5
 LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
-Endpoint = Callable[[Request], Awaitable[Response]]
+Answer = Callable[[Scope, Receive], Awaitable[bytes]]
 DOCS_HEADERS = {  # beside the page's own policy, which can't say these
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -51,29 +51,31 @@ class Endpoints:
         self._stats = stats
 
     async def predict(self, request: Request) -> Response:
-        asked = parse(await read_body(request, self._settings.max_body_bytes))
-        ranking = await self._ranker.rank(to_query(asked), request.state.call)
-        request.state.ranking = ranking
-        return Response(to_json(answer(asked, ranking)), media_type=JSON)
+        return Response(await self.ranked(request.scope, request.receive), media_type=JSON)
+
+    async def ranked(self, scope: Scope, receive: Receive) -> bytes:
+        state = scope["state"]
+        asked = parse(await read_body(receive, self._settings.max_body_bytes))
+        state["ranking"] = ranking = await self._ranker.rank(to_query(asked), state["call"])
+        return orjson.dumps(answer(asked, ranking))
 
     async def health(self) -> Response:
         health = self._health()
-        return Response(
-            to_json(health), 503 if health["status"] == "unhealthy" else 200, None, JSON
-        )
+        status = 503 if health["status"] == "unhealthy" else 200
+        return Response(orjson.dumps(health, option=orjson.OPT_UTC_Z), status, media_type=JSON)
 
     async def metrics(self) -> Response:
-        return Response(to_json(self._stats.summary()), media_type=JSON)
+        return Response(orjson.dumps(self._stats.summary()), media_type=JSON)
 
     async def model(self) -> Response:
         card = self._slot.model().manifest.public()
-        return Response(to_json(card | {"engine": self._settings.model_engine}), media_type=JSON)
+        card["engine"] = self._settings.model_engine
+        return Response(orjson.dumps(card), media_type=JSON)
 
     async def about(self) -> Response:
         docs = f"{self._settings.base_path}/docs"
-        return Response(
-            to_json({"name": TITLE, "version": __version__, "docs": docs}), media_type=JSON
-        )
+        about = {"name": TITLE, "version": __version__, "docs": docs}
+        return Response(orjson.dumps(about), media_type=JSON)
 
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
@@ -95,27 +97,34 @@ class Endpoints:
 
 class App(FastAPI):
     """FastAPI, but for the one hot route: its layers cost more than the model takes over five
-    items, so `POST /predict` goes straight to its endpoint and to the same error translator."""
+    items, so `POST /predict` goes straight to its answer and to the same error translator."""
 
-    def serve_directly(self, path: str, endpoint: Endpoint, base_path: str) -> None:
-        self._endpoint = endpoint
+    def serve_directly(self, path: str, answer: Answer, base_path: str) -> None:
+        self._answer = answer
         self._paths = {path, base_path + path}
         self._route = next(route for route in self.routes if getattr(route, "path", "") == path)
 
+    def serves_directly(self, scope: Scope) -> bool:
+        return (
+            scope["type"] == "http" and scope["path"] in self._paths and scope["method"] == "POST"
+        )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
+        if not self.serves_directly(scope):
             await super().__call__(scope, receive, send)
             return
         scope["route"] = self._route
-        request = Request(scope, receive)
         try:
-            response = await self._endpoint(request)
+            body = await self._answer(scope, receive)
         except Exception as error:
-            await (await problem(request, error))(scope, receive, send)
+            await (await problem(Request(scope), error))(scope, receive, send)
             if not isinstance(error, FeedrankError):
                 raise  # as Starlette does, for the log
         else:
-            await response(scope, receive, send)
+            length = (b"content-length", b"%d" % len(body))
+            headers = [length, (b"content-type", JSON.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
 
 def create_app(settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats) -> App:
@@ -137,19 +146,24 @@ def create_app(settings: Settings, slot: ModelSlot, ranker: Ranker, stats: Conta
     ):
         app.add_api_route(path, endpoint, methods=[method], response_model=None, **ROUTE_DOCS[path])
     app.add_api_route("/docs", endpoints.docs, include_in_schema=False)
-    app.serve_directly("/predict", endpoints.predict, settings.base_path)
+    app.serve_directly("/predict", endpoints.ranked, settings.base_path)
     app.openapi = partial(openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Raises RequestTooLargeError as soon as the limit is passed, however much is still to come."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+async def read_body(receive: Receive, limit_bytes: int) -> bytes:
+    """Raises RequestTooLargeError as soon as the limit is passed, however much is still to come,
+    and InvalidRequestError where the caller hangs up before the end."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequestError("the request body was cut off")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > limit_bytes:
             raise RequestTooLargeError(f"the request body is over {limit_bytes} bytes")
-    return bytes(body)
+    return body
 
 
 def parse(body: bytes) -> PredictRequest:
@@ -176,13 +190,12 @@ def to_query(asked: PredictRequest) -> Query:
 def answer(asked: PredictRequest, ranking: Ranking) -> dict[str, Any]:
     """`PredictResponse` as plain data: a hundred validated models would cost more than the model
     run. A test holds it against the schema."""
-    order = ranking.order.tolist()
-    scores = ranking.scores.tolist()
+    item_ids, scores = asked.item_ids, ranking.scores
     return {
         "user_id": asked.user_id,
         "predictions": [
-            {"item_id": asked.item_ids[at], "score": scores[at], "rank": rank}
-            for rank, at in enumerate(order, 1)
+            {"item_id": item_ids[at], "score": scores[at], "rank": rank}
+            for rank, at in enumerate(ranking.order, 1)
         ],
         "model_version": ranking.model_version,
         "latency_ms": ranking.latency_ms,
@@ -215,7 +228,7 @@ async def problem(request: Request, error: Exception) -> Response:
         "detail": detail,
         "request_id": request.state.call.request_id,
     }
-    return Response(to_json(body), status, headers, PROBLEM_JSON)
+    return Response(orjson.dumps(body), status, headers, PROBLEM_JSON)
 
 
 def _cut(detail: str) -> str:

@@ -49,13 +49,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A finished answer: scores in the caller's order, `order` the positions from the best on."""
+    """A finished answer: scores in the caller's order, `order` the positions from the best on.
+
+    Plain lists: both JSON lines and the metrics read them, and each reads them item by item.
+    """
 
     request_id: str
     timestamp: str  # UTC, ISO 8601
     model_version: str
-    scores: NDArray[np.float64]  # (items,), six decimals
-    order: NDArray[np.intp]  # (items,)
+    scores: list[float]  # six decimals
+    order: list[int]
     degraded: tuple[str, ...]
     unknown_users: int
     unknown_items: int

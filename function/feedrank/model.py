@@ -100,6 +100,12 @@ class ModelSlot:
             raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
         return self._model
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request could wait for something: a store's answer, or a load that might bring
+        a store which does."""
+        return not self._complete or self._model is None or self._model.features.waits
+
     def load(self) -> None:
         """Try once. A refusal is logged, never raised: init must not crash and loop."""
         try:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank.domain import Call, Ranking
 from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats, log_request, logger, request_metrics
+from feedrank.telemetry import ContainerStats, log_request, logger, request_ids, request_metrics
 
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
 PREDICT = "/predict"
@@ -37,7 +37,7 @@ class Observer:
             "cold_start": self._cold_start,
         }
         self._cold_start = False
-        logger.append_keys(**identity)
+        request_ids.set(identity)
         scope["root_path"] = self._base_path  # Lambda's events have no such thing
         state: dict[str, Any] = scope.setdefault("state", {})
         state["call"] = call
@@ -65,14 +65,12 @@ class Observer:
         budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
         return Call(context.aws_request_id, started_s, started_s + budget_ms / 1_000)
 
-    def _end(self, scope: Scope, call: Call, status: int, fields: dict[str, Any]) -> None:
+    def _end(self, scope: Scope, call: Call, status: int, identity: Mapping[str, Any]) -> None:
         latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)
         ranking: Ranking | None = scope["state"].get("ranking")
         error: Exception | None = scope["state"].get("error")
         route = getattr(scope.get("route"), "path", "none")
-        fields["route"] = route
-        fields["status"] = status
-        fields["latency_ms"] = latency_ms
+        fields = {**identity, "route": route, "status": status, "latency_ms": latency_ms}
         if ranking:
             fields["items"] = len(ranking.order)
             fields["unknown_users"] = ranking.unknown_users

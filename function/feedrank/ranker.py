@@ -9,8 +9,8 @@ from time import perf_counter
 import numpy as np
 
 from feedrank.decision_log import DecisionLog
-from feedrank.domain import Call, FeatureRows, Query, Ranking
-from feedrank.errors import DeadlineExceededError
+from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.errors import DeadlineExceededError, ScoringError
 from feedrank.model import Model, ModelSlot
 from feedrank.telemetry import NoTracing, Tracing
 
@@ -44,14 +44,14 @@ class Ranker:
         if fetched > call.deadline_s:
             raise DeadlineExceededError("the features came too late")
         with self._span("scoring"):
-            scores = model.score(query, rows).astype(np.float64).round(SCORE_DECIMALS)
+            scores, order = best_first(model.score(query, rows))
         scored = perf_counter()
         ranking = Ranking(
             request_id=call.request_id,
             timestamp=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             model_version=model.manifest.model_version,
             scores=scores,
-            order=np.argsort(-scores, kind="stable"),  # equal scores keep the caller's order
+            order=order,
             degraded=model.degraded + rows.degraded,
             unknown_users=rows.unknown_users,
             unknown_items=rows.unknown_items,
@@ -61,6 +61,17 @@ class Ranker:
         )
         spilled = self._log.record(query, ranking)
         return replace(ranking, spilled=spilled) if spilled else ranking
+
+
+def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
+    """The scores as they are shown, and their positions from the best on: equal ones keep the
+    caller's order. Raises ScoringError where one is outside [0, 1]."""
+    shown = scores.astype(np.float64).round(SCORE_DECIMALS)
+    order: list[int] = (-shown).argsort(kind="stable").tolist()
+    listed: list[float] = shown.tolist()
+    if not (listed[order[0]] <= 1.0 and listed[order[-1]] >= 0.0):  # NaN sorts last
+        raise ScoringError("the model gave a score outside [0, 1]")
+    return listed, order
 
 
 async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:

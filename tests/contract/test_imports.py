@@ -16,6 +16,7 @@ FUNCTION = REPOSITORY / "function"
 LAYERS = (
     "handler",
     "feedrank.snapstart",
+    "feedrank.adapter",
     "feedrank.api",
     "feedrank.observer",
     "feedrank.openapi",

@@ -24,6 +24,7 @@ ALLOWED = {
     "mangum",
     "numpy",
     "onnxruntime",
+    "orjson",
     "pydantic",
     "starlette",
     # What these bring.

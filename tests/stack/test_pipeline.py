@@ -69,8 +69,8 @@ def _decisions() -> list[tuple[Query, Ranking]]:
             fakes.ranking(
                 timestamp=_at(0, "00:00:00"),
                 request_id="b",
-                scores=np.array([0.5]),
-                order=np.array([0]),
+                scores=[0.5],
+                order=[0],
                 degraded=("model:layer", "features:snapshot"),
             ),
         ),
@@ -80,8 +80,8 @@ def _decisions() -> list[tuple[Query, Ranking]]:
                 timestamp=_at(0, "00:00:01"),
                 request_id="c",
                 model_version="feed_ranker-4",
-                scores=hundred,
-                order=np.argsort(-hundred, kind="stable"),
+                scores=hundred.tolist(),
+                order=np.argsort(-hundred, kind="stable").tolist(),
             ),
         ),
         (

@@ -1,6 +1,7 @@
+import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from starlette.testclient import TestClient
 import demo
 import fakes
 import hostile
+from feedrank.api import App
 from feedrank.bundle import GOLDEN
+from feedrank.domain import FeatureRows, Query
 from feedrank.errors import BundleError, ScoringError
 from feedrank.model import Model, ModelSlot, load_model
 from feedrank.schemas import (
@@ -25,6 +28,7 @@ from feedrank.schemas import (
     PredictResponse,
     Problem,
 )
+from feedrank.telemetry import logger
 
 ASKED = {"user_id": 1, "item_ids": [10, 30, 20]}
 TITLES = {
@@ -244,6 +248,50 @@ def test_the_rest_of_a_body_over_the_cap_is_not_waited_for() -> None:
             yield b"x" * 1_024
 
     assert _client(fakes.model()).post("/predict", content=endless()).status_code == 413
+
+
+def test_a_body_that_is_cut_off_is_422(printed: fakes.LogLines) -> None:
+    messages = iter(
+        [
+            {"type": "http.request", "body": b'{"user_id": 1', "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(dict(message))
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    asyncio.run(fakes.app(fakes.model())(scope, receive, send))
+    assert sent[0]["status"] == 422
+    lines = [(line["level"], line.get("error")) for line in printed()]
+    assert ("INFO", "InvalidRequestError") in lines
+    assert "ERROR" not in {level for level, _ in lines}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [json.dumps(ASKED), "{}", "SECRET", "x" * 70_000, json.dumps(ASKED | {"user_id": 2})],
+    ids=["ranked", "invalid", "no JSON", "too large", "unknown user"],
+)
+def test_the_direct_way_answers_as_fastapis_own_does(
+    monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    client = _client(fakes.model())
+    direct = client.post("/predict", content=content)
+    monkeypatch.setattr(App, "serves_directly", lambda *_: False)
+    routed = client.post("/predict", content=content)
+    assert direct.status_code == routed.status_code
+    for response in (direct, routed):
+        del response.headers["x-request-id"], response.headers["content-length"]
+    assert direct.headers == routed.headers
+    ours = {"latency_ms", "request_id"}
+    bodies = [{k: v for k, v in r.json().items() if k not in ours} for r in (direct, routed)]
+    assert bodies[0] == bodies[1]
 
 
 def test_the_problems_are_told_by_field(client: TestClient) -> None:
@@ -580,6 +628,45 @@ def test_a_request_is_one_wide_line_that_holds_no_payload(
         "ScoreMean": 0.5,
         "ScoreSpread": 0.0,
     }
+
+
+def test_requests_side_by_side_log_their_own_ids(printed: fakes.LogLines) -> None:
+    class WordyStore(fakes.FakeStore):
+        """Logs a line once all have arrived."""
+
+        waits = True
+
+        async def fetch(self, query: Query) -> FeatureRows:
+            await arrived.wait()
+            logger.warning("slow", user=query.user_id)
+            return await super().fetch(query)
+
+    async def ask(user_id: int) -> None:
+        body = json.dumps(ASKED | {"user_id": user_id}).encode()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                ids[user_id] = dict(message["headers"])[b"x-request-id"].decode()
+
+        await app({"type": "http", "method": "POST", "path": "/predict"}, receive, send)
+
+    async def ask_all() -> None:
+        asked = [asyncio.create_task(ask(user_id)) for user_id in range(4)]
+        await asyncio.sleep(0)
+        arrived.set()
+        await asyncio.gather(*asked)
+
+    ids: dict[int, str] = {}
+    arrived = asyncio.Event()
+    app = fakes.app(fakes.model(store=WordyStore()))
+    asyncio.run(ask_all())
+    said = [line for line in printed() if line.get("message") == "slow"]
+    logged = {line["user"]: line["request_id"] for line in said}
+    assert logged == ids
+    assert len(set(ids.values())) == 4
 
 
 def test_the_first_request_of_a_container_is_said_to_be_cold(printed: fakes.LogLines) -> None:

@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import fakes
@@ -49,7 +48,7 @@ def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
 
 
 def test_duplicates_keep_their_own_ranks() -> None:
-    ranking = fakes.ranking(scores=np.array([0.5, 0.9, 0.5, 0.9]), order=np.array([1, 3, 0, 2]))
+    ranking = fakes.ranking(scores=[0.5, 0.9, 0.5, 0.9], order=[1, 3, 0, 2])
     record = decision(fakes.query(1, (7, 8, 7, 8)), ranking)
     assert (record["item_ids"], record["ranks"]) == ([7, 8, 7, 8], [3, 1, 4, 2])
 

@@ -1,6 +1,8 @@
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 import demo
 import fakes
 import hostile
+from feedrank.domain import FeatureRows, Query
 from feedrank.errors import SettingsError
+from feedrank.features import FeatureStore
 from feedrank.schemas import PredictResponse, Problem
 
 ITEMS = [17, 256, 3, 5_000, 88, 3]
@@ -223,7 +227,34 @@ def test_a_body_that_can_not_be_decoded_is_422(
 
 
 def test_the_app_is_not_started_and_stopped_around_every_event(handler: ModuleType) -> None:
-    assert handler._asgi.lifespan == "off"
+    assert handler._adapter.lifespan == "off"
+
+
+def test_a_ranked_answer_takes_no_turn_of_the_event_loop(
+    handler: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio.get_event_loop(), "run_until_complete", None)
+    ranked = _call(handler, http_api_v2("POST", "/prod/predict", ASKED))
+    assert ranked["statusCode"] == 200
+    with pytest.raises(TypeError):
+        _call(handler, http_api_v2("GET", "/health", None))
+
+
+def test_a_store_that_waits_has_its_event_loop(
+    handler: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FarStore:
+        waits = True
+
+        async def fetch(self, query: Query) -> FeatureRows:
+            await asyncio.sleep(0)
+            return await near.fetch(query)
+
+    near: FeatureStore = handler.slot.model().features
+    expected = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
+    monkeypatch.setattr(handler.slot, "_model", replace(handler.slot.model(), features=FarStore()))
+    found = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
+    assert json.loads(found)["predictions"] == json.loads(expected)["predictions"]
 
 
 def test_too_little_time_left_is_504(handler: ModuleType) -> None:

@@ -13,7 +13,7 @@ from feedrank.decision_log import DailyFiles, DecisionLog, Sink, decision
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
 from feedrank.model import Model
-from feedrank.ranker import Ranker
+from feedrank.ranker import Ranker, best_first
 
 
 def _rank(
@@ -46,8 +46,8 @@ class SlowStore:
 
 def test_a_request_becomes_a_ranking() -> None:
     ranking = _rank(fakes.model(), fakes.query(2, (10, 30, 500, 20)))
-    assert ranking.scores.tolist() == [0.01, 0.03, 0.5, 0.02]
-    assert ranking.order.tolist() == [2, 1, 3, 0]
+    assert ranking.scores == [0.01, 0.03, 0.5, 0.02]
+    assert ranking.order == [2, 1, 3, 0]
     told = {
         "request_id": ranking.request_id,
         "timestamp": ranking.timestamp,
@@ -71,13 +71,22 @@ def test_equal_scores_keep_the_callers_order() -> None:
     scores = [0.5, 0.9, 0.5, 0.9, 0.1] * 20
     ranking = _rank(fakes.model(FixedEngine(*scores)), fakes.query(1, range(100)))
     naive = sorted(range(100), key=lambda at: -scores[at])
-    assert ranking.order.tolist() == naive
+    assert ranking.order == naive
 
 
 def test_scores_that_are_shown_alike_count_as_equal() -> None:
     engine = FixedEngine(0.5000001, 0.5000002, 0.6)
     ranking = _rank(fakes.model(engine), fakes.query(1, (1, 2, 3)))
-    assert (ranking.scores.tolist(), ranking.order.tolist()) == ([0.5, 0.5, 0.6], [2, 0, 1])
+    assert (ranking.scores, ranking.order) == ([0.5, 0.5, 0.6], [2, 0, 1])
+
+
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("wrong", [-1e-6, 1.000001, np.nan, np.inf, -np.inf])
+def test_a_score_outside_zero_to_one_is_an_error(wrong: float, at: int) -> None:
+    scores = np.array([0.5, 0.9, 0.1], np.float32)
+    scores[at] = wrong
+    with pytest.raises(ScoringError, match="outside"):
+        best_first(scores)
 
 
 def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
@@ -89,7 +98,7 @@ def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
 
 def test_a_sink_that_refuses_does_not_fail_the_request() -> None:
     ranking = _rank(fakes.model(), sinks=(fakes.FullDisk(),))
-    assert (ranking.order.tolist(), ranking.spilled) == ([1, 2, 0], 1)
+    assert (ranking.order, ranking.spilled) == ([1, 2, 0], 1)
 
 
 def test_what_stands_in_for_the_model_and_for_features_is_named() -> None:

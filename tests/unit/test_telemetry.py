@@ -1,7 +1,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -38,7 +37,7 @@ def _emf(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def test_a_ranked_request_adds_to_the_metrics() -> None:
-    scores, order = np.array([0.25, 0.75, 0.5]), np.array([1, 2, 0])
+    scores, order = [0.25, 0.75, 0.5], [1, 2, 0]
     ranking = fakes.ranking(
         scores=scores, order=order, unknown_items=2, degraded=("model:layer",), spilled=1
     )

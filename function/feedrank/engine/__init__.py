@@ -8,16 +8,14 @@ from feedrank.errors import ScoringError
 
 
 class ScoringEngine(Protocol):
-    """Scores items: (items,) float32 in [0, 1]. Raises ScoringError."""
+    """Scores items: (items,) float32. Raises ScoringError."""
 
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray: ...
 
 
-def checked(scores: FloatArray, items: int) -> FloatArray:
-    """One score per item, each in [0, 1]; NaN is not."""
-    flat = scores.reshape(-1)
+def one_per_item(scores: FloatArray, inputs: Mapping[str, FloatArray]) -> FloatArray:
+    """(items,), whatever shape the model gave them. Raises ScoringError."""
+    flat, items = scores.reshape(-1), max(map(len, inputs.values()))
     if len(flat) != items:
         raise ScoringError(f"the model gave {len(flat)} scores for {items} items")
-    if not (flat.min() >= 0.0 and flat.max() <= 1.0):
-        raise ScoringError("the model gave a score outside [0, 1]")
     return flat

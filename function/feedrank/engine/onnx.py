@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from feedrank.bundle import ONNX_MODEL
 from feedrank.domain import FloatArray
-from feedrank.engine import checked
+from feedrank.engine import one_per_item
 from feedrank.errors import BundleError, ScoringError
 
 ONNX_RUNTIME_ERROR = 3  # its log severities: 0 verbose ... 4 fatal
@@ -30,7 +30,7 @@ class OnnxEngine:
 
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
         try:
-            (scores,) = self._session.run(self._outputs, dict(inputs))
+            (scores,) = self._session.run(self._outputs, inputs)
         except Exception as error:
             raise ScoringError("ONNX Runtime could not run the model") from error
-        return checked(scores, max(map(len, inputs.values())))
+        return one_per_item(scores, inputs)

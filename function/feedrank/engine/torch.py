@@ -9,7 +9,7 @@ import torch
 
 from feedrank.bundle import TORCH_MODEL
 from feedrank.domain import FloatArray
-from feedrank.engine import checked
+from feedrank.engine import one_per_item
 from feedrank.errors import BundleError, ScoringError
 
 
@@ -33,4 +33,4 @@ class TorchEngine:
                 scores = self._module(*tensors)
         except Exception as error:
             raise ScoringError("PyTorch could not run the model") from error
-        return checked(scores.cpu().numpy(), max(map(len, inputs.values())))
+        return one_per_item(scores.cpu().numpy(), inputs)

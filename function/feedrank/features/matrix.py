@@ -34,26 +34,29 @@ class _InputBuilder:
         self._user = _columns(spec, input_, "user")
         self._items = _columns(spec, input_, "item")
         self._pairs = _columns(spec, input_, "pair")
-        self._context = [
-            (at, context_column(feature))
-            for at, feature in enumerate(input_.features)
-            if feature.source == "context"
-        ]
+        context_at = [at for at, f in enumerate(input_.features) if f.source == "context"]
+        self._context_at = _slice_if_adjacent(context_at) if context_at else None
+        self._context = [context_column(input_.features[at]) for at in context_at]
 
     def build(self, query: Query, rows: FeatureRows) -> FloatArray:
-        height = len(query.item_ids) if self._per_item else 1
-        matrix = np.empty((height, self._width), dtype=np.float32)
+        shared = np.zeros(self._width, dtype=np.float32)  # what is the same in each row
         if self._user:
             to, of = self._user
-            matrix[:, to] = rows.user[of]
+            shared[to] = rows.user[of]
+        if self._context_at is not None:
+            shared[self._context_at] = [
+                column(query.context, query.time_s) for column in self._context
+            ]
+        if not self._per_item:
+            return shared.reshape(1, -1)
+        matrix = np.empty((len(query.item_ids), self._width), dtype=np.float32)
+        matrix[:] = shared
         if self._items:
             to, of = self._items
             matrix[:, to] = rows.items[:, of]
         if self._pairs:
             to, of = self._pairs
             matrix[:, to] = rows.pairs[:, of]
-        for at, column in self._context:
-            matrix[:, at] = column(query.context, query.time_s)
         return matrix
 
 
