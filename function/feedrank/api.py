@@ -57,7 +57,7 @@ class Endpoints:
         state = scope["state"]
         asked = parse(await read_body(receive, self._settings.max_body_bytes))
         state["ranking"] = ranking = await self._ranker.rank(to_query(asked), state["call"])
-        return orjson.dumps(answer(asked, ranking))
+        return answer_body(asked, ranking)
 
     async def health(self) -> Response:
         health = self._health()
@@ -187,11 +187,11 @@ def to_query(asked: PredictRequest) -> Query:
     return Query(asked.user_id, item_ids, asked.context, time_s)
 
 
-def answer(asked: PredictRequest, ranking: Ranking) -> dict[str, Any]:
-    """`PredictResponse` as plain data: a hundred validated models would cost more than the model
-    run. A test holds it against the schema."""
+def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
+    """`PredictResponse` as JSON, of plain data: a hundred validated models would cost more than the
+    model run. A test holds it against the schema."""
     item_ids, scores = asked.item_ids, ranking.scores
-    return {
+    answer = {
         "user_id": asked.user_id,
         "predictions": [
             {"item_id": item_ids[at], "score": scores[at], "rank": rank}
@@ -203,6 +203,7 @@ def answer(asked: PredictRequest, ranking: Ranking) -> dict[str, Any]:
         "request_id": ranking.request_id,
         "degraded": ranking.degraded,
     }
+    return orjson.dumps(answer)
 
 
 async def problem(request: Request, error: Exception) -> Response:

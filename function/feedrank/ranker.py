@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -60,7 +59,7 @@ class Ranker:
             latency_ms=_milliseconds(perf_counter() - call.started_s),
         )
         spilled = self._log.record(query, ranking)
-        return replace(ranking, spilled=spilled) if spilled else ranking
+        return ranking._replace(spilled=spilled) if spilled else ranking
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:

@@ -1,5 +1,6 @@
 """The wire format, as Pydantic sees it."""
 
+import time
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -106,6 +107,6 @@ def time_of(context: dict[str, str]) -> float:
     Raises ValueError where the timestamp is not ISO 8601.
     """
     if "timestamp" not in context:
-        return datetime.now(UTC).timestamp()
+        return time.time()
     moment = datetime.fromisoformat(context["timestamp"])
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

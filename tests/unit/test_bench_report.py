@@ -30,12 +30,16 @@ DETAILS = {
         name: {"p50": 500.0, "curve": [400.0, 500.0, 900.0]}
         for name in ("handler, 100 items", "session.run, 100 items")
     },
+    "warm_stages_us": {
+        items: {"session.run": us, "all else": 40.0} for items, us in (("5", 47.0), ("100", 350.0))
+    },
     "servers": {
         "generator": "wrk",
         "connections": 8,
         "versions": {"torch": "2.13.0"},
         "requests_per_s": {
-            name: {"5": SPREAD, "50": SPREAD} for name in ("feedrank", "torch + FastAPI")
+            name: {"5": SPREAD, "50": SPREAD}
+            for name in ("feedrank", "parse, run, answer", "torch + FastAPI")
         },
     },
     "size_bytes": {"onnxruntime": 40_000_000, "tiny": 1_000, "function": 2_000_000},
@@ -141,7 +145,13 @@ def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Pat
     text = report.write(results(found(1.5)), tmp_path).read_text()
 
     pictures = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
-    assert set(pictures) == {"cold_start.png", "latency.png", "throughput.png", "size.png"}
+    assert set(pictures) == {
+        "cold_start.png",
+        "request.png",
+        "latency.png",
+        "throughput.png",
+        "size.png",
+    }
     assert max(pictures.values()) < 150_000
     assert all(f"]({name})" in text for name in pictures)
     for said in (
@@ -149,6 +159,8 @@ def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Pat
         "skipped: BentoML",
         "INIT REPORT",
         "| torch + FastAPI | 2 | 2 |",
+        "| session.run | 47 | 350 |",
+        "| the whole | 87 | 390 |",
     ):
         assert said in text
 

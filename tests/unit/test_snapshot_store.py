@@ -42,12 +42,15 @@ Tables = tuple[Users, Items, Pairs]
 def _tensors(users: Users, items: Items, pairs: Pairs) -> dict[str, Any]:
     users, items = dict(sorted(users.items())), dict(sorted(items.items()))
     pairs = dict(sorted(pairs.items()))
+    pair_users = [user for user, _ in pairs]
+    known = sorted(set(pair_users))
     return {
         "users.ids": np.array(list(users), np.int64),
         "users.values": np.array(list(users.values()), np.float32).reshape(-1, 1),
         "items.ids": np.array(list(items), np.int64),
         "items.values": np.array(list(items.values()), np.float32).reshape(-1, 2),
-        "pairs.users": np.array([user for user, _ in pairs], np.int64),
+        "pairs.users": np.array(known, np.int64),
+        "pairs.starts": np.array([*map(pair_users.index, known), len(pairs)], np.int64),
         "pairs.items": np.array([item for _, item in pairs], np.int64),
         "pairs.values": np.array(list(pairs.values()), np.float32).reshape(-1, 1),
     }
@@ -197,8 +200,8 @@ def test_the_store_holds_no_copy_of_the_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["users.ids", "users.values", "items.ids", "items.values", "pairs.users", "pairs.items",
-     "pairs.values"],
+    ["users.ids", "users.values", "items.ids", "items.values", "pairs.users", "pairs.starts",
+     "pairs.items", "pairs.values"],
 )  # fmt: skip
 def test_a_missing_array_is_named(tmp_path: Path, name: str) -> None:
     tensors = _tensors({1: 0.5}, {7: (1, 2)}, {(1, 7): 3})
@@ -219,11 +222,12 @@ def test_a_table_of_another_width_or_height_is_refused(tmp_path: Path, name: str
             SnapshotStore(path, SPEC)
 
 
-def test_pairs_whose_two_ids_differ_in_number_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("starts", [[], [0], [0, 1], [0, 2], [0, 1, 3], [0, 1, 1, 2], [[0, 1, 2]]])
+def test_pairs_that_are_not_divided_by_user_are_refused(tmp_path: Path, starts: list[Any]) -> None:
     tensors = _tensors({}, {}, {(1, 7): 3, (2, 7): 4})
     path = tmp_path / "features.safetensors"
-    path.write_bytes(save(tensors | {"pairs.users": tensors["pairs.users"][:1]}))
-    with pytest.raises(BundleError, match=r"pairs\.users"):
+    path.write_bytes(save(tensors | {"pairs.starts": np.array(starts, np.int64)}))
+    with pytest.raises(BundleError, match=r"pairs\.starts does not divide 2 pairs"):
         SnapshotStore(path, SPEC)
 
 

@@ -7,7 +7,7 @@ Pages are read when a look-up touches them, so a large table costs nothing at st
 import json
 import math
 import mmap
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Table:
         unknown = self.ids.take(at, mode="clip") != wanted
         found = self.values.take(at, 0, mode="clip")
         if count := np.count_nonzero(unknown):
-            found[unknown] = self.defaults
+            np.copyto(found, self.defaults, where=unknown[:, np.newaxis])
         return found, int(count)
 
 
@@ -65,7 +65,8 @@ class SnapshotStore:
             self._items = Table(
                 tensors["items.ids"], tensors["items.values"], spec.defaults("item")
             )
-            self._pair_users = tensors["pairs.users"]  # (pairs,) ascending
+            self._pair_users = tensors["pairs.users"]  # (users that have pairs,) ascending
+            self._pair_starts = tensors["pairs.starts"]  # where each one's pairs begin; the end
             self._pairs = Table(
                 tensors["pairs.items"],  # (pairs,) ascending for each user
                 tensors["pairs.values"],
@@ -91,11 +92,11 @@ class SnapshotStore:
         )
 
     def _pairs_of(self, user_id: int) -> Table:
-        users = self._pair_users.data
-        first = bisect_left(users, user_id)
-        last = bisect_right(users, user_id, first)
-        pairs = self._pairs
-        return Table(pairs.ids[first:last], pairs.values[first:last], pairs.defaults)
+        users, pairs = self._pair_users.data, self._pairs
+        at = bisect_left(users, user_id)
+        known = at < len(users) and users[at] == user_id
+        own = slice(*self._pair_starts[at : at + 2]) if known else slice(0)
+        return Table(pairs.ids[own], pairs.values[own], pairs.defaults)
 
     def _check_shapes(self) -> None:
         for name, table in (("users", self._users), ("items", self._items), ("pairs", self._pairs)):
@@ -104,8 +105,9 @@ class SnapshotStore:
                     f"{SNAPSHOT}: {name}.values is {table.values.shape}, "
                     f"the spec needs {(len(table.ids), len(table.defaults))}"
                 )
-        if self._pair_users.shape != self._pairs.ids.shape:
-            raise BundleError(f"{SNAPSHOT}: pairs.users and pairs.items differ in length")
+        starts, pairs = self._pair_starts, len(self._pairs.ids)
+        if starts.shape != (len(self._pair_users) + 1,) or starts[-1] != pairs:
+            raise BundleError(f"{SNAPSHOT}: pairs.starts does not divide {pairs} pairs by user")
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:

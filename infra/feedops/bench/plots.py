@@ -17,7 +17,7 @@ GREYS = ("#52606d", "#7b8794", "#9aa5b1", "#b8c2cc", "#d3d9e0")
 WIDTH_IN = 8.0
 DPI = 110
 
-OURS = "feedrank"
+OURS, FLOOR = "feedrank", "parse, run, answer"
 IMPORT = "import "
 SMALL_MS = 4.0  # stages and packages below it share a bar
 SMALL_MB = 1.0
@@ -95,10 +95,34 @@ def latency(details: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def request(details: Mapping[str, Any]) -> Figure:
+    """Two bars a stage: few items and many."""
+    by_items: dict[str, dict[str, float]] = details["warm_stages_us"]
+    stages = list(next(iter(by_items.values())))
+    wholes = ", ".join(f"{items} items {sum(us.values()):.0f}" for items, us in by_items.items())
+    figure, axes = _figure(
+        f"A warm request, microseconds: {wholes}", height_in=0.36 * len(stages) + 1.4
+    )
+    height = 0.8 / len(by_items)
+    colours = zip(by_items.items(), (ORANGE, BLUE), strict=False)
+    for number, ((items, stages_us), colour) in enumerate(colours):
+        at = np.arange(len(stages)) + (number - (len(by_items) - 1) / 2) * height
+        taken_us = list(stages_us.values())
+        axes.barh(at, taken_us, 0.92 * height, color=colour, label=f"{items} items")
+        for y, us in zip(at, taken_us, strict=True):
+            axes.text(us + 4, y, f"{us:.0f}", va="center", fontsize=7, color=INK)
+    axes.set_yticks(range(len(stages)), stages, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("microseconds, median")
+    axes.grid(axis="y", visible=False)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
 def throughput(details: Mapping[str, Any]) -> Figure:
     requests_per_s: dict[str, dict[str, dict[str, float]]] = details["servers"]["requests_per_s"]
     figure, axes = _figure("Requests a second over HTTP, one worker, same model")
-    names = list(requests_per_s)
+    names = [name for name in requests_per_s if name != FLOOR]
     sizes = list(requests_per_s[names[0]])
     colours = dict(zip(names, [BLUE, ORANGE, *GREYS], strict=False))
     width = 0.8 / len(names)
@@ -112,6 +136,10 @@ def throughput(details: Mapping[str, Any]) -> Figure:
         ]
         axes.bar(at, values, 0.92 * width, color=colours[name], label=name)
         axes.errorbar(at, values, spread, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
+    if FLOOR in requests_per_s:
+        limits = [requests_per_s[FLOOR][size]["value"] for size in sizes]
+        ends = np.arange(len(sizes)) - 0.43, np.arange(len(sizes)) + 0.43
+        axes.hlines(limits, *ends, GREEN, "--", linewidth=1.5, label=f"limit: {FLOOR}")
     axes.set_xticks(range(len(sizes)), [f"{size} items" for size in sizes])
     axes.set_ylabel("requests/s")
     axes.grid(axis="x", visible=False)
@@ -158,8 +186,15 @@ def _figure(title: str, *, height_in: float = 4.2) -> tuple[Figure, Axes]:
 
 NEEDS = {
     "cold_start": "cold_start",
+    "request": "warm_stages_us",
     "latency": "warm_us",
     "throughput": "servers",
     "size": "size_bytes",
 }
-PICTURES = {"cold_start": cold_start, "latency": latency, "throughput": throughput, "size": size}
+PICTURES = {
+    "cold_start": cold_start,
+    "request": request,
+    "latency": latency,
+    "throughput": throughput,
+    "size": size,
+}

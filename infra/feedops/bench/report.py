@@ -18,6 +18,7 @@ HOW = (
 )
 CAPTIONS = {
     "cold_start": "Cold start by stage",
+    "request": "A warm request by stage",
     "latency": "Latency distributions",
     "throughput": "Throughput against other servers",
     "size": "Size by dependency",
@@ -41,6 +42,7 @@ def markdown(results: Results, pictures: Mapping[str, str]) -> str:
         *(f"- {note}" for note in results.notes),
         *_pictures(pictures),
         *_cold_start(results.details.get("cold_start"), results.details.get("imports")),
+        *_request(results.details.get("warm_stages_us")),
         *_servers(results.details.get("servers")),
         *_front(results.details.get("front")),
     ]
@@ -129,6 +131,20 @@ def _cold_start(found: Mapping[str, Any] | None, imports: Mapping[str, Any] | No
         alone += [f"| {name} | {ms:.0f} |" for name, ms in imports["alone_ms"].items()]
         parts.append("\n".join(alone))
     return parts
+
+
+def _request(found: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    if not found:
+        return []
+    lines = [
+        "| stage of a warm request, µs | " + " | ".join(f"{items} items" for items in found) + " |",
+        "|---" * (len(found) + 1) + "|",
+    ]
+    for stage in next(iter(found.values())):
+        taken = " | ".join(f"{stages_us[stage]:.0f}" for stages_us in found.values())
+        lines.append(f"| {stage} | {taken} |")
+    wholes = " | ".join(f"{sum(stages_us.values()):.0f}" for stages_us in found.values())
+    return ["## A warm request", "\n".join([*lines, f"| the whole | {wholes} |"])]
 
 
 def _servers(found: Mapping[str, Any] | None) -> list[str]:

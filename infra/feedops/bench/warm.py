@@ -1,5 +1,8 @@
-"""A warm handler against the model's bare run, and against the least that any handler must do."""
+"""A warm handler against the model's bare run and against the least that any handler must do; and
+where its time goes."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from feedops.bench import stats, traffic
@@ -9,6 +12,24 @@ from feedops.bench.results import Measurement, row
 
 EVENTS = 64
 MANY, FEW = 100, 5  # items
+# What a request is made of: callables and properties, by module, none within another.
+STAGES: Mapping[str, Sequence[tuple[str, str]]] = {
+    "Mangum: event to scope": [("mangum.handlers.api_gateway", "HTTPGateway.scope")],
+    "JSON in, validated": [("feedrank.api", "parse")],
+    "query": [("feedrank.api", "to_query")],
+    "feature look-up": [("feedrank.features.snapshot", "SnapshotStore.look_up")],
+    "matrix": [("feedrank.features.matrix", "MatrixBuilder.build")],
+    "session.run": [("feedrank.engine.onnx", "OnnxEngine.score")],
+    "ranking": [("feedrank.ranker", "best_first")],
+    "decision record": [("feedrank.decision_log", "DecisionLog.record")],
+    "JSON out": [("feedrank.api", "answer_body")],
+    "request line, metrics": [
+        ("feedrank.observer", "request_metrics"),
+        ("feedrank.observer", "log_request"),
+    ],
+    "Mangum: answer to event": [("mangum.handlers.api_gateway", "HTTPGateway.__call__")],
+}
+REST = "all else"
 
 
 def measure(plan: Plan) -> Measurement:
@@ -25,7 +46,7 @@ def measure(plan: Plan) -> Measurement:
             "on the same matrix",
             stats.ratio(many["handler"], many["run"]),
             bar=2.0,
-            note=f"{p50_us[MANY] / 1_000:.2f} ms",
+            note=_note(p50_us[MANY], many, "run"),
         ),
         row(
             "warm, 100 items, p99 / p50",
@@ -38,7 +59,7 @@ def measure(plan: Plan) -> Measurement:
             "Warm handler, 5 items: p50 against json.loads + Pydantic + `session.run` + json.dumps",
             stats.ratio(few["handler"], few["minimum"]),
             bar=2.5,
-            note=f"{p50_us[FEW] / 1_000:.2f} ms",
+            note=_note(p50_us[FEW], few, "minimum"),
         ),
     )
     details = {
@@ -47,9 +68,38 @@ def measure(plan: Plan) -> Measurement:
             f"session.run, {MANY} items": _described(many["run"]),
             f"handler, {FEW} items": _described(few["handler"]),
             f"minimum, {FEW} items": _described(few["minimum"]),
-        }
+        },
+        "warm_stages_us": {str(items): _stages(plan, items) for items in (FEW, MANY)},
     }
     return Measurement(rows, details)
+
+
+def _note(p50_us: float, taken: Mapping[str, list[list[float]]], yardstick: str) -> str:
+    floor = stats.ratio(taken["floor"], taken[yardstick]).value
+    return (
+        f"{p50_us / 1_000:.2f} ms; an app behind the same adapter that only parses, runs the model "
+        f"and answers: {floor:.2f} x"
+    )
+
+
+def _stages(plan: Plan, items: int) -> dict[str, float]:
+    """Median microseconds of each, and what is left of the whole request."""
+    plan.say(f"stages of a warm request, {items} items")
+    options = {
+        "events": str(_events(plan, items)),
+        "stages": STAGES,
+        "rounds": plan.effort.warm_rounds // 2,
+        "calls": plan.effort.warm_calls,
+    }
+    found = run_probe(plan, plan.target, "warm_stages.py", options)
+    stages = {name: ns / 1_000 for name, ns in found["stages_ns"].items()}
+    rest = found["whole_ns"] / 1_000 - sum(stages.values())
+    return {name: round(us, 1) for name, us in (stages | {REST: rest}).items()}
+
+
+def _events(plan: Plan, items: int) -> Path:
+    bodies = traffic.requests(plan.bundle, items, EVENTS)
+    return traffic.write_events(plan.scratch / f"warm-{items}.json", bodies)
 
 
 def _by_turns(plan: Plan, items: int, yardstick: str) -> dict[str, list[list[float]]]:
@@ -57,7 +107,7 @@ def _by_turns(plan: Plan, items: int, yardstick: str) -> dict[str, list[list[flo
     bodies = traffic.requests(plan.bundle, items, EVENTS)
     inputs = traffic.model_inputs(plan.bundle, bodies)
     options = {
-        "events": str(traffic.write_events(plan.scratch / "warm.json", bodies)),
+        "events": str(_events(plan, items)),
         "inputs": str(traffic.write_inputs(plan.scratch / "warm.npz", inputs)),
         "yardstick": yardstick,
         "rounds": plan.effort.warm_rounds,

@@ -44,12 +44,14 @@ def read_tables(
 def write_snapshot(tables: Mapping[TableName, Table], path: Path) -> None:
     """One safetensors file; the same tables give the same bytes."""
     pairs = tables["pairs"]
+    pair_users, starts = np.unique(pairs.ids[:, 0], return_index=True)
     tensors: dict[str, NDArray[np.generic]] = {
         "users.ids": tables["users"].ids[:, 0],
         "users.values": tables["users"].values,
         "items.ids": tables["items"].ids[:, 0],
         "items.values": tables["items"].values,
-        "pairs.users": pairs.ids[:, 0],
+        "pairs.users": pair_users,
+        "pairs.starts": np.append(starts, len(pairs.ids)).astype(np.int64),
         "pairs.items": pairs.ids[:, 1],
         "pairs.values": pairs.values,
     }

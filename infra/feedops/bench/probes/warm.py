@@ -1,11 +1,13 @@
 """A warm handler against what it can't do without. Arguments: result, and options as JSON.
 
 Blocks of calls by turns, in one process. The yardstick `run` is the model's `session.run` on the
-same matrix; `minimum` is JSON in, Pydantic, `session.run`, JSON out.
+same matrix; `minimum` is JSON in, Pydantic, `session.run`, JSON out. `floor` is about that as an
+app behind the same adapter as the handler's.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter_ns
@@ -15,7 +17,9 @@ import numpy as np
 import onnxruntime
 from pydantic import BaseModel, Field
 
+from feedops.bench import floor
 from feedops.bench.probes.lambda_context import LambdaContext
+from feedrank.adapter import Adapter
 
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 WARM_UP_CALLS = 200
@@ -49,9 +53,18 @@ class Contestants:
         bodies = [event["body"] for event in events]
         self._inputs = cycle(inputs)
         self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
+        self._floor = Adapter(
+            floor.app, waits=lambda _scope: False, lifespan="off", text_mime_types=["application/"]
+        )
 
     def handler(self, calls: int) -> list[int]:
-        call, context = handler.lambda_handler, self._context
+        return self._calls(handler.lambda_handler, calls)
+
+    def floor(self, calls: int) -> list[int]:
+        return self._calls(self._floor, calls)
+
+    def _calls(self, call: Callable[[dict[str, Any], Any], object], calls: int) -> list[int]:
+        context = self._context
         spent = []
         for event in islice(self._events, calls):
             begun = perf_counter_ns()
@@ -88,7 +101,7 @@ for key, matrix in np.load(options["inputs"]).items():
     number, _, name = key.partition("/")
     inputs[int(number)][name] = matrix
 contestants = Contestants(events, inputs)
-contests = {name: getattr(contestants, name) for name in ("handler", options["yardstick"])}
+contests = {name: getattr(contestants, name) for name in ("handler", "floor", options["yardstick"])}
 for contest in contests.values():
     contest(WARM_UP_CALLS)
 rounds: dict[str, list[list[int]]] = {name: [] for name in contests}
