@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
@@ -27,6 +26,7 @@ from feedrank.ranker import Ranker
 from feedrank.schemas import PredictRequest, time_of
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats
+from feedrank.web import FastAPI, Request, Response
 
 TITLE = "feedrank"
 JSON = "application/json"

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -23,6 +21,7 @@ from feedrank.schemas import (
     PredictResponse,
     Problem,
 )
+from feedrank.web import FastAPI, get_openapi
 
 DESCRIPTION = (
     "Ranks the items of a feed for a user, by predicted engagement. "

@@ -29,16 +29,20 @@ class PredictRequest(BaseModel):
     )
 
 
-class Prediction(BaseModel):
+class Answer(BaseModel):
+    """Only documents what is answered, so its schema is built when the document is."""
+
+    model_config = ConfigDict(defer_build=True, protected_namespaces=())
+
+
+class Prediction(Answer):
     item_id: Id
     score: float = Field(ge=0, le=1, description="Predicted probability of engagement")
     rank: int = Field(ge=1, description="1 is the best")
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(Answer):
     """The items, best first; equal scores stay in the request's order."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     user_id: Id
     predictions: list[Prediction]
@@ -49,9 +53,7 @@ class PredictResponse(BaseModel):
     degraded: list[str] = Field(description="What stood in for something that was missing; or []")
 
 
-class Health(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
+class Health(Answer):
     status: Literal["healthy", "degraded", "unhealthy"]
     model_version: str | None = Field(description="null while no model serves")
     model_loaded_at: datetime | None
@@ -59,7 +61,7 @@ class Health(BaseModel):
     last_prediction_at: datetime | None
 
 
-class ContainerMetrics(BaseModel):
+class ContainerMetrics(Answer):
     """What this one container has served; CloudWatch has the sum over all of them."""
 
     scope: Literal["container"]
@@ -71,7 +73,7 @@ class ContainerMetrics(BaseModel):
     predictions_total: int = Field(description="Items scored")
 
 
-class ModelCard(BaseModel):
+class ModelCard(Answer):
     """The public part of the bundle's manifest."""
 
     name: str
@@ -85,13 +87,13 @@ class ModelCard(BaseModel):
     built_with: dict[str, str]
 
 
-class About(BaseModel):
+class About(Answer):
     name: str
     version: str
     docs: str
 
 
-class Problem(BaseModel):
+class Problem(Answer):
     """An error as RFC 9457 has it. It never repeats what was sent."""
 
     type: str = Field(examples=["about:blank"])

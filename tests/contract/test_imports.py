@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ LAYERS = (
     "feedrank.bundle",
     "feedrank.telemetry",
     "feedrank.settings",
+    "feedrank.web",
     "feedrank.errors",
     "feedrank.domain",
     "feedrank",
@@ -68,8 +70,16 @@ context = SimpleNamespace(
     function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn", aws_request_id="r",
     get_remaining_time_in_millis=lambda: 9_000,
 )
-answer = handler.lambda_handler(json.loads(sys.argv[2]), context)
-print(json.dumps({"status": answer["statusCode"], "modules": sorted(sys.modules)}))
+event = json.loads(sys.argv[2])
+answer = handler.lambda_handler(event, context)
+loaded = sorted(sys.modules)
+openapi = sys.modules["fastapi.openapi.models"].OpenAPI
+built = [openapi.__pydantic_complete__]
+event["requestContext"]["http"] = {"method": "GET", "path": "/openapi.json", "sourceIp": "::1"}
+document = json.loads(handler.lambda_handler(event, context)["body"])
+built.append(openapi.__pydantic_complete__)
+print(json.dumps({"status": answer["statusCode"], "modules": loaded, "built": built,
+                  "paths": sorted(document["paths"])}))
 """
 
 
@@ -164,8 +174,8 @@ def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
     assert at_load == []
 
 
-def _serve_one(bundle: Path, **env: str) -> set[str]:
-    """The modules of a fresh process that answered one request."""
+def _serve_one(bundle: Path, **env: str) -> dict[str, Any]:
+    """What a fresh process tells that answered one request, then one for its OpenAPI document."""
     done = subprocess.run(
         [sys.executable, "-c", ONE_REQUEST, str(FUNCTION), json.dumps(REQUEST)],
         capture_output=True,
@@ -174,24 +184,42 @@ def _serve_one(bundle: Path, **env: str) -> set[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert told["status"] == 200
-    return set(told["modules"])
+    return told
 
 
 def test_a_process_that_serves_a_folder_has_loaded_nothing_heavy(demo_bundle: Path) -> None:
-    loaded = {name.split(".")[0] for name in _serve_one(demo_bundle)}
+    loaded = {name.split(".")[0] for name in _serve_one(demo_bundle)["modules"]}
     assert sorted(loaded & ABSENT) == []
 
 
 def test_of_botocore_no_more_is_loaded_than_what_powertools_looks_for(demo_bundle: Path) -> None:
     """Powertools registers its name with botocore where there is one: that is one small module."""
-    loaded = {name for name in _serve_one(demo_bundle) if name.split(".")[0] == "botocore"}
+    loaded = {
+        name for name in _serve_one(demo_bundle)["modules"] if name.split(".")[0] == "botocore"
+    }
     assert loaded == {"botocore"}
 
 
 def test_x_ray_is_loaded_only_where_tracing_is_on(demo_bundle: Path) -> None:
-    assert "aws_xray_sdk" in _serve_one(demo_bundle, TRACING="on", POWERTOOLS_TRACE_DISABLED="true")
+    traced = _serve_one(demo_bundle, TRACING="on", POWERTOOLS_TRACE_DISABLED="true")
+    assert "aws_xray_sdk" in traced["modules"]
+
+
+def test_fastapi_is_imported_where_its_schemas_are_kept_from_being_built() -> None:
+    importing = [
+        module
+        for module, path in _modules("feedrank")
+        if any(name.split(".")[0] == "fastapi" for name in _imports(path))
+    ]
+    assert importing == ["feedrank.web"]
+
+
+def test_the_documents_schemas_are_built_when_the_document_is_asked_for(demo_bundle: Path) -> None:
+    told = _serve_one(demo_bundle)
+    assert told["built"] == [False, True]
+    assert "/predict" in told["paths"]
 
 
 def test_a_process_that_serves_writes_nothing_into_the_home_folder(
