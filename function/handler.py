@@ -1,4 +1,4 @@
-"""The composition root: settings -> model, decision log -> app -> Mangum.
+"""The composition root: settings -> model, decision log -> app -> adapter.
 
 All of it runs once per container, at init. `lambda_handler` is for Lambda, `app` is the same app
 for uvicorn.
@@ -50,12 +50,7 @@ count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
-_adapter = Adapter(
-    app,
-    waits=lambda scope: slot.waits or not api.serves_directly(scope),
-    lifespan="off",
-    text_mime_types=TEXT_TYPES,
-)
+_adapter = Adapter(app, lambda scope: slot.waits or not api.serves_directly(scope), TEXT_TYPES)
 if init_type == "snap-start":
     from feedrank import snapstart
 

@@ -4,61 +4,76 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mangum import Mangum
-from mangum.types import ASGI, Headers, Message, Scope
+from mangum.protocols import HTTPCycle
+from mangum.types import ASGI, Message, Response, Scope
+
+SERVER_HEADERS = {"host", "x-forwarded-port"}
 
 
 class Adapter(Mangum):
-    """Mangum, but a request that waits for nothing is run without an event loop: a turn of one
-    takes half as long as the model takes over five items.
-
-    `waits` tells by a request's scope whether it may wait.
+    """Mangum, but a request that waits for nothing is run without an event loop, since a turn of
+    one costs more than all else here. `waits` tells by a request's scope whether it may wait.
     """
 
-    def __init__(self, app: ASGI, waits: Callable[[Scope], bool], **options: Any) -> None:  # noqa: ANN401 Mangum's
-        super().__init__(app, **options)
+    def __init__(
+        self, app: ASGI, waits: Callable[[Scope], bool], text_mime_types: list[str]
+    ) -> None:
+        super().__init__(app, lifespan="off", text_mime_types=text_mime_types)
         self._waits = waits
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
         handler = self.infer(event, context)
         try:
+            scope = handler.scope
+        except ValueError:  # a Host that Mangum can't split, such as `[::1]:443`
+            handler = self.infer(_without_server(event), context)
+            scope = handler.scope
+        try:
             body = handler.body
         except ValueError:  # neither base64 nor Unicode, so no JSON either
-            return self(event | {"body": "", "isBase64Encoded": False}, context)
-        scope = handler.scope
-        if self._waits(scope):
-            return super().__call__(event, context)
-        exchange = _Exchange(body)
-        _run_through(self.app(scope, exchange.receive, exchange.send))
-        return handler(
-            {"status": exchange.status, "headers": exchange.headers, "body": exchange.answer}
-        )
+            body = b""
+        cycle = HTTPCycle if self._waits(scope) else StraightCycle
+        return handler(cycle(scope, body)(self.app))
 
 
-class _Exchange:
-    """One request and its answer, as ASGI's messages have them."""
+class StraightCycle:
+    """One request and its answer in one go, in the place of Mangum's cycle of an event loop."""
 
-    status: int
-    headers: Headers
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        self._scope = scope
+        self._asked = body
+        self._answer = Response(status=500, headers=[], body=b"")
 
-    def __init__(self, asked: bytes) -> None:
-        self._asked = asked
-        self.answer = b""
+    def __call__(self, app: ASGI) -> Response:
+        _run_through(app(self._scope, self._receive, self._send))
+        return self._answer
 
-    async def receive(self) -> Message:
+    async def _receive(self) -> Message:
         return {"type": "http.request", "body": self._asked, "more_body": False}
 
-    async def send(self, message: Message) -> None:
+    async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], message["headers"]
+            self._answer["status"] = message["status"]
+            self._answer["headers"] = message["headers"]
         else:
-            self.answer += message["body"]
+            self._answer["body"] += message["body"]
 
 
 def _run_through(coroutine: Coroutine[Any, Any, None]) -> None:
-    """To its end, in one go. Raises RuntimeError where it waits on the way."""
+    """To its end. Raises RuntimeError where it waits on the way."""
     try:
         coroutine.send(None)
     except StopIteration:
         return
     coroutine.close()
     raise RuntimeError("a request waited that was said not to")
+
+
+def _without_server(event: dict[str, Any]) -> dict[str, Any]:
+    """The app never reads where it was asked."""
+    kept = {
+        kind: {k: v for k, v in event[kind].items() if k.lower() not in SERVER_HEADERS}
+        for kind in ("headers", "multiValueHeaders")
+        if event.get(kind)
+    }
+    return event | kept

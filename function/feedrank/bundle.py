@@ -24,7 +24,7 @@ ONNX_MODEL = f"{SERVING}/model.onnx"
 TORCH_MODEL = f"{SERVING}/model.pt2"
 SNAPSHOT = f"{SERVING}/features.safetensors"
 GOLDEN = f"{SERVING}/golden.json"
-FORMAT = 1
+FORMAT = 2
 
 S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
@@ -169,7 +169,9 @@ def parse_manifest(raw: bytes) -> Manifest:
     try:
         data = json.loads(raw)
         if data["format"] != FORMAT:
-            raise BundleError(f"{MANIFEST}: format {data['format']}, this code reads {FORMAT}")
+            raise BundleError(
+                f"{MANIFEST}: format {data['format']}, this code reads {FORMAT}; publish it anew"
+            )
         return Manifest(
             name=data["name"],
             version=data["version"],

@@ -24,7 +24,7 @@ class SettingsError(FeedrankError):
 
 
 class InvalidRequestError(FeedrankError):
-    """The request is well-formed JSON that the model's feature spec can't use.
+    """The request is no JSON of the schema's, or the model's feature spec can't use it.
 
     Unlike the other errors, its text is shown to the caller: it names a field, never a value.
     """

@@ -181,8 +181,10 @@ def _hold_against(
     scores = model.score(query, snapshot.look_up(query))
     if scores.shape != expected.shape:
         raise BundleError(f"{GOLDEN}: {len(expected)} scores for {len(scores)} items")
+    if not (scores.min() >= 0.0 and scores.max() <= 1.0):  # NaN is not
+        raise BundleError(f"{GOLDEN}: the model gives a score outside [0, 1]")
     apart = float(np.max(np.abs(scores - expected)))
-    if not apart <= GOLDEN_TOLERANCE:  # NaN is not
+    if not apart <= GOLDEN_TOLERANCE:
         raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
 
 

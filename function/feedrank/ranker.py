@@ -63,8 +63,8 @@ class Ranker:
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
-    """The scores as they are shown, and their positions from the best on: equal ones keep the
-    caller's order. Raises ScoringError where one is outside [0, 1]."""
+    """The scores as they are shown, and their positions from the best on: those shown alike keep
+    the caller's order. Raises ScoringError where one that is to be shown is outside [0, 1]."""
     shown = scores.astype(np.float64).round(SCORE_DECIMALS)
     order: list[int] = (-shown).argsort(kind="stable").tolist()
     listed: list[float] = shown.tolist()

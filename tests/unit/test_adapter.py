@@ -58,7 +58,7 @@ def _loop() -> Any:
 
 
 def _adapter(app: Any, *, waits: bool) -> Adapter:
-    return Adapter(app, waits=lambda _scope: waits, lifespan="off")
+    return Adapter(app, lambda _scope: waits, ["text/"])
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -73,7 +73,7 @@ def test_the_answer_is_the_same_with_a_loop_and_without(*, waits: bool) -> None:
 
 
 def test_the_scope_decides() -> None:
-    adapter = Adapter(_echo, waits=lambda scope: scope["path"] == "/here", lifespan="off")
+    adapter = Adapter(_echo, lambda scope: scope["path"] == "/here", ["text/"])
     elsewhere = json.loads(json.dumps(EVENT).replace("/here", "/there"))
     loops = [adapter(event, None)["headers"]["x-loop"] for event in (EVENT, elsewhere)]
     assert loops == ["1", "0"]

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fakes
@@ -17,6 +18,7 @@ from feedrank.bundle import (
     fetch_bundle,
     parse_manifest,
 )
+from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import BundleError, ModelUnavailableError
 from feedrank.model import Model, ModelSlot, load_model
 
@@ -165,10 +167,10 @@ def test_a_file_that_the_manifest_does_not_list_is_not_served(bundle: Path, name
         _load(bundle)
 
 
-@pytest.mark.parametrize("version", [2, "1", None])
+@pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_another_format_is_refused(bundle: Path, version: Any) -> None:
     _rewrite(bundle, format=version)
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: format {version}, this code reads 1"):
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: format {version}, this code reads 2"):
         _load(bundle)
 
 
@@ -222,6 +224,20 @@ def test_one_golden_score_that_is_off_refuses_the_bundle(bundle: Path, apart: fl
     golden["cases"][-1]["scores"][3] += apart
     _replace(bundle, GOLDEN, json.dumps(golden).encode())
     with pytest.raises(BundleError, match=f"^{GOLDEN}: scores are .* from the expected ones"):
+        _load(bundle)
+
+
+@pytest.mark.parametrize("more", [0.9, -0.9])
+def test_a_model_whose_scores_are_no_probabilities_is_refused(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, more: float
+) -> None:
+    golden = json.loads((bundle / GOLDEN).read_bytes())
+    for case in golden["cases"]:
+        case["scores"] = [score + more for score in case["scores"]]
+    _replace(bundle, GOLDEN, json.dumps(golden).encode())
+    real = OnnxEngine.score
+    monkeypatch.setattr(OnnxEngine, "score", lambda *given: real(*given) + np.float32(more))
+    with pytest.raises(BundleError, match=rf"^{GOLDEN}: the model gives a score outside \[0, 1\]"):
         _load(bundle)
 
 

@@ -213,6 +213,20 @@ def test_a_body_over_the_cap_is_413(handler: ModuleType, name: str) -> None:
 
 @every_event
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("host", "[::1]:8080"), ("host", "a:b:c"), ("host", "a:b"), ("x-forwarded-port", "port")],
+)
+def test_a_host_that_is_none_does_not_matter(
+    handler: ModuleType, event_of: EventOf, name: str, value: str
+) -> None:
+    event = event_of("POST", "/predict", ASKED)
+    event["headers"] = {k: v for k, v in event["headers"].items() if k.lower() != "host"}
+    event["headers"][name] = value
+    assert _call(handler, event)["statusCode"] == 200
+
+
+@every_event
+@pytest.mark.parametrize(
     ("change"),
     [
         {"isBase64Encoded": True, "body": "SECRET!"},

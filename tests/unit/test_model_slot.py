@@ -22,6 +22,10 @@ class Loader:
         return outcome
 
 
+class FarStore(fakes.FakeStore):
+    waits = True
+
+
 def _refused(times: int = 1) -> list[Exception]:
     return [BundleError("serving/model.onnx: 5 bytes, the manifest says 9")] * times
 
@@ -114,6 +118,22 @@ def test_a_bundle_that_comes_back_is_served() -> None:
     clock.now_s += 10_000
     slot.model()
     assert loader.calls == 3
+
+
+def test_a_request_may_wait_until_a_model_is_there_whose_features_do_not() -> None:
+    slot, clock = _slot(Loader(*_refused(), fakes.model()), Loader(fakes.model()))
+    waits = [slot.waits]
+    slot.load()
+    waits.append(slot.waits)  # the fallback's features don't, but the next load may bring others
+    clock.now_s += 5
+    slot.model()
+    assert [*waits, slot.waits] == [True, True, False]
+
+
+def test_a_request_may_wait_for_features_that_do() -> None:
+    slot, _ = _slot(Loader(fakes.model(store=FarStore())))
+    slot.load()
+    assert slot.waits
 
 
 def test_what_loaded_is_logged_by_version_and_digest(log: fakes.LogLines) -> None:

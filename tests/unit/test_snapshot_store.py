@@ -222,7 +222,9 @@ def test_a_table_of_another_width_or_height_is_refused(tmp_path: Path, name: str
             SnapshotStore(path, SPEC)
 
 
-@pytest.mark.parametrize("starts", [[], [0], [0, 1], [0, 2], [0, 1, 3], [0, 1, 1, 2], [[0, 1, 2]]])
+@pytest.mark.parametrize(
+    "starts", [[], [0], [0, 1], [0, 2], [0, 1, 3], [1, 1, 2], [0, 1, 1, 2], [[0, 1, 2]]]
+)
 def test_pairs_that_are_not_divided_by_user_are_refused(tmp_path: Path, starts: list[Any]) -> None:
     tensors = _tensors({}, {}, {(1, 7): 3, (2, 7): 4})
     path = tmp_path / "features.safetensors"

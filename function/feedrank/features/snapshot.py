@@ -7,7 +7,6 @@ Pages are read when a look-up touches them, so a large table costs nothing at st
 import json
 import math
 import mmap
-from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,8 @@ class Table:
     defaults: FloatArray  # (columns,)
 
     def row(self, id_: int) -> FloatArray | None:
-        ids = self.ids.data  # for one id, Python's own search is the faster
-        at = bisect_left(ids, id_)
-        return self.values[at] if at < len(ids) and ids[at] == id_ else None
+        at = self.ids.searchsorted(id_)
+        return self.values[at] if at < len(self.ids) and self.ids[at] == id_ else None
 
     def rows(self, wanted: IntArray) -> tuple[FloatArray, int]:
         """(wanted, columns) float32, and how many of the ids no row has."""
@@ -92,8 +90,8 @@ class SnapshotStore:
         )
 
     def _pairs_of(self, user_id: int) -> Table:
-        users, pairs = self._pair_users.data, self._pairs
-        at = bisect_left(users, user_id)
+        users, pairs = self._pair_users, self._pairs
+        at = users.searchsorted(user_id)
         known = at < len(users) and users[at] == user_id
         own = slice(*self._pair_starts[at : at + 2]) if known else slice(0)
         return Table(pairs.ids[own], pairs.values[own], pairs.defaults)
@@ -106,7 +104,7 @@ class SnapshotStore:
                     f"the spec needs {(len(table.ids), len(table.defaults))}"
                 )
         starts, pairs = self._pair_starts, len(self._pairs.ids)
-        if starts.shape != (len(self._pair_users) + 1,) or starts[-1] != pairs:
+        if starts.shape != (len(self._pair_users) + 1,) or (starts[0], starts[-1]) != (0, pairs):
             raise BundleError(f"{SNAPSHOT}: pairs.starts does not divide {pairs} pairs by user")
 
 

@@ -1,8 +1,8 @@
-"""The least that any service of this model does: JSON in, Pydantic, `session.run`, JSON out.
+"""The least that can be made of feedrank's own parts: JSON in, Pydantic, `session.run`, JSON out.
 
 An ASGI app. Features and ranking are those of the first request of the same size, so they cost
-nothing; there is no record, no log line and no metric. What it leaves of a bar is what a service
-may spend on being one.
+nothing; there is no record, no log line and no metric. What it leaves of a bar is what all these
+may take.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from feedops.bench.results import Results
+from feedops.bench.results import FLOOR, Results
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#2563eb", "#ea580c", "#059669", "#7c3aed", "#dc2626"
@@ -17,7 +17,6 @@ GREYS = ("#52606d", "#7b8794", "#9aa5b1", "#b8c2cc", "#d3d9e0")
 WIDTH_IN = 8.0
 DPI = 110
 
-OURS, FLOOR = "feedrank", "parse, run, answer"
 IMPORT = "import "
 SMALL_MS = 4.0  # stages and packages below it share a bar
 SMALL_MB = 1.0
@@ -139,7 +138,7 @@ def throughput(details: Mapping[str, Any]) -> Figure:
     if FLOOR in requests_per_s:
         limits = [requests_per_s[FLOOR][size]["value"] for size in sizes]
         ends = np.arange(len(sizes)) - 0.43, np.arange(len(sizes)) + 0.43
-        axes.hlines(limits, *ends, GREEN, "--", linewidth=1.5, label=f"limit: {FLOOR}")
+        axes.hlines(limits, *ends, GREEN, "--", linewidth=1.5, label=f"only {FLOOR}")
     axes.set_xticks(range(len(sizes)), [f"{size} items" for size in sizes])
     axes.set_ylabel("requests/s")
     axes.grid(axis="x", visible=False)

@@ -30,6 +30,7 @@ def environment(
     temporary = plan.scratch / "tmp"
     temporary.mkdir(exist_ok=True)
     environ = target.function(plan.variables | (variables or {})).lambda_environ(temporary)
+    environ["ORT_DISABLE_TELEMETRY"] = "1"  # some import it before feedrank does
     environ["PYTHONPATH"] = os.pathsep.join(map(str, (environ["PYTHONPATH"], *paths)))
     return environ
 

@@ -9,6 +9,8 @@ from feedops.bench.stats import Estimate
 from feedops.errors import OperationError
 
 FORMAT = 1
+OURS = "feedrank"
+FLOOR = "parse, run, answer"  # what only does that, of the parts that ours is built of
 Better = Literal["lower", "higher"]
 
 

@@ -53,9 +53,7 @@ class Contestants:
         bodies = [event["body"] for event in events]
         self._inputs = cycle(inputs)
         self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
-        self._floor = Adapter(
-            floor.app, waits=lambda _scope: False, lifespan="off", text_mime_types=["application/"]
-        )
+        self._floor = Adapter(floor.app, lambda _scope: False, ["application/"])
 
     def handler(self, calls: int) -> list[int]:
         return self._calls(handler.lambda_handler, calls)

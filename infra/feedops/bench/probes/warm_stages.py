@@ -1,7 +1,7 @@
 """Where the time of a warm request goes. Arguments: result, and options as JSON.
 
-A stopwatch around each stage, on and off by turns: the whole is measured without it. No stage is
-within another, so they add up, and what is left of the whole is what stands between them.
+A stopwatch around each stage, on and off by turns: the whole is measured without it. What the
+stages' medians leave of the whole's is what stands between them, roughly: medians do not add up.
 """
 
 import importlib
