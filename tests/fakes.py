@@ -176,9 +176,9 @@ def settings(**variables: str) -> Settings:
     return Settings.from_environment({"MODEL_URI": "/nowhere", **variables})
 
 
-def call(budget_s: float = 60.0) -> Call:
+def call(budget_s: float = 60.0, *, is_alone: bool = True) -> Call:
     now = perf_counter()
-    return Call("req-1", now, now + budget_s)
+    return Call("req-1", now, now + budget_s, is_alone)
 
 
 def query(user_id: int = 1, items: Sequence[int] = (10, 30, 20), **context: str) -> Query:

@@ -40,11 +40,15 @@ class FeatureRows(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request as the clock sees it. Times are `time.perf_counter()` seconds."""
+    """One request as the clock sees it. Times are `time.perf_counter()` seconds.
+
+    `is_alone` where no other is served meanwhile, as on Lambda.
+    """
 
     request_id: str
     started_s: float
     deadline_s: float
+    is_alone: bool
 
 
 class Ranking(NamedTuple):

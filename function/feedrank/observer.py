@@ -58,12 +58,12 @@ class Observer:
 
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()
-        budget_ms = float(self._timeout_ms)
-        context = scope.get("aws.context")
+        context, budget_ms = scope.get("aws.context"), self._timeout_ms
         if context is None:
-            return Call(str(uuid.uuid4()), started_s, started_s + budget_ms / 1_000)
+            return Call(str(uuid.uuid4()), started_s, started_s + budget_ms / 1_000, is_alone=False)
         budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
-        return Call(context.aws_request_id, started_s, started_s + budget_ms / 1_000)
+        deadline_s = started_s + budget_ms / 1_000
+        return Call(context.aws_request_id, started_s, deadline_s, is_alone=True)
 
     def _end(self, scope: Scope, call: Call, status: int, identity: Mapping[str, Any]) -> None:
         latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)

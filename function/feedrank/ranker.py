@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from datetime import UTC, datetime
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +16,8 @@ from feedrank.model import Model, ModelSlot
 from feedrank.telemetry import NoTracing, Tracing
 
 SCORE_DECIMALS = 6
+HAND_OVER_S = 100e-6  # what it costs to have a thread do something, about
+LATEST_WEIGHT = 0.1  # in the running mean of the time that an item takes
 
 
 def utc_now() -> datetime:
@@ -32,6 +36,7 @@ class Ranker:
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._now = now
+        self._s_per_item = 0.0
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
@@ -40,10 +45,8 @@ class Ranker:
         with self._span("features"):
             rows = await _within_deadline(model, query, call)
         fetched = perf_counter()
-        if fetched > call.deadline_s:
-            raise DeadlineExceededError("the features came too late")
         with self._span("scoring"):
-            scores, order = best_first(model.score(query, rows))
+            scores, order = best_first(await self._scored(model, query, rows, call))
         scored = perf_counter()
         ranking = Ranking(
             request_id=call.request_id,
@@ -60,6 +63,31 @@ class Ranker:
         )
         spilled = self._log.record(query, ranking)
         return ranking._replace(spilled=spilled) if spilled else ranking
+
+    async def _scored(
+        self, model: Model, query: Query, rows: FeatureRows, call: Call
+    ) -> FloatArray:
+        """In a thread where other requests could go on meanwhile, and it takes long enough."""
+        if call.is_alone or self._s_per_item * len(query.item_ids) < HAND_OVER_S:
+            return self._score(model, query, rows, call)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._score, model, query, rows, call)
+
+    def _score(self, model: Model, query: Query, rows: FeatureRows, call: Call) -> FloatArray:
+        begun = perf_counter()
+        if begun > call.deadline_s:
+            raise DeadlineExceededError("no time is left to score")
+        scores = model.score(query, rows)
+        taken_s = (perf_counter() - begun) / len(scores)
+        self._s_per_item += LATEST_WEIGHT * (taken_s - self._s_per_item)
+        return scores
+
+    @cached_property
+    def _thread(self) -> Executor:
+        """One: the processor is the limit, and the engine may have threads of its own."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(1, "scoring")
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:

@@ -21,5 +21,5 @@ def test_what_an_image_copies_is_there(image: str) -> None:
 
 def test_what_an_image_installs_by_name_is_pinned() -> None:
     lock = (PROJECT / "requirements-dev.lock").read_text()
-    for name in ("boto3", "uvicorn", "torch", "awslambdaric"):
+    for name in ("boto3", "httptools", "uvicorn", "uvloop", "torch", "awslambdaric"):
         assert re.search(rf"^{name}==", lock, re.MULTILINE)
