@@ -213,11 +213,16 @@ def test_whose_time_is_up_in_the_queue_is_not_scored() -> None:
     assert len(engine.threads) == 1
 
 
-def test_what_an_item_takes_is_measured() -> None:
-    ranker = _slow_ranker(ThreadedEngine(), 0.0)
+def test_what_an_item_takes_is_the_least_that_was_measured() -> None:
+    engine = ThreadedEngine()
+    ranker = Ranker(fakes.slot(fakes.model(engine)), DecisionLog())
+    for _ in range(2):  # the first is handed over: nothing is known yet
+        asyncio.run(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
+        assert 0 < ranker._s_per_item < 1
+        ranker._s_per_item = 1e-9
+    assert engine.threads == ["scoring_0", "MainThread"]
     asyncio.run(ranker.rank(fakes.query(), fakes.call()))
-    first = ranker._s_per_item
-    assert 0 < first < 1
+    assert ranker._s_per_item == 1e-9
 
 
 def test_an_error_in_the_thread_is_the_requests() -> None:
