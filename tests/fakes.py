@@ -129,12 +129,13 @@ def small_spec() -> FeatureSpec:
     return parse_spec(SMALL_SPEC)
 
 
-def manifest(version: str = "3") -> Manifest:
+def manifest(version: str = "3", *, batches: bool = True) -> Manifest:
     return Manifest(
         name="feed_ranker",
         version=version,
         run_id="0123456789abcdef",
         network="deep_mlp",
+        batches=batches,
         metrics={"test_auc": 0.75},
         feature_spec=SMALL_SPEC,
         built_with={"torch": "2.13.0"},
@@ -148,9 +149,11 @@ def model(
     store: FeatureStore | None = None,
     degraded: tuple[str, ...] = (),
     version: str = "3",
+    *,
+    batches: bool = True,
 ) -> Model:
     return Model(
-        manifest=manifest(version),
+        manifest=manifest(version, batches=batches),
         features=store or FakeStore(),
         matrix=MatrixBuilder(small_spec()),
         engine=engine or PriceEngine(),

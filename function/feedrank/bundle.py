@@ -24,7 +24,7 @@ ONNX_MODEL = f"{SERVING}/model.onnx"
 TORCH_MODEL = f"{SERVING}/model.pt2"
 SNAPSHOT = f"{SERVING}/features.safetensors"
 GOLDEN = f"{SERVING}/golden.json"
-FORMAT = 2
+FORMAT = 3
 
 S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
@@ -45,6 +45,7 @@ class Manifest:
     version: str
     run_id: str
     network: str
+    batches: bool  # whether items of several requests may be scored in one run
     metrics: Mapping[str, float]
     feature_spec: Mapping[str, Any]
     built_with: Mapping[str, str]
@@ -62,6 +63,7 @@ class Manifest:
             "name": self.name,
             "version": self.version,
             "network": self.network,
+            "batches": self.batches,
             "run_id": self.run_id,
             "digest": self.digest,
             "metrics": self.metrics,
@@ -177,6 +179,7 @@ def parse_manifest(raw: bytes) -> Manifest:
             version=data["version"],
             run_id=data["run_id"],
             network=data["network"],
+            batches=data["batches"],
             metrics=data["metrics"],
             feature_spec=data["feature_spec"],
             built_with=data["built_with"],

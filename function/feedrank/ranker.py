@@ -1,11 +1,8 @@
 """The request as one paragraph."""
 
 import asyncio
-import math
 from collections.abc import Callable
-from concurrent.futures import Executor
 from datetime import UTC, datetime
-from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -14,10 +11,10 @@ from feedrank.decision_log import DecisionLog
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ScoringError
 from feedrank.model import Model, ModelSlot
+from feedrank.scoring import Scorer
 from feedrank.telemetry import NoTracing, Tracing
 
 SCORE_DECIMALS = 6
-HAND_OVER_S = 250e-6  # a run shorter than this ranks more where it is than in a thread
 
 
 def utc_now() -> datetime:
@@ -33,10 +30,10 @@ class Ranker:
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._slot = slot
+        self._scorer = Scorer()
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._now = now
-        self._s_per_item = math.inf  # the least yet: what others took of a run is not its own
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
@@ -46,7 +43,7 @@ class Ranker:
             rows = await _within_deadline(model, query, call)
         fetched = perf_counter()
         with self._span("scoring"):
-            scores, order = best_first(await self._scored(model, query, rows, call))
+            scores, order = best_first(await self._scorer.score(model, query, rows, call))
         scored = perf_counter()
         ranking = Ranking(
             request_id=call.request_id,
@@ -63,30 +60,6 @@ class Ranker:
         )
         spilled = self._log.record(query, ranking)
         return ranking._replace(spilled=spilled) if spilled else ranking
-
-    async def _scored(
-        self, model: Model, query: Query, rows: FeatureRows, call: Call
-    ) -> FloatArray:
-        """In a thread where other requests could go on meanwhile, and it takes long enough."""
-        if call.is_alone or self._s_per_item * len(query.item_ids) < HAND_OVER_S:
-            return self._score(model, query, rows, call)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._score, model, query, rows, call)
-
-    def _score(self, model: Model, query: Query, rows: FeatureRows, call: Call) -> FloatArray:
-        begun = perf_counter()
-        if begun > call.deadline_s:
-            raise DeadlineExceededError("no time is left to score")
-        scores = model.score(query, rows)
-        self._s_per_item = min(self._s_per_item, (perf_counter() - begun) / len(scores))
-        return scores
-
-    @cached_property
-    def _thread(self) -> Executor:
-        """One: the processor is the limit, and the engine may have threads of its own."""
-        from concurrent.futures import ThreadPoolExecutor
-
-        return ThreadPoolExecutor(1, "scoring")
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:

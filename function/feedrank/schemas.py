@@ -79,6 +79,7 @@ class ModelCard(Answer):
     name: str
     version: str
     network: str
+    batches: bool = Field(description="Whether items of several requests may share a run")
     run_id: str = Field(description="The MLflow run that trained it")
     digest: str = Field(description="SHA-256 of the bundle's manifest")
     engine: Literal["onnx", "torch"]

@@ -173,6 +173,7 @@ def publish(
         "digest": built.manifest.digest,
         "size": f"{built.size_bytes / 1e6:.1f} MB",
         "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
+        "batches": "yes" if built.manifest.batches else "no: a run for each request",
     }
     if published:
         facts["uploaded"] = f"{published.uploaded} files" if published.uploaded else "nothing new"

@@ -23,6 +23,7 @@ LAYERS = (
     "feedrank.openapi",
     "feedrank.schemas",
     "feedrank.ranker",
+    "feedrank.scoring",
     "feedrank.model",
     "feedrank.decision_log",
     "feedrank.features",

@@ -78,6 +78,20 @@ class Unexportable(Shop):
         return torch.sigmoid(torch.linalg.eigvals(x @ x.T).real)
 
 
+class Listwise(Shop):
+    """What an item gets, the others don't."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.logits(x), 0)
+
+
+class FirstRowsUser(Shop):
+    """Reads the user where it stands first, since it is the same in each row of a request."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x) + x[0, 2] / 100)
+
+
 @dataclass(frozen=True)
 class Registry:
     """Logs models as somebody who has never heard of this project would."""
@@ -271,9 +285,20 @@ def test_logits_are_refused_and_served_with_a_sigmoid(
     assert built.parity <= 1e-5
 
 
-def test_a_pickled_model_is_refused_unless_it_is_trusted(
-    options: PublishOptions, registry: Registry
+@pytest.mark.parametrize(
+    ("model", "batches"), [(Shop(), True), (Listwise(), False), (FirstRowsUser(), False)]
+)
+def test_requests_share_a_run_only_where_no_row_looks_at_another(
+    options: PublishOptions, registry: Registry, model: nn.Module, *, batches: bool
 ) -> None:
+    built = build_bundle(replace(options, model_uri=registry.log(model)))
+    assert built.manifest.batches is batches
+
+
+def test_a_pickled_model_is_refused_unless_it_is_trusted(
+    options: PublishOptions, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)  # a torch engine leaves it
     pickled = replace(
         options,
         model_uri=registry.log(

@@ -547,6 +547,7 @@ def test_the_model_card_is_the_manifests_public_part(client: TestClient) -> None
         "name": "feed_ranker",
         "version": "3",
         "network": "deep_mlp",
+        "batches": True,
         "run_id": "0123456789abcdef",
         "digest": "d" * 64,
         "engine": "onnx",

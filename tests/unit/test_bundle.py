@@ -10,6 +10,7 @@ import pytest
 import fakes
 from feedrank.bundle import (
     DIGEST_SIDECAR,
+    FORMAT,
     GOLDEN,
     MANIFEST,
     ONNX_MODEL,
@@ -62,8 +63,8 @@ def _flip(path: Path, at: int) -> None:
 
 def _manifest(files: bytes) -> bytes:
     return (
-        b'{"format": 1, "name": "a", "version": "1", "run_id": "", "network": "", "metrics": {}, '
-        b'"feature_spec": {}, "built_with": {}, "files": ' + files + b"}"
+        b'{"format": %d, "name": "a", "version": "1", "run_id": "", "network": "", "metrics": {}, '
+        b'"batches": true, "feature_spec": {}, "built_with": {}, "files": %s}' % (FORMAT, files)
     )
 
 
@@ -76,7 +77,8 @@ def test_a_good_bundle_loads(demo_bundle: Path) -> None:
     assert model.manifest.model_version == "feed_ranker-1"
     assert model.manifest.digest == _digest(demo_bundle)
     assert model.manifest.public().keys() == {
-        "name", "version", "network", "run_id", "digest", "metrics", "feature_spec", "built_with",
+        "name", "version", "network", "batches", "run_id", "digest", "metrics", "feature_spec",
+        "built_with",
     }  # fmt: skip
     assert model.degraded == ()
 
@@ -167,10 +169,12 @@ def test_a_file_that_the_manifest_does_not_list_is_not_served(bundle: Path, name
         _load(bundle)
 
 
-@pytest.mark.parametrize("version", [1, 3, "2", None])
+@pytest.mark.parametrize("version", [1, FORMAT + 1, str(FORMAT), None])
 def test_another_format_is_refused(bundle: Path, version: Any) -> None:
     _rewrite(bundle, format=version)
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: format {version}, this code reads 2"):
+    with pytest.raises(
+        BundleError, match=f"^{MANIFEST}: format {version}, this code reads {FORMAT}"
+    ):
         _load(bundle)
 
 
@@ -184,6 +188,7 @@ def test_another_format_is_refused(bundle: Path, version: Any) -> None:
         b'"x"',
         b"{}",
         b'{"format": 1}',
+        b'{"format": %d}' % FORMAT,
         _manifest(b"[]"),
         _manifest(b'{"a": {"size": 1}}'),
         _manifest(b'{"a": 5}'),
@@ -192,6 +197,11 @@ def test_another_format_is_refused(bundle: Path, version: Any) -> None:
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
     with pytest.raises(BundleError, match=f"^{MANIFEST}: "):
         parse_manifest(raw)
+
+
+def test_a_manifest_is_read_as_it_is_written() -> None:
+    """What is refused above is refused for what it lacks."""
+    assert parse_manifest(_manifest(b"{}")).batches
 
 
 def test_a_spec_that_does_not_hold_together_is_refused(bundle: Path) -> None:

@@ -1,6 +1,5 @@
 import asyncio
 import json
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import fakes
 from feedrank.decision_log import DailyFiles, DecisionLog, Sink, decision
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
-from feedrank.engine import ScoringEngine
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
 from feedrank.model import Model
 from feedrank.ranker import Ranker, best_first
@@ -134,101 +132,6 @@ def test_a_model_that_can_not_score_is_an_error_and_leaves_no_record() -> None:
     with pytest.raises(ScoringError):
         _rank(fakes.model(fakes.RaisingEngine(ScoringError("no"))), sinks=(kept,))
     assert kept.lines == []
-
-
-class ThreadedEngine:
-    """Tells in which threads it scored, and scores only once it is let to."""
-
-    def __init__(self, *, free: bool = True) -> None:
-        self.threads: list[str] = []
-        self.begun, self.free = threading.Event(), threading.Event()
-        if free:
-            self.free.set()
-
-    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
-        self.threads.append(threading.current_thread().name)
-        self.begun.set()
-        assert self.free.wait(timeout=30)
-        return inputs["features"][:, 1]
-
-
-def _slow_ranker(engine: ScoringEngine, s_per_item: float) -> Ranker:
-    """One that has seen items take so long."""
-    ranker = Ranker(fakes.slot(fakes.model(engine)), DecisionLog(), now=lambda: fakes.NOON)
-    ranker._s_per_item = s_per_item
-    return ranker
-
-
-@pytest.mark.parametrize(
-    ("s_per_item", "is_alone", "thread"),
-    [
-        (1.0, False, "scoring_0"),
-        (0.0, False, "MainThread"),  # too brief to hand over
-        (1.0, True, "MainThread"),  # nothing else is waiting
-    ],
-)
-def test_a_long_run_is_scored_beside_the_event_loop(
-    s_per_item: float, thread: str, *, is_alone: bool
-) -> None:
-    engine = ThreadedEngine()
-    ranker = _slow_ranker(engine, s_per_item)
-    ranking = asyncio.run(ranker.rank(fakes.query(), fakes.call(is_alone=is_alone)))
-    assert (engine.threads, ranking.order) == ([thread], [1, 2, 0])
-
-
-def test_the_event_loop_goes_on_while_a_request_is_scored() -> None:
-    engine = ThreadedEngine(free=False)
-    ranker = _slow_ranker(engine, 1.0)
-
-    async def go_on() -> None:
-        assert await asyncio.to_thread(engine.begun.wait, 30)
-        engine.free.set()
-
-    async def both() -> Ranking:
-        call = fakes.call(is_alone=False)
-        ranking, _ = await asyncio.gather(ranker.rank(fakes.query(), call), go_on())
-        return ranking
-
-    assert asyncio.run(both()).order == [1, 2, 0]
-
-
-def test_whose_time_is_up_in_the_queue_is_not_scored() -> None:
-    engine = ThreadedEngine(free=False)
-    ranker = _slow_ranker(engine, 1.0)
-
-    async def rank(call: Call) -> Ranking:
-        return await ranker.rank(fakes.query(), call)
-
-    async def one_behind_the_other() -> list[Ranking | BaseException]:
-        first = asyncio.create_task(rank(fakes.call(is_alone=False)))
-        assert await asyncio.to_thread(engine.begun.wait, 30)
-        late = asyncio.create_task(rank(fakes.call(0.0, is_alone=False)))
-        await asyncio.sleep(0)  # it is in the queue now
-        engine.free.set()
-        return await asyncio.gather(first, late, return_exceptions=True)
-
-    first, late = asyncio.run(one_behind_the_other())
-    assert isinstance(first, Ranking)
-    assert isinstance(late, DeadlineExceededError)
-    assert len(engine.threads) == 1
-
-
-def test_what_an_item_takes_is_the_least_that_was_measured() -> None:
-    engine = ThreadedEngine()
-    ranker = Ranker(fakes.slot(fakes.model(engine)), DecisionLog())
-    for _ in range(2):  # the first is handed over: nothing is known yet
-        asyncio.run(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
-        assert 0 < ranker._s_per_item < 1
-        ranker._s_per_item = 1e-9
-    assert engine.threads == ["scoring_0", "MainThread"]
-    asyncio.run(ranker.rank(fakes.query(), fakes.call()))
-    assert ranker._s_per_item == 1e-9
-
-
-def test_an_error_in_the_thread_is_the_requests() -> None:
-    ranker = _slow_ranker(fakes.RaisingEngine(ScoringError("no")), 1.0)
-    with pytest.raises(ScoringError):
-        asyncio.run(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
 
 
 def test_each_step_is_a_span() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from feedrank.bundle import (
     Manifest,
     parse_manifest,
 )
-from feedrank.domain import Query
+from feedrank.domain import FloatArray, Query
 from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import ScoringError
 from feedrank.features.matrix import MatrixBuilder
@@ -95,8 +95,8 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         write_onnx(program, spec, model.artifact / ONNX_MODEL)
         write_snapshot(tables, model.artifact / SNAPSHOT)
         step("holding ONNX against torch")
-        parity, rows = _write_golden(model.artifact, program, spec, tables)
-        manifest = _write_manifest(model, spec)
+        parity, rows, batches = _write_golden(model.artifact, program, spec, tables)
+        manifest = _write_manifest(model, spec, batches=batches)
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
@@ -132,14 +132,15 @@ def _in_model_order(spec: FeatureSpec, program: Program) -> FeatureSpec:
 
 def _write_golden(
     root: Path, program: Program, spec: FeatureSpec, tables: Mapping[TableName, Table]
-) -> tuple[float, int]:
+) -> tuple[float, int, bool]:
     """Score the parity queries by torch and by the very code that serves; keep some as golden.
 
     Raises PublishError where they differ by more than MOST_APART, or leave [0, 1].
     """
     engine, matrix = OnnxEngine(root / ONNX_MODEL, threads=1), MatrixBuilder(spec)
     store = SnapshotStore(root / SNAPSHOT, spec)
-    apart, rows, cases = 0.0, 0, []
+    inputs_of, scores_of, cases = [], [], []
+    apart = 0.0
     queries: list[Query] = parity_queries(spec, tables)
     for query in queries:
         inputs = matrix.build(query, store.look_up(query))
@@ -154,16 +155,35 @@ def _write_golden(
         except ScoringError as error:
             raise PublishError(f"ONNX Runtime can't score as torch does: {error}") from error
         apart = max(apart, float(np.abs(scores - expected).max()))
-        rows += len(scores)
+        inputs_of.append(inputs)
+        scores_of.append(scores)
         cases.append(golden_case(query, expected))
     if apart > MOST_APART:
         raise PublishError(f"torch and ONNX scores are {apart:.1e} apart; {MOST_APART} is allowed")
     kept = [cases[number] for number in GOLDEN_QUERIES]
     (root / GOLDEN).write_text(json.dumps({"cases": kept}, indent=1))
-    return apart, rows
+    return apart, sum(map(len, scores_of)), _batches(engine, spec, inputs_of, scores_of)
 
 
-def _write_manifest(model: TrackedModel, spec: FeatureSpec) -> Manifest:
+def _batches(
+    engine: OnnxEngine,
+    spec: FeatureSpec,
+    inputs: Sequence[Mapping[str, FloatArray]],
+    scores: Sequence[FloatArray],
+) -> bool:
+    """Whether all those requests get in one run the scores that each got in its own. They don't
+    where the network looks from an item to others of its request."""
+    if any(input_.per == "request" for input_ in spec.inputs):
+        return False
+    together = {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
+    try:
+        apart = np.abs(engine.score(together) - np.concatenate(scores))
+    except ScoringError:
+        return False
+    return bool(apart.max() <= MOST_APART)
+
+
+def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) -> Manifest:
     """Nothing in it changes from one publish to the next: the same model keeps its digest."""
     root = model.artifact
     data: dict[str, Any] = {
@@ -172,6 +192,7 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec) -> Manifest:
         "version": model.version,
         "run_id": model.run_id,
         "network": model.network,
+        "batches": batches,
         "metrics": model.metrics,
         "feature_spec": spec.to_json(),
         "built_with": {package: version(package) for package in BUILT_WITH},

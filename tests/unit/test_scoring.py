@@ -1,0 +1,276 @@
+"""Which thread scores, and who shares a run."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fakes
+from feedrank import scoring
+from feedrank.domain import Call, FloatArray, Query
+from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
+from feedrank.model import Model
+from feedrank.scoring import Scorer
+
+THREAD = "scoring"
+POISON = 66  # an item that no run survives
+
+
+class WatchedEngine:
+    """Scores an item by its price, but once it is let to; keeps who scored how many at once."""
+
+    def __init__(self, *, free: bool = True) -> None:
+        self.threads: list[str] = []
+        self.runs: list[int] = []
+        self.begun, self.free = threading.Event(), threading.Event()
+        if free:
+            self.free.set()
+
+    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+        prices = inputs["features"][:, 1]
+        self.threads.append(threading.current_thread().name)
+        self.runs.append(len(prices))
+        self.begun.set()
+        assert self.free.wait(timeout=30)
+        if np.isclose(prices, POISON / 1_000).any():
+            raise ScoringError("poisoned")
+        return prices
+
+
+def _scorer(least_run_s: float = 1.0, least_item_s: float = 0.0) -> Scorer:
+    """One that has seen runs take so long."""
+    scorer = Scorer()
+    scorer._least_run_s, scorer._least_item_s = least_run_s, least_item_s
+    return scorer
+
+
+async def _score(
+    scorer: Scorer, model: Model, items: Sequence[int] = (10, 30, 20), call: Call | None = None
+) -> list[float]:
+    query = fakes.query(1, items)
+    rows = await model.features.fetch(query)
+    scores = await scorer.score(model, query, rows, call or fakes.call(is_alone=False))
+    return scores.tolist()
+
+
+Asked = Awaitable[list[float]]
+Outcomes = list[list[float] | BaseException]
+
+
+def _while_one_is_scored(
+    engine: WatchedEngine, scorer: Scorer, later: Callable[[], Sequence[Asked]]
+) -> Outcomes:
+    """What those get who ask during a run; the run is another's, of item 1."""
+
+    async def ask() -> Outcomes:
+        first = asyncio.create_task(_score(scorer, fakes.model(engine), [1]))
+        assert await asyncio.to_thread(engine.begun.wait, 30)
+        tasks = [asyncio.ensure_future(each) for each in later()]
+        await asyncio.sleep(0)  # they wait now
+        engine.free.set()
+        assert await first == _prices(1)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def _prices(*items: int) -> list[float]:
+    return (np.array(items) / 1_000).astype(np.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    ("least_run_s", "least_item_s", "is_alone", "thread"),
+    [
+        (1.0, 0.0, False, THREAD),
+        (0.0, 1.0, False, THREAD),
+        (0.0, scoring.HAND_OVER_S / 4, False, "MainThread"),  # three items: too brief
+        (0.0, scoring.HAND_OVER_S / 2, False, THREAD),
+        (1.0, 1.0, True, "MainThread"),  # nobody else waits for anything
+    ],
+)
+def test_a_long_run_is_made_beside_the_event_loop(
+    least_run_s: float, least_item_s: float, thread: str, *, is_alone: bool
+) -> None:
+    engine = WatchedEngine()
+    scorer = _scorer(least_run_s, least_item_s)
+    call = fakes.call(is_alone=is_alone)
+    assert asyncio.run(_score(scorer, fakes.model(engine), call=call)) == _prices(10, 30, 20)
+    assert engine.threads == [thread]
+
+
+def test_the_event_loop_goes_on_meanwhile() -> None:
+    engine = WatchedEngine(free=False)
+
+    async def go_on() -> None:
+        assert await asyncio.to_thread(engine.begun.wait, 30)
+        engine.free.set()
+
+    async def both() -> list[float]:
+        scores, _ = await asyncio.gather(_score(_scorer(), fakes.model(engine)), go_on())
+        return scores
+
+    assert asyncio.run(both()) == _prices(10, 30, 20)
+
+
+def test_what_waits_is_scored_in_one_run() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+    asked = [[5], [40, 20, 30], [7, 7]]
+    outcomes = _while_one_is_scored(
+        engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
+    )
+    assert outcomes == [_prices(*items) for items in asked]
+    assert engine.runs in ([1, 1, 5], [1, 6])  # `model` is another than the first one's
+    assert set(engine.threads) == {THREAD}
+
+
+def test_a_run_takes_no_more_once_it_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "ENOUGH_ITEMS", 4)
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+    outcomes = _while_one_is_scored(
+        engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(5)]
+    )
+    assert outcomes == [_prices(at, at) for at in range(5)]
+    assert engine.runs == [1, 4, 4, 2]
+
+
+def test_a_model_whose_rows_belong_together_scores_each_request_by_itself() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine, batches=False)
+    outcomes = _while_one_is_scored(
+        engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(3)]
+    )
+    assert outcomes == [_prices(at, at) for at in range(3)]
+    assert engine.runs == [1, 2, 2, 2]
+
+
+def test_two_models_never_share_a_run() -> None:
+    class Dearer(WatchedEngine):
+        def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+            return super().score(inputs) * 2
+
+    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), _scorer()
+    models = [fakes.model(cheap), fakes.model(dear)]
+    outcomes = _while_one_is_scored(
+        cheap, scorer, lambda: [_score(scorer, models[at % 2], [at]) for at in range(4)]
+    )
+    assert outcomes == [_prices(0), _prices(2), _prices(2), _prices(6)]
+    assert (cheap.runs, dear.runs) == ([1, 1, 1], [1, 1])
+
+
+def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+    asked = [[5, 6], [POISON], [7]]
+    good, bad, other = _while_one_is_scored(
+        engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
+    )
+    assert (good, other) == (_prices(5, 6), _prices(7))
+    assert isinstance(bad, ScoringError)
+    assert engine.runs == [1, 4, 2, 1, 1]
+
+
+def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+
+    async def wrong() -> list[float]:
+        query: Query = fakes.query(1, [1], temp="warm")
+        rows = await model.features.fetch(query)
+        scores = await scorer.score(model, query, rows, fakes.call(is_alone=False))
+        return scores.tolist()
+
+    bad, good = _while_one_is_scored(engine, scorer, lambda: [wrong(), _score(scorer, model, [5])])
+    assert isinstance(bad, InvalidRequestError)
+    assert good == _prices(5)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_whose_time_is_up_is_not_scored(*, is_alone: bool) -> None:
+    engine = WatchedEngine()
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(_score(_scorer(), fakes.model(engine), call=fakes.call(0, is_alone=is_alone)))
+    assert engine.runs == []
+
+
+def test_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+    late, good = _while_one_is_scored(
+        engine,
+        scorer,
+        lambda: [
+            _score(scorer, model, [5], fakes.call(0, is_alone=False)),
+            _score(scorer, model, [6]),
+        ],
+    )
+    assert isinstance(late, DeadlineExceededError)
+    assert good == _prices(6)
+    assert engine.runs == [1, 1]
+
+
+def test_who_goes_away_disturbs_nobody() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+
+    async def impatient() -> list[float]:
+        async with asyncio.timeout(0):
+            return await _score(scorer, model, [5])
+
+    gone, good = _while_one_is_scored(
+        engine, scorer, lambda: [impatient(), _score(scorer, model, [6])]
+    )
+    assert isinstance(gone, TimeoutError)
+    assert good == _prices(6)
+
+
+def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
+    engine, scorer = WatchedEngine(free=False), _scorer()
+    model = fakes.model(engine)
+
+    async def ask_and_leave() -> None:
+        asked = asyncio.create_task(_score(scorer, model))
+        assert await asyncio.to_thread(engine.begun.wait, 30)
+        asked.cancel()
+
+    asyncio.run(ask_and_leave())
+    engine.free.set()
+    assert asyncio.run(_score(scorer, model)) == _prices(10, 30, 20)
+
+
+def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
+    engine, scorer = WatchedEngine(), Scorer()
+    asyncio.run(_score(scorer, fakes.model(engine)))  # handed over: nothing is known yet
+    assert 0 < scorer._least_item_s < scorer._least_run_s < 1
+    scorer._least_run_s = scorer._least_item_s = 1e-9
+    asyncio.run(_score(scorer, fakes.model(engine)))
+    assert engine.threads == [THREAD, "MainThread"]
+    assert scorer._least_run_s == scorer._least_item_s == 1e-9
+
+
+@pytest.mark.parametrize("error", [ScoringError("no"), MemoryError(), SystemExit(1)])
+def test_an_error_in_the_thread_is_the_requests_and_the_thread_goes_on(
+    error: BaseException,
+) -> None:
+    class Raising(WatchedEngine):
+        def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+            super().score(inputs)
+            raise error
+
+    scorer = _scorer()
+
+    async def ask(engine: Any) -> Any:
+        return (await asyncio.gather(_score(scorer, fakes.model(engine)), return_exceptions=True))[
+            0
+        ]
+
+    if isinstance(error, Exception):
+        assert asyncio.run(ask(Raising())) is error
+    else:
+        with pytest.raises(SystemExit):
+            asyncio.run(ask(Raising()))
+    assert asyncio.run(ask(WatchedEngine())) == _prices(10, 30, 20)
