@@ -33,6 +33,10 @@ DETAILS = {
     "warm_stages_us": {
         items: {"engine": us, "all else": 40.0} for items, us in (("5", 47.0), ("100", 350.0))
     },
+    "warm_parts_us": {
+        items: {"the handler": us, "session.run": us / 2}
+        for items, us in (("5", 60.0), ("100", 9e3))
+    },
     "servers": {
         "generator": "wrk",
         "connections": 8,
@@ -160,6 +164,7 @@ def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Pat
         "| torch + FastAPI | 2 | 2 |",
         "| engine | 47 | 350 |",
         "| the whole | 87 | 390 |",
+        "| session.run | 30 | 4,500 |",
     ):
         assert said in text
 

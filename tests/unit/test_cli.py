@@ -53,6 +53,7 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
     class Manifest:
         model_version = "mine-3"
         digest = "0" * 64
+        batches = False
 
     uri = f"s3://bucket/models/mine/sha256-{Manifest.digest}/"
     built = SimpleNamespace(
@@ -69,6 +70,7 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
         f"digest    {Manifest.digest}",
         "size      2.5 MB",
         "parity    1.5e-07 at most between torch and ONNX, 400 rows",
+        "batches   no: a run for each request",
         "uploaded  nothing new",
         f"sam deploy --parameter-overrides ModelUri={uri} ModelDigest={Manifest.digest}",
     ]

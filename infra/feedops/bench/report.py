@@ -16,6 +16,7 @@ HOW = (
     "A ratio is the median over rounds; in each round the two were measured next to each other. "
     "In brackets: the 95 % bootstrap interval."
 )
+BySize = Mapping[str, Mapping[str, float]]  # by number of items, then by name
 CAPTIONS = {
     "cold_start": "Cold start by stage",
     "request": "A warm request by stage",
@@ -42,7 +43,7 @@ def markdown(results: Results, pictures: Mapping[str, str]) -> str:
         *(f"- {note}" for note in results.notes),
         *_pictures(pictures),
         *_cold_start(results.details.get("cold_start"), results.details.get("imports")),
-        *_request(results.details.get("warm_stages_us")),
+        *_request(results.details.get("warm_stages_us"), results.details.get("warm_parts_us")),
         *_servers(results.details.get("servers")),
         *_front(results.details.get("front")),
     ]
@@ -133,33 +134,35 @@ def _cold_start(found: Mapping[str, Any] | None, imports: Mapping[str, Any] | No
     return parts
 
 
-def _request(found: Mapping[str, Mapping[str, float]] | None) -> list[str]:
-    if not found:
+def _request(stages: BySize | None, parts: BySize | None) -> list[str]:
+    if not stages or not parts:
         return []
+    whole = {size: {**us, "the whole": sum(us.values())} for size, us in stages.items()}
+    return [
+        "## A warm request",
+        _by_size("stage of a warm request, µs", whole),
+        "Each by itself, in blocks by turns; the handler here without a stopwatch inside:",
+        _by_size("p50, µs", parts),
+    ]
+
+
+def _by_size(title: str, found: BySize) -> str:
     lines = [
-        "| stage of a warm request, µs | " + " | ".join(f"{items} items" for items in found) + " |",
+        f"| {title} | " + " | ".join(f"{items} items" for items in found) + " |",
         "|---" * (len(found) + 1) + "|",
     ]
-    for stage in next(iter(found.values())):
-        taken = " | ".join(f"{stages_us[stage]:.0f}" for stages_us in found.values())
-        lines.append(f"| {stage} | {taken} |")
-    wholes = " | ".join(f"{sum(stages_us.values()):.0f}" for stages_us in found.values())
-    return ["## A warm request", "\n".join([*lines, f"| the whole | {wholes} |"])]
+    for name in next(iter(found.values())):
+        numbers = " | ".join(f"{each[name]:,.0f}" for each in found.values())
+        lines.append(f"| {name} | {numbers} |")
+    return "\n".join(lines)
 
 
 def _servers(found: Mapping[str, Any] | None) -> list[str]:
     if not found:
         return []
     rates = found["requests_per_s"]
-    sizes = list(next(iter(rates.values())))
-    lines = [
-        "| requests/s | " + " | ".join(f"{size} items" for size in sizes) + " |",
-        "|---" * (len(sizes) + 1) + "|",
-    ]
-    lines += [
-        f"| {name} | " + " | ".join(f"{by_size[size]['value']:,.0f}" for size in sizes) + " |"
-        for name, by_size in rates.items()
-    ]
+    sizes = next(iter(rates.values()))
+    by_size = {size: {name: each[size]["value"] for name, each in rates.items()} for size in sizes}
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     how = (
         f"Driven by {found['generator']} over {found['connections']} connections, all servers with "
@@ -169,7 +172,7 @@ def _servers(found: Mapping[str, Any] | None) -> list[str]:
         "features and ranking made beforehand. MLflow's server takes a matrix instead of ids, and "
         "gives back scores without ids: less work than the others have."
     )
-    return ["## Servers", "\n".join(lines), how]
+    return ["## Servers", _by_size("requests/s", by_size), how]
 
 
 def _front(found: Mapping[str, Any] | None) -> list[str]:

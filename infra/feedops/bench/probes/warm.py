@@ -1,16 +1,17 @@
 """A warm handler against what it can't do without. Arguments: result, and options as JSON.
 
-Blocks of calls by turns, in one process. The yardstick `run` is the model's `session.run` on the
-same matrix; `minimum` is JSON in, Pydantic, `session.run`, JSON out. `floor` is about that as an
-app behind the same adapter as the handler's.
+Blocks of calls by turns, in one process. The yardsticks: `run` is the model's `session.run` on the
+same matrix, `minimum` is JSON in, Pydantic, `session.run`, JSON out. `floor` is about the latter as
+an app behind the same adapter as the handler's. `core` is all that the handler does between body
+and answer, decision record included: no event, no log line, no metrics.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,9 +20,13 @@ from pydantic import BaseModel, Field
 
 from feedops.bench import floor
 from feedops.bench.probes.lambda_context import LambdaContext
+from feedrank import api
 from feedrank.adapter import Adapter
+from feedrank.domain import Call
 
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
+CONTESTS = ("handler", "core", "floor", "minimum", "run")
+BUDGET_S = 2.0
 WARM_UP_CALLS = 200
 
 sessions: list[Any] = []
@@ -51,6 +56,7 @@ class Contestants:
         self._outputs = [self._session.get_outputs()[0].name]
         answers = [handler.lambda_handler(event, self._context)["body"] for event in events]
         bodies = [event["body"] for event in events]
+        self._bodies = cycle(body.encode() for body in bodies)
         self._inputs = cycle(inputs)
         self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
         self._floor = Adapter(floor.app, lambda _scope: False, ["application/"])
@@ -60,6 +66,17 @@ class Contestants:
 
     def floor(self, calls: int) -> list[int]:
         return self._calls(self._floor, calls)
+
+    def core(self, calls: int) -> list[int]:
+        spent = []
+        for body in islice(self._bodies, calls):
+            begun = perf_counter_ns()
+            asked, now = api.parse(body), perf_counter()
+            call = Call("no request id", now, now + BUDGET_S, is_alone=True)
+            ranking = finished(handler.ranker.rank(api.to_query(asked), call))
+            api.answer_body(asked, ranking)
+            spent.append(perf_counter_ns() - begun)
+        return spent
 
     def _calls(self, call: Callable[[dict[str, Any], Any], object], calls: int) -> list[int]:
         context = self._context
@@ -91,6 +108,15 @@ class Contestants:
         return spent
 
 
+def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 the coroutine's own
+    """What it returns, of one that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("a snapshot waits for nothing")
+
+
 result, options_json = sys.argv[1:]
 options = json.loads(options_json)
 events = json.loads(Path(options["events"]).read_bytes())
@@ -99,7 +125,7 @@ for key, matrix in np.load(options["inputs"]).items():
     number, _, name = key.partition("/")
     inputs[int(number)][name] = matrix
 contestants = Contestants(events, inputs)
-contests = {name: getattr(contestants, name) for name in ("handler", "floor", options["yardstick"])}
+contests = {name: getattr(contestants, name) for name in CONTESTS}
 for contest in contests.values():
     contest(WARM_UP_CALLS)
 rounds: dict[str, list[list[int]]] = {name: [] for name in contests}
