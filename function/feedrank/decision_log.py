@@ -91,7 +91,7 @@ class DecisionLog:
     def __init__(self, sinks: Sequence[Sink] = (), stream: Sink | None = None) -> None:
         self._sinks = sinks
         self._stream = stream
-        self.spilled = 0
+        self.waits = stream is not None  # for an answer, as each record is made
 
     def record(self, query: Query, ranking: Ranking) -> int:
         """Returns how many sinks refused the record. Never raises for one: a request that was
@@ -102,7 +102,6 @@ class DecisionLog:
             sys.stdout.write(line.decode())
             refused += self._stream is not None
         refused += sum(not _took(sink, line, day) for sink in self._sinks)
-        self.spilled += refused
         return refused
 
 

@@ -58,8 +58,14 @@ class Ranker:
             scoring_ms=_milliseconds(scored - fetched),
             latency_ms=_milliseconds(perf_counter() - call.started_s),
         )
-        spilled = self._log.record(query, ranking)
+        spilled = await self._recorded(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking
+
+    async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
+        """How many sinks refused it. A wait for the stream is this request's, nobody else's."""
+        if call.is_alone or not self._log.waits:
+            return self._log.record(query, ranking)
+        return await asyncio.to_thread(self._log.record, query, ranking)
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:

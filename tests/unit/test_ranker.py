@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -99,6 +100,42 @@ def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
 def test_a_sink_that_refuses_does_not_fail_the_request() -> None:
     ranking = _rank(fakes.model(), sinks=(fakes.FullDisk(),))
     assert (ranking.order, ranking.spilled) == ([1, 2, 0], 1)
+
+
+class SlowStream:
+    """Takes a record only once it is let to."""
+
+    def __init__(self) -> None:
+        self.asked, self.free = threading.Event(), threading.Event()
+
+    def write(self, line: bytes, day: str) -> None:
+        self.asked.set()
+        assert self.free.wait(timeout=30)
+
+
+def test_others_go_on_while_a_stream_takes_its_time() -> None:
+    stream = SlowStream()
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=stream))
+
+    async def both() -> Ranking:
+        ranked = asyncio.create_task(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
+        assert await asyncio.to_thread(stream.asked.wait, 30)
+        stream.free.set()
+        return await ranked
+
+    assert asyncio.run(both()).order == [1, 2, 0]
+
+
+def test_on_lambda_a_stream_needs_no_thread() -> None:
+    threads: list[str] = []
+
+    class Stream:
+        def write(self, line: bytes, day: str) -> None:
+            threads.append(threading.current_thread().name)
+
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=Stream()))
+    asyncio.run(ranker.rank(fakes.query(), fakes.call()))
+    assert threads == ["MainThread"]
 
 
 def test_what_stands_in_for_the_model_and_for_features_is_named() -> None:
