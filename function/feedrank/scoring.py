@@ -1,13 +1,14 @@
 """Where a model runs: at once, or beside the event loop, with all that wait there in one run."""
 
 import asyncio
+import atexit
 import math
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from itertools import groupby
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import perf_counter
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from feedrank.errors import DeadlineExceededError
 from feedrank.model import Model
 
 HAND_OVER_S = 100e-6  # a run shorter than this ranks more where it is than in a thread
-ENOUGH_ITEMS = 512  # in one run: more of them gain little, and the first would wait for the last
+MOST_ITEMS = 2_048  # in one run, beside those of the request that goes beyond it
+ENOUGH_S = 2e-3  # of one run: more gains little, and the first would wait for the last
 TOO_LATE = "no time is left to score"
 
 
@@ -39,7 +41,9 @@ class Scorer:
     """
 
     def __init__(self) -> None:
-        self._least_run_s = self._least_item_s = math.inf  # what others took meanwhile isn't theirs
+        # The least measured yet: others can only have made a run longer than it is.
+        self._least_run_s = self._least_item_s = math.inf
+        self._running = Lock()
 
     async def score(self, model: Model, query: Query, rows: FeatureRows, call: Call) -> FloatArray:
         """(items,) float32. Raises InvalidRequestError, ScoringError or DeadlineExceededError."""
@@ -58,17 +62,36 @@ class Scorer:
         its own."""
         queue: SimpleQueue[Job] = SimpleQueue()
         Thread(target=self._work, args=(queue,), name="scoring", daemon=True).start()
+        atexit.register(self._running.acquire)  # a thread that ends within a run aborts the process
         return queue
 
     def _work(self, queue: SimpleQueue[Job]) -> None:
         while True:
-            for jobs in _runs(_in_time(_waiting(queue))):
-                self._score(jobs)
+            self._serve(queue)  # a call, so that an idle thread holds on to no model
+
+    def _serve(self, queue: SimpleQueue[Job]) -> None:
+        for jobs in _runs(self._waiting(queue)):
+            self._score(jobs)
+
+    def _waiting(self, queue: SimpleQueue[Job]) -> list[Job]:
+        """At least one; and whoever else is there by now, up to what is enough for a run."""
+        jobs = [queue.get()]
+        items = jobs[0].items
+        while not queue.empty():
+            if items >= MOST_ITEMS or items * self._least_item_s >= ENOUGH_S:
+                break
+            jobs.append(queue.get())
+            items += jobs[-1].items
+        return jobs
 
     def _score(self, jobs: list[Job]) -> None:
         """In one run. Where that fails each has its own, so that one's error isn't the others'."""
+        jobs = _wanted(jobs)
+        if not jobs:
+            return
         try:
-            scores = self._run(jobs[0].model, _joined(jobs), sum(job.items for job in jobs))
+            with self._running:
+                scores = self._run(jobs[0].model, _joined(jobs), sum(job.items for job in jobs))
         except BaseException as error:  # noqa: BLE001 whatever it is, it is the request's
             if len(jobs) == 1:
                 _settle(jobs[0], error)
@@ -90,23 +113,13 @@ class Scorer:
         return scores
 
 
-def _waiting(queue: SimpleQueue[Job]) -> list[Job]:
-    """At least one; and whoever else is there by now, up to ENOUGH_ITEMS."""
-    jobs = [queue.get()]
-    items = jobs[0].items
-    while items < ENOUGH_ITEMS and not queue.empty():
-        jobs.append(queue.get())
-        items += jobs[-1].items
-    return jobs
-
-
-def _in_time(jobs: list[Job]) -> list[Job]:
-    """The others are told."""
+def _wanted(jobs: list[Job]) -> list[Job]:
+    """But for those whose time is up, who are told, and those who went away."""
     now_s = perf_counter()
     for job in jobs:
         if now_s > job.deadline_s:
             _settle(job, DeadlineExceededError(TOO_LATE))
-    return [job for job in jobs if now_s <= job.deadline_s]
+    return [job for job in jobs if now_s <= job.deadline_s and not job.scores.done()]
 
 
 def _runs(jobs: list[Job]) -> Iterator[list[Job]]:

@@ -85,6 +85,22 @@ class Listwise(Shop):
         return torch.softmax(self.logits(x), 0)
 
 
+class ListwiseByUser(Shop):
+    """The same, among the rows of one user: a run may hold two requests of theirs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = (x[:, 2:3] == x[:, 2]).float()
+        raised = self.logits(x).exp()
+        return raised / (same @ raised)
+
+
+class Limited(Shop):
+    """Knows nothing beyond its largest batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x)) * (torch.arange(x.shape[0]) < 1_000)
+
+
 class FirstRowsUser(Shop):
     """Reads the user where it stands first, since it is the same in each row of a request."""
 
@@ -286,7 +302,15 @@ def test_logits_are_refused_and_served_with_a_sigmoid(
 
 
 @pytest.mark.parametrize(
-    ("model", "batches"), [(Shop(), True), (Listwise(), False), (FirstRowsUser(), False)]
+    ("model", "batches"),
+    [
+        (Shop(), True),
+        (Listwise(), False),
+        (ListwiseByUser(), False),
+        (FirstRowsUser(), False),
+        (Limited(), False),
+    ],
+    ids=lambda value: type(value).__name__,
 )
 def test_requests_share_a_run_only_where_no_row_looks_at_another(
     options: PublishOptions, registry: Registry, model: nn.Module, *, batches: bool

@@ -31,15 +31,17 @@ from feedrank.bundle import (
     Manifest,
     parse_manifest,
 )
-from feedrank.domain import FloatArray, Query
+from feedrank.domain import MAX_ITEMS, FloatArray, Query
 from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import ScoringError
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.scoring import MOST_ITEMS
 
 SPEC_FILE = "feature_spec.json"
 MOST_APART = 1e-5
+MOST_APART_SHARE = 1e-3  # of a score
 BUNDLES = Path("data/bundles")
 BUILT_WITH = ("torch", "onnx", "onnxruntime", "mlflow", "numpy")
 Step = Callable[[str], None]
@@ -139,8 +141,7 @@ def _write_golden(
     """
     engine, matrix = OnnxEngine(root / ONNX_MODEL, threads=1), MatrixBuilder(spec)
     store = SnapshotStore(root / SNAPSHOT, spec)
-    inputs_of, scores_of, cases = [], [], []
-    apart = 0.0
+    apart, inputs_of, expected_of, cases = 0.0, [], [], []
     queries: list[Query] = parity_queries(spec, tables)
     for query in queries:
         inputs = matrix.build(query, store.look_up(query))
@@ -156,31 +157,45 @@ def _write_golden(
             raise PublishError(f"ONNX Runtime can't score as torch does: {error}") from error
         apart = max(apart, float(np.abs(scores - expected).max()))
         inputs_of.append(inputs)
-        scores_of.append(scores)
+        expected_of.append(expected)
         cases.append(golden_case(query, expected))
     if apart > MOST_APART:
         raise PublishError(f"torch and ONNX scores are {apart:.1e} apart; {MOST_APART} is allowed")
     kept = [cases[number] for number in GOLDEN_QUERIES]
     (root / GOLDEN).write_text(json.dumps({"cases": kept}, indent=1))
-    return apart, sum(map(len, scores_of)), _batches(engine, spec, inputs_of, scores_of)
+    rows = sum(map(len, expected_of))
+    return apart, rows, _batches(engine, spec, inputs_of, expected_of)
 
 
 def _batches(
     engine: OnnxEngine,
     spec: FeatureSpec,
     inputs: Sequence[Mapping[str, FloatArray]],
-    scores: Sequence[FloatArray],
+    expected: Sequence[FloatArray],
 ) -> bool:
-    """Whether all those requests get in one run the scores that each got in its own. They don't
-    where the network looks from an item to others of its request."""
+    """Whether an item's score is its own: alone, and in the largest run that there can be, with
+    items of all those requests, it is what it was in its request."""
     if any(input_.per == "request" for input_ in spec.inputs):
         return False
-    together = {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
+    rows = {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
+    scores = np.concatenate(expected)
+    most = MOST_ITEMS + MAX_ITEMS
+    crowd = {name: np.resize(table, (most, table.shape[1])) for name, table in rows.items()}
+    singles = [
+        {name: table[at : at + 1] for name, table in rows.items()} for at in range(len(scores))
+    ]
     try:
-        apart = np.abs(engine.score(together) - np.concatenate(scores))
+        alone = np.concatenate([engine.score(single) for single in singles])
+        crowded = engine.score(crowd)
     except ScoringError:
         return False
-    return bool(apart.max() <= MOST_APART)
+    return _same(alone, scores) and _same(crowded, np.resize(scores, most))
+
+
+def _same(scores: FloatArray, expected: FloatArray) -> bool:
+    """Small scores are compared more closely: they rank too."""
+    allowed = np.minimum(MOST_APART, MOST_APART_SHARE * expected)
+    return bool((np.abs(scores - expected) <= allowed).all())
 
 
 def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) -> Manifest:
