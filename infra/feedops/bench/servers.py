@@ -69,11 +69,11 @@ def _litserve(python: str, port: str) -> list[str]:
     return [python, "-m", "feedops.bench.rivals.lit_server", port]
 
 
-CONTESTANTS = (
+CONTESTANTS = (  # in the order of their turns: what is compared most stands next to ours
     Contestant(OURS, "mangum", uvicorn("handler:app")),
+    Contestant("torch + FastAPI", "torch", uvicorn("feedops.bench.rivals.torch_fastapi:app")),
     Contestant(FLOOR, "orjson", uvicorn("feedops.bench.floor:app")),
     Contestant(ONNX_FASTAPI, "onnxruntime", uvicorn("feedops.bench.rivals.onnx_fastapi:app")),
-    Contestant("torch + FastAPI", "torch", uvicorn("feedops.bench.rivals.torch_fastapi:app")),
     Contestant("MLflow", "mlflow", _mlflow, "/invocations", takes_matrix=True),
     Contestant("BentoML", "bentoml", _bentoml),
     Contestant("LitServe", "litserve", _litserve),
