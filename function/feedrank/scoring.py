@@ -21,6 +21,7 @@ from feedrank.model import Model
 HAND_OVER_S = 100e-6  # a run shorter than this ranks more where it is than in a thread
 MOST_ITEMS = 2_048  # in one run, beside those of the request that goes beyond it
 ENOUGH_S = 2e-3  # of one run: more gains little, and the first would wait for the last
+EXIT_S = 10.0  # that the process waits for a run before it ends
 TOO_LATE = "no time is left to score"
 
 
@@ -62,7 +63,8 @@ class Scorer:
         its own."""
         queue: SimpleQueue[Job] = SimpleQueue()
         Thread(target=self._work, args=(queue,), name="scoring", daemon=True).start()
-        atexit.register(self._running.acquire)  # a thread that ends within a run aborts the process
+        # A thread that is ended within a run of C++ takes the process with it, by an abort.
+        atexit.register(self._running.acquire, timeout=EXIT_S)
         return queue
 
     def _work(self, queue: SimpleQueue[Job]) -> None:
