@@ -86,10 +86,10 @@ class Listwise(Shop):
 
 
 class ListwiseByUser(Shop):
-    """The same, among the rows of one user: a run may hold two requests of theirs."""
+    """The same, among rows of one user, hour and basket: a run may hold two such requests."""
 
     def forward(self, x: Tensor) -> Tensor:
-        same = (x[:, 2:3] == x[:, 2]).float()
+        same = (x[:, None, 1:] == x[None, :, 1:]).float().prod(-1)
         raised = self.logits(x).exp()
         return raised / (same @ raised)
 
