@@ -1,12 +1,13 @@
 """From Lambda's event to the app, and back."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from mangum import Mangum
 from mangum.protocols import HTTPCycle
 from mangum.types import ASGI, Message, Response, Scope
 
+Result = TypeVar("Result")
 SERVER_HEADERS = {"host", "x-forwarded-port"}
 
 
@@ -45,7 +46,7 @@ class StraightCycle:
         self._answer = Response(status=500, headers=[], body=b"")
 
     def __call__(self, app: ASGI) -> Response:
-        _run_through(app(self._scope, self._receive, self._send))
+        run_through(app(self._scope, self._receive, self._send))
         return self._answer
 
     async def _receive(self) -> Message:
@@ -59,12 +60,13 @@ class StraightCycle:
             self._answer["body"] += message["body"]
 
 
-def _run_through(coroutine: Coroutine[Any, Any, None]) -> None:
-    """To its end. Raises RuntimeError where it waits on the way."""
+def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """To its end, without an event loop. Raises RuntimeError where it waits on the way."""
     try:
         coroutine.send(None)
-    except StopIteration:
-        return
+    except StopIteration as done:
+        result: Result = done.value
+        return result
     coroutine.close()
     raise RuntimeError("a request waited that was said not to")
 

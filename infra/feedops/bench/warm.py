@@ -115,6 +115,7 @@ def _by_turns(plan: Plan, items: int) -> dict[str, list[list[float]]]:
     options = {
         "events": str(traffic.write_events(plan.scratch / "warm.json", bodies)),
         "inputs": str(traffic.write_inputs(plan.scratch / "warm.npz", inputs)),
+        "contests": list(CONTESTS),
         "rounds": plan.effort.warm_rounds,
         "calls": plan.effort.warm_calls,
     }

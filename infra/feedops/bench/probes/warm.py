@@ -8,7 +8,7 @@ and answer, decision record included: no event, no log line, no metrics.
 
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
@@ -21,11 +21,10 @@ from pydantic import BaseModel, Field
 from feedops.bench import floor
 from feedops.bench.probes.lambda_context import LambdaContext
 from feedrank import api
-from feedrank.adapter import Adapter
+from feedrank.adapter import Adapter, run_through
 from feedrank.domain import Call
 
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
-CONTESTS = ("handler", "core", "floor", "minimum", "run")
 BUDGET_S = 2.0
 WARM_UP_CALLS = 200
 
@@ -73,7 +72,7 @@ class Contestants:
             begun = perf_counter_ns()
             asked, now = api.parse(body), perf_counter()
             call = Call("no request id", now, now + BUDGET_S, is_alone=True)
-            ranking = finished(handler.ranker.rank(api.to_query(asked), call))
+            ranking = run_through(handler.ranker.rank(api.to_query(asked), call))
             api.answer_body(asked, ranking)
             spent.append(perf_counter_ns() - begun)
         return spent
@@ -108,15 +107,6 @@ class Contestants:
         return spent
 
 
-def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 the coroutine's own
-    """What it returns, of one that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("a snapshot waits for nothing")
-
-
 result, options_json = sys.argv[1:]
 options = json.loads(options_json)
 events = json.loads(Path(options["events"]).read_bytes())
@@ -125,7 +115,7 @@ for key, matrix in np.load(options["inputs"]).items():
     number, _, name = key.partition("/")
     inputs[int(number)][name] = matrix
 contestants = Contestants(events, inputs)
-contests = {name: getattr(contestants, name) for name in CONTESTS}
+contests = {name: getattr(contestants, name) for name in options["contests"]}
 for contest in contests.values():
     contest(WARM_UP_CALLS)
 rounds: dict[str, list[list[int]]] = {name: [] for name in contests}
