@@ -24,7 +24,7 @@ ONNX_MODEL = f"{SERVING}/model.onnx"
 TORCH_MODEL = f"{SERVING}/model.pt2"
 SNAPSHOT = f"{SERVING}/features.safetensors"
 GOLDEN = f"{SERVING}/golden.json"
-FORMAT = 3
+FORMAT = 4
 
 S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
@@ -41,10 +41,15 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
+    """Times are UTC in ISO 8601, such as 2026-11-25T09:30:00Z; None where nobody knows."""
+
     name: str
     version: str
     run_id: str
     network: str
+    trained_at: str | None  # when the MLflow run ended
+    snapshot_as_of: str | None  # the moment that the feature tables describe
+    published_at: str | None
     batches: bool  # whether items of several requests may be scored in one run
     metrics: Mapping[str, float]
     feature_spec: Mapping[str, Any]
@@ -63,6 +68,9 @@ class Manifest:
             "name": self.name,
             "version": self.version,
             "network": self.network,
+            "trained_at": self.trained_at,
+            "snapshot_as_of": self.snapshot_as_of,
+            "published_at": self.published_at,
             "batches": self.batches,
             "run_id": self.run_id,
             "digest": self.digest,
@@ -179,6 +187,9 @@ def parse_manifest(raw: bytes) -> Manifest:
             version=data["version"],
             run_id=data["run_id"],
             network=data["network"],
+            trained_at=data["trained_at"],
+            snapshot_as_of=data["snapshot_as_of"],
+            published_at=data["published_at"],
             batches=data["batches"],
             metrics=data["metrics"],
             feature_spec=data["feature_spec"],

@@ -79,6 +79,9 @@ class ModelCard(Answer):
     name: str
     version: str
     network: str
+    trained_at: datetime | None = Field(description="When its MLflow run ended")
+    snapshot_as_of: datetime | None = Field(description="The moment its feature tables describe")
+    published_at: datetime | None
     batches: bool = Field(description="Whether items of several requests may share a run")
     run_id: str = Field(description="The MLflow run that trained it")
     digest: str = Field(description="SHA-256 of the bundle's manifest")

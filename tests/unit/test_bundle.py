@@ -64,6 +64,7 @@ def _flip(path: Path, at: int) -> None:
 def _manifest(files: bytes) -> bytes:
     return (
         b'{"format": %d, "name": "a", "version": "1", "run_id": "", "network": "", "metrics": {}, '
+        b'"trained_at": null, "snapshot_as_of": null, "published_at": null, '
         b'"batches": true, "feature_spec": {}, "built_with": {}, "files": %s}' % (FORMAT, files)
     )
 
@@ -78,7 +79,7 @@ def test_a_good_bundle_loads(demo_bundle: Path) -> None:
     assert model.manifest.digest == _digest(demo_bundle)
     assert model.manifest.public().keys() == {
         "name", "version", "network", "batches", "run_id", "digest", "metrics", "feature_spec",
-        "built_with",
+        "built_with", "trained_at", "snapshot_as_of", "published_at",
     }  # fmt: skip
     assert model.degraded == ()
 

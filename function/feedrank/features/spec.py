@@ -10,10 +10,15 @@
 An input is one row per item, or, with `"per": "request"`, one row for the whole request, which
 then may hold user and context features only. A default stands in for whatever is unknown: a user
 or an item that no table has, a context key that the caller left out.
+
+Two optional keys stand beside "inputs". `"unknown_items"` says where an item goes that no table
+has: "default" ranks it by the score of its defaults, "last" behind all known items, "drop" leaves
+it out. `"context": {"device": ["tv"]}` lists values that callers may send for a key beyond those
+that an `equals` feature reads.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, cast, get_args
 
@@ -25,6 +30,7 @@ from feedrank.features import context
 
 Source = Literal["user", "item", "context", "pair"]
 Per = Literal["item", "request"]
+UnknownItems = Literal["default", "last", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,11 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
+    """`context_values` are texts that a context key may have beyond those that the spec reads."""
+
     inputs: tuple[Input, ...]
+    unknown_items: UnknownItems = "default"
+    context_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def columns(self, source: Source) -> tuple[Feature, ...]:
         """The features that a table of this source holds, in its column order."""
@@ -60,13 +70,27 @@ class FeatureSpec:
         return np.array([f.default for f in self.columns(source)], dtype=np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        return {"inputs": [_input_to_json(input_) for input_ in self.inputs]}
+        data: dict[str, Any] = {"inputs": [_input_to_json(input_) for input_ in self.inputs]}
+        if self.unknown_items != "default":
+            data["unknown_items"] = self.unknown_items
+        if self.context_values:
+            data["context"] = {key: list(values) for key, values in self.context_values.items()}
+        return data
 
 
 def parse_spec(data: object) -> FeatureSpec:
     """Read a feature spec from parsed JSON. Raises SpecError, naming the place."""
-    inputs = _list(_mapping(data, "feature spec", {"inputs"}), "inputs", "feature spec")
-    spec = FeatureSpec(tuple(_input(entry, f"inputs[{i}]") for i, entry in enumerate(inputs)))
+    entry = _mapping(data, "feature spec", {"inputs", "unknown_items", "context"})
+    inputs = _list(entry, "inputs", "feature spec")
+    unknown_items = entry.get("unknown_items", "default")
+    if unknown_items not in get_args(UnknownItems):
+        known = ", ".join(get_args(UnknownItems))
+        raise SpecError(f"feature spec: unknown_items must be one of {known}")
+    spec = FeatureSpec(
+        tuple(_input(entry, f"inputs[{i}]") for i, entry in enumerate(inputs)),
+        cast("UnknownItems", unknown_items),
+        _context_values(entry.get("context", {})),
+    )
     names = [input_.name for input_ in spec.inputs]
     if len(set(names)) < len(names):
         raise SpecError(f"feature spec: inputs share a name: {', '.join(names)}")
@@ -115,6 +139,15 @@ def _feature(data: object, place: str) -> Feature:
     if not abs(default) <= context.FLOAT32_MAX:  # NaN and infinity fail this too
         raise SpecError(f"{place}.default must be a finite 32-bit number")
     return Feature(name, cast("Source", source), float(default), expression)
+
+
+def _context_values(data: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(data, dict):
+        raise SpecError("feature spec: context must be an object")
+    for key, values in data.items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise SpecError(f"feature spec: context.{key} must be a list of texts")
+    return {key: tuple(values) for key, values in data.items()}
 
 
 def _check_that_names_agree(spec: FeatureSpec) -> None:

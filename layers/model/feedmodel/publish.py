@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -129,7 +129,7 @@ def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName
 def _in_model_order(spec: FeatureSpec, program: Program) -> FeatureSpec:
     """The torch engine hands inputs over by position."""
     by_name = {input_.name: input_ for input_ in spec.inputs}
-    return FeatureSpec(tuple(by_name[name] for name in program.inputs))
+    return replace(spec, inputs=tuple(by_name[name] for name in program.inputs))
 
 
 def _write_golden(
@@ -207,6 +207,9 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) ->
         "version": model.version,
         "run_id": model.run_id,
         "network": model.network,
+        "trained_at": None,
+        "snapshot_as_of": None,
+        "published_at": None,
         "batches": batches,
         "metrics": model.metrics,
         "feature_spec": spec.to_json(),
