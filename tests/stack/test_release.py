@@ -22,6 +22,7 @@ OTHER_VALUES = {
     "ModelUri": ON_S3,
     "ModelDigest": DIGEST,
     "ModelFallback": "layer",
+    "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
     "Architecture": "arm64",
     "MemorySize": "3538",
     "ReservedConcurrency": "50",

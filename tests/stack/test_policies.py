@@ -1,0 +1,309 @@
+"""Each role may do what its code does, to the character of a key, and nothing beside it.
+
+Reads of S3 are the code's own, answered by moto with IAM on; the other calls are caught on their
+way out and evaluated (iam.py). What a service of AWS does with a role is taken from its manual.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.core import set_initial_no_auth_action_count
+
+from feedrank.bundle import (
+    DIGEST_SIDECAR,
+    GOLDEN,
+    MANIFEST,
+    ONNX_MODEL,
+    SNAPSHOT,
+    TORCH_MODEL,
+    S3Source,
+)
+from feedrank.decision_log import FirehoseStream
+from feedrank.errors import BundleError
+from stack.hook import load_canary
+from stack.iam import (
+    ACCOUNT,
+    BUNDLES,
+    CANARY_ARN,
+    DECISIONS,
+    REGION,
+    VERSION_ARN,
+    allowed,
+    policies,
+)
+from stack.transform import template
+
+OWN, FOREIGN = BUNDLES, "models-of-another-team"
+DIGEST, EARLIER = "ab" * 32, "cd" * 32
+PREFIXES = {OWN: "bundles/feed_ranker", FOREIGN: "rankers/eu/feed.ranker v2"}
+NAMES = [MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, TORCH_MODEL, SNAPSHOT, GOLDEN]
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+HOOK_EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
+# Resources of the actions that the code's calls need, and of no other call:
+# https://docs.aws.amazon.com/service-authorization/latest/reference/
+ACTIONS = {
+    "Invoke": ("lambda:InvokeFunction", "{FunctionName}"),
+    "PutRecord": (
+        "firehose:PutRecord",
+        f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{{DeliveryStreamName}}",
+    ),
+    "PutLifecycleEventHookExecutionStatus": (
+        "codedeploy:PutLifecycleEventHookExecutionStatus",
+        # as SAM names the two, and CloudFormation what SAM names
+        (
+            f"arn:aws:codedeploy:{REGION}:{ACCOUNT}:deploymentgroup:"
+            "feedrank-dev-ServerlessDeploymentApplication-1AB2CD3EF4GH/"
+            "feedrank-dev-FunctionDeploymentGroup-5IJ6KL7MN8OP"
+        ),
+    ),
+}
+
+
+def _uri(bucket: str, digest: str = DIGEST, end: str = "") -> str:
+    return f"s3://{bucket}/{PREFIXES[bucket]}/sha256-{digest}{end}"
+
+
+# ---- S3: the code's own reads, IAM on ------------------------------------------------------------
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two buckets with two bundles each, and a neighbour of theirs."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        s3 = boto3.client("s3")
+        for bucket, prefix in PREFIXES.items():
+            s3.create_bucket(Bucket=bucket)
+            for digest in (DIGEST, EARLIER):
+                for name in NAMES:
+                    s3.put_object(Bucket=bucket, Key=f"{prefix}/sha256-{digest}/{name}", Body=b"{}")
+            s3.put_object(Bucket=bucket, Key=f"{prefix}/notes.txt", Body=b"{}")
+            s3.put_object(Bucket=bucket, Key="payroll.csv", Body=b"{}")
+        yield
+
+
+def _become(documents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on each call of this test is signed by a role with these policies."""
+    iam = boto3.client("iam")
+    trust = {"Version": "2012-10-17", "Statement": []}
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument=json.dumps(trust))
+    for number, document in enumerate(documents):
+        iam.put_role_policy(
+            RoleName="role", PolicyName=str(number), PolicyDocument=json.dumps(document)
+        )
+    session = boto3.client("sts").assume_role(
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/role", RoleSessionName="test"
+    )
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": session["Credentials"]["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": session["Credentials"]["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": session["Credentials"]["SessionToken"],
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.DEFAULT_SESSION = None  # it has the credentials of before
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("bucket", [OWN, FOREIGN])
+@pytest.mark.usefixtures("account")
+def test_the_canary_reads_its_golden_requests_and_nothing_else(
+    bucket: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = load_canary()
+    uri = _uri(bucket, end=end)
+    _become(policies("infra/delivery.yaml", "CanaryRole", **_names(ModelUri=uri)), monkeypatch)
+    read: list[bytes] = set_initial_no_auth_action_count(0)(
+        lambda: [canary.read(uri, name) for name in (canary.MANIFEST, canary.GOLDEN)]
+    )()
+    assert read == [b"{}", b"{}"]
+    for denied in (
+        (_uri(bucket, EARLIER), canary.MANIFEST),
+        (f"s3://{bucket}/{PREFIXES[bucket]}", "notes.txt"),
+        (_uri(FOREIGN if bucket == OWN else OWN), canary.MANIFEST),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            set_initial_no_auth_action_count(0)(canary.read)(*denied)
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("bucket", [OWN, FOREIGN])
+@pytest.mark.usefixtures("account")
+def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
+    bucket: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier ones: while traffic shifts, and after a roll-back, versions that serve them start."""
+    uri = _uri(bucket, end=end)
+    _become(policies("template.yaml", "FunctionRole", ModelUri=uri), monkeypatch)
+    for bundle in (uri, _uri(bucket, EARLIER, end), _uri(OWN)):
+        source = S3Source(bundle, tmp_path)
+        for name in NAMES:
+            assert set_initial_no_auth_action_count(0)(source.fetch)(name).read_bytes() == b"{}"
+    outside = [(f"s3://{bucket}", "payroll.csv"), (f"s3://{FOREIGN}/rankers", "eu/notes.txt")]
+    for place, name in outside:
+        with pytest.raises(BundleError, match="AccessDenied"):
+            set_initial_no_auth_action_count(0)(S3Source(place, tmp_path).fetch)(name)
+
+
+def test_a_function_with_its_model_in_the_layer_reads_the_stacks_own_bundles_alone() -> None:
+    documents = policies("template.yaml", "FunctionRole")
+    earlier = f"arn:aws:s3:::{OWN}/{PREFIXES[OWN]}/sha256-{DIGEST}/{MANIFEST}"
+    assert allowed(documents, "s3:GetObject", earlier)
+    assert not allowed(documents, "s3:GetObject", earlier.replace(OWN, FOREIGN))
+    assert not allowed(documents, "s3:PutObject", earlier)
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [("template.yaml", "FunctionRole"), ("infra/delivery.yaml", "CanaryRole")],
+)
+def test_an_encrypted_bundle_is_decrypted_by_way_of_s3_alone(path: str, role: str) -> None:
+    given = {"ModelUri": _uri(FOREIGN, end="/")}
+    documents = policies(path, role, BundleKeyArn=KEY, **given)
+    by_s3 = {"kms_ViaService": f"s3.{REGION}.amazonaws.com"}
+    assert allowed(documents, "kms:Decrypt", KEY, **by_s3)
+    assert not allowed(documents, "kms:Decrypt", KEY)
+    assert not allowed(documents, "kms:Decrypt", KEY.replace("1234abcd", "ffffffff"), **by_s3)
+    assert not allowed(documents, "kms:GenerateDataKey", KEY, **by_s3)
+    assert not allowed(policies(path, role, **given), "kms:Decrypt", KEY, **by_s3)
+
+
+# ---- The other calls of the code -----------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Action and resource of each call that the code makes, none of which is sent."""
+    made: list[tuple[str, str]] = []
+
+    def call(_client: BaseClient, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        action, resource = ACTIONS[operation]
+        made.append((action, resource.format_map(parameters)))
+        return {"Payload": None}
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    return made
+
+
+def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
+    calls: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = load_canary()
+    for name in (canary.MANIFEST, canary.GOLDEN):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"cases": []}')
+    for name, value in {
+        "VERSION_ARN": VERSION_ARN,
+        "MODEL_URI": str(tmp_path),
+        "BASE_PATH": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    canary.handler(HOOK_EVENT, None)
+    documents = policies("infra/delivery.yaml", "CanaryRole", **_names())
+    assert [action for action, _ in calls] == [
+        "lambda:InvokeFunction",
+        "codedeploy:PutLifecycleEventHookExecutionStatus",
+    ]
+    for action, resource in calls:
+        assert allowed(documents, action, resource)
+        assert not allowed(documents, action, resource.replace("feedrank-dev", "feedrank-prod"))
+    for another in (VERSION_ARN.removesuffix(":7"), VERSION_ARN.replace(":7", ":8")):
+        assert not allowed(documents, "lambda:InvokeFunction", another)
+
+
+def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, str]]) -> None:
+    FirehoseStream("feedrank-dev-decisions-direct").write(b"{}\n", "2026-11-25")
+    ((action, resource),) = calls
+    direct = policies("template.yaml", "FunctionRole", DecisionDelivery="direct")
+    assert allowed(direct, action, resource)
+    assert not allowed(direct, action, resource.replace("-direct", "-logs"))
+    assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
+
+
+# ---- What AWS's services do with a role ----------------------------------------------------------
+
+LOG = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group"
+STREAM = f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream"
+FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
+
+
+@pytest.mark.parametrize(
+    ("path", "role", "group"),
+    [
+        ("template.yaml", "FunctionRole", "/aws/lambda/feedrank-dev"),
+        ("infra/delivery.yaml", "CanaryRole", "/aws/lambda/CodeDeployHook_feedrank-dev"),
+    ],
+)
+def test_lambda_writes_to_the_functions_own_log_group(path: str, role: str, group: str) -> None:
+    documents = policies(path, role, **(_names() if role == "CanaryRole" else {}))
+    for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+        stream = f"{LOG}:{group}:log-stream:2026/11/25/[7]0123456789abcdef"
+        assert allowed(documents, action, stream)
+        assert not allowed(documents, action, stream.replace(group, f"{group}-other"))
+    assert not allowed(documents, "logs:CreateLogGroup", f"{LOG}:{group}:*")
+
+
+def test_codedeploy_moves_the_alias_runs_the_hook_and_sees_the_alarms() -> None:
+    """AWSCodeDeployRoleForLambdaLimited is what it wants; this is that, for one function."""
+    documents = policies("infra/delivery.yaml", "DeploymentRole", **_names())
+    for action in ("GetAlias", "UpdateAlias", "GetProvisionedConcurrencyConfig"):
+        for resource in ("feedrank-dev", "feedrank-dev:live"):
+            assert allowed(documents, f"lambda:{action}", f"{FUNCTION}:{resource}")
+        assert not allowed(documents, f"lambda:{action}", f"{FUNCTION}:feedrank-dev-two:live")
+    assert allowed(documents, "lambda:InvokeFunction", CANARY_ARN)
+    assert not allowed(documents, "lambda:InvokeFunction", VERSION_ARN)
+    alarms = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*"
+    assert allowed(documents, "cloudwatch:DescribeAlarms", alarms)
+
+
+@pytest.mark.parametrize("mode", ["logs", "direct"])
+def test_firehose_may_do_what_its_manual_asks_for(mode: str) -> None:
+    """https://docs.aws.amazon.com/firehose/latest/dev/controlling-access.html#using-iam-s3"""
+    documents = policies(
+        "infra/data.yaml", "DeliveryRole", DecisionDelivery=mode, Name="feedrank-dev"
+    )
+    bucket = f"arn:aws:s3:::{DECISIONS}"
+    for action in ("GetBucketLocation", "ListBucket", "ListBucketMultipartUploads"):
+        assert allowed(documents, f"s3:{action}", bucket)
+    for key in (
+        "decisions/day=2026-11-25/model=feed_ranker-4/a.jsonl.gz",
+        "errors/metadata-extraction-failed/2026-11-25/a",
+    ):
+        for action in ("AbortMultipartUpload", "GetObject", "PutObject"):
+            assert allowed(documents, f"s3:{action}", f"{bucket}/{key}")
+    assert not allowed(documents, "s3:PutObject", f"{bucket}/athena-results/a")
+    assert not allowed(documents, "s3:DeleteObject", f"{bucket}/decisions/a")
+    for stream in ("logs", "direct"):
+        group = f"{LOG}:/aws/kinesisfirehose/feedrank-dev-decisions"
+        assert allowed(documents, "logs:PutLogEvents", f"{group}:log-stream:{stream}")
+
+
+def test_cloudwatch_logs_forwards_to_one_stream() -> None:
+    documents = policies("infra/data.yaml", "SubscriptionRole", Name="feedrank-dev")
+    for action in ("PutRecord", "PutRecordBatch"):
+        assert allowed(documents, f"firehose:{action}", f"{STREAM}/feedrank-dev-decisions-logs")
+        assert not allowed(documents, f"firehose:{action}", f"{STREAM}/other")
+
+
+def test_no_uri_widens_a_policy() -> None:
+    pattern = re.compile(template()["Parameters"]["ModelUri"]["AllowedPattern"])
+    assert all(pattern.fullmatch(_uri(bucket, end=end)) for bucket in PREFIXES for end in ("", "/"))
+    for trick in ("*", "?", "${aws:username}", "a/*"):
+        assert not pattern.fullmatch(f"s3://b/{trick}/sha256-{DIGEST}/")
+
+
+def _names(**more: str) -> dict[str, str]:
+    """What the parent stack gives the one of the canary."""
+    return {"Name": "feedrank-dev", "VersionArn": VERSION_ARN, **more}
