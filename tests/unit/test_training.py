@@ -45,6 +45,32 @@ def test_the_same_seed_gives_the_same_weights_and_epochs() -> None:
     assert first_epochs == second_epochs
 
 
+def fitted_with_threads_outside(threads: int) -> tuple[dict[str, list[object]], set[int]]:
+    """The weights of a network wide enough for torch to share out its sums, and the numbers of
+    threads seen while it was fitted."""
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(threads)
+    try:
+        with seeded(1):
+            rows = examples(8_000, seed=1)
+            network = DeepMLP(rows.inputs["features"], hidden=(256, 128))
+            schedule = Schedule(epochs=1, batch_size=2_048, learning_rate=1e-2, patience=1)
+            fit(
+                *(network, rows, VALIDATION, schedule),
+                on_batch=lambda: seen.add(torch.get_num_threads()),
+            )
+        assert torch.get_num_threads() == threads
+        return weights(network), seen
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_weights_do_not_depend_on_the_number_of_threads_outside() -> None:
+    alone, beside = fitted_with_threads_outside(1), fitted_with_threads_outside(2)
+    assert alone == beside
+    assert beside[1] == {1}
+
+
 def test_another_seed_gives_other_weights() -> None:
     assert weights(fitted(seed=1)[0]) != weights(fitted(seed=2)[0])
 
