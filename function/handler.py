@@ -13,10 +13,12 @@ from time import perf_counter
 from typing import Any
 
 from feedrank.adapter import Adapter
-from feedrank.api import PROBLEM_JSON, create_app
+from feedrank.api import create_app
 from feedrank.decision_log import DailyFiles, DecisionLog, FirehoseStream
+from feedrank.direct import needs_no_loop
 from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
+from feedrank.problems import PROBLEM_JSON
 from feedrank.ranker import Ranker
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init
@@ -50,7 +52,7 @@ count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
-_adapter = Adapter(app, lambda scope: slot.waits or not api.serves_directly(scope), TEXT_TYPES)
+_adapter = Adapter(app, lambda scope: not needs_no_loop(app, scope), TEXT_TYPES)
 if init_type == "snap-start":
     from feedrank import snapstart
 

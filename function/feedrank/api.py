@@ -1,7 +1,6 @@
 """Routes and one error translator. No business rule."""
 
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ import numpy as np
 import orjson
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from feedrank import __version__
+from feedrank.direct import JSON, App
 from feedrank.domain import Query, Ranking
 from feedrank.errors import (
     FeedrankError,
@@ -22,18 +22,15 @@ from feedrank.errors import (
 )
 from feedrank.model import ModelSlot
 from feedrank.openapi import ROUTE_DOCS, openapi
+from feedrank.problems import listed, problem
 from feedrank.ranker import Ranker
 from feedrank.schemas import PredictRequest, time_of
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats
-from feedrank.web import FastAPI, Request, Response
+from feedrank.web import Depends, Request, RequestValidationError, Response
 
 TITLE = "feedrank"
-JSON = "application/json"
-PROBLEM_JSON = "application/problem+json"
-PROBLEMS_SHOWN = 5
-LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
-Answer = Callable[[Scope, Receive], Awaitable[bytes]]
+TRANSLATED = (FeedrankError, HTTPException, RequestValidationError, Exception)
 DOCS_HEADERS = {  # beside the page's own policy, which can't say these
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -72,10 +69,15 @@ class Endpoints:
         card["engine"] = self._settings.model_engine
         return Response(orjson.dumps(card), media_type=JSON)
 
-    async def about(self) -> Response:
-        docs = f"{self._settings.base_path}/docs"
+    async def about(self, request: Request) -> Response:
+        docs = f"{request.scope.get('root_path', '')}/docs"
         about = {"name": TITLE, "version": __version__, "docs": docs}
         return Response(orjson.dumps(about), media_type=JSON)
+
+    async def openapi(self, request: Request) -> Response:
+        root = request.scope.get("root_path", "")
+        document = {**request.app.openapi(), "servers": [{"url": root or "/"}]}
+        return Response(orjson.dumps(document), media_type=JSON)
 
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
@@ -95,46 +97,22 @@ class Endpoints:
         }
 
 
-class App(FastAPI):
-    """FastAPI, but for the one hot route: its layers cost more than the model takes over five
-    items, so `POST /predict` goes straight to its answer and to the same error translator."""
-
-    def serve_directly(self, path: str, answer: Answer, base_path: str) -> None:
-        self._answer = answer
-        self._paths = {path, base_path + path}
-        self._route = next(route for route in self.routes if getattr(route, "path", "") == path)
-
-    def serves_directly(self, scope: Scope) -> bool:
-        return (
-            scope["type"] == "http" and scope["path"] in self._paths and scope["method"] == "POST"
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.serves_directly(scope):
-            await super().__call__(scope, receive, send)
-            return
-        scope["route"] = self._route
-        try:
-            body = await self._answer(scope, receive)
-        except Exception as error:
-            await (await problem(Request(scope), error))(scope, receive, send)
-            if not isinstance(error, FeedrankError):
-                raise  # as Starlette does, for the log
-        else:
-            length = (b"content-length", b"%d" % len(body))
-            headers = [length, (b"content-type", JSON.encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-
-
-def create_app(settings: Settings, slot: ModelSlot, ranker: Ranker, stats: ContainerStats) -> App:
+def create_app(
+    settings: Settings,
+    slot: ModelSlot,
+    ranker: Ranker,
+    stats: ContainerStats,
+    dependencies: Sequence[Depends] = (),
+) -> App:
     app = App(
         title=TITLE,
         version=__version__,
+        openapi_url=None,  # a route of our own, as it is for the docs
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the caller's Host and path
-        exception_handlers={FeedrankError: problem, HTTPException: problem, Exception: problem},
+        dependencies=dependencies,
+        exception_handlers=dict.fromkeys(TRANSLATED, problem),
     )
     endpoints = Endpoints(settings, slot, ranker, stats)
     for method, path, endpoint in (
@@ -144,10 +122,12 @@ def create_app(settings: Settings, slot: ModelSlot, ranker: Ranker, stats: Conta
         ("GET", "/model", endpoints.model),
         ("GET", "/", endpoints.about),
     ):
-        app.add_api_route(path, endpoint, methods=[method], response_model=None, **ROUTE_DOCS[path])
+        names = {key: ROUTE_DOCS[path][key] for key in ("operation_id", "summary")}
+        app.add_api_route(path, endpoint, methods=[method], response_model=None, **names)
     app.add_api_route("/docs", endpoints.docs, include_in_schema=False)
-    app.serve_directly("/predict", endpoints.ranked, settings.base_path)
+    app.add_route("/openapi.json", endpoints.openapi, include_in_schema=False)
     app.openapi = partial(openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.serve_directly("/predict", "POST", endpoints.ranked, lambda: slot.waits)
     return app
 
 
@@ -171,10 +151,8 @@ def parse(body: bytes) -> PredictRequest:
     try:
         return PredictRequest.model_validate_json(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False, include_input=False)
-        shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:PROBLEMS_SHOWN])
-        more = f"; and {len(problems) - PROBLEMS_SHOWN} more" * (len(problems) > PROBLEMS_SHOWN)
-        raise InvalidRequestError(shown + more) from None
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequestError(listed(errors, {*PredictRequest.model_fields})) from None
 
 
 def to_query(asked: PredictRequest) -> Query:
@@ -204,41 +182,3 @@ def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
         "degraded": ranking.degraded,
     }
     return orjson.dumps(answer)
-
-
-async def problem(request: Request, error: Exception) -> Response:
-    """Every error's way out, as RFC 9457 has it. An unforeseen error's text stays in the log."""
-    headers: dict[str, str] = {}
-    match error:
-        case HTTPException():
-            status, title, detail = error.status_code, error.detail, error.detail
-            headers |= error.headers or {}
-        case InvalidRequestError():
-            status, title, detail = error.status, error.title, _cut(str(error))
-        case FeedrankError():
-            status, title, detail = error.status, error.title, error.title
-        case _:
-            status, title, detail = 500, FeedrankError.title, FeedrankError.title
-    if isinstance(error, ModelUnavailableError):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    request.state.error = error
-    body = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "request_id": request.state.call.request_id,
-    }
-    return Response(orjson.dumps(body), status, headers, PROBLEM_JSON)
-
-
-def _cut(detail: str) -> str:
-    return detail.encode()[:LONGEST_DETAIL_BYTES].decode(errors="ignore")
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    """`item_ids.3`. A name that only the caller knows would echo the request, so it is left out."""
-    known = [
-        part for part in location if isinstance(part, int) or part in PredictRequest.model_fields
-    ]
-    return ".".join(map(str, known)) or "body"

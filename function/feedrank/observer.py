@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedrank.direct import needs_no_loop
 from feedrank.domain import Call, Ranking
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, log_request, logger, request_ids, request_metrics
@@ -38,7 +39,7 @@ class Observer:
         }
         self._cold_start = False
         request_ids.set(identity)
-        scope["root_path"] = self._base_path  # Lambda's events have no such thing
+        scope["root_path"] = self._root_path(scope)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["call"] = call
         status = 500
@@ -55,6 +56,18 @@ class Observer:
         except Exception:  # noqa: BLE001 answered already; Starlette raises it again for the log
             logger.exception("request failed")
         self._end(scope, call, status, identity)
+
+    def needs_no_loop(self, scope: Scope) -> bool:
+        scope["root_path"] = self._root_path(scope)
+        return needs_no_loop(self._app, scope)
+
+    def _root_path(self, scope: Scope) -> str:
+        """Where the app begins: at what the server says, and the base path behind that."""
+        root: str = scope.get("root_path", "")
+        if root.endswith(self._base_path):
+            return root
+        whole = root + self._base_path
+        return whole if not root or scope["path"].startswith(whole + "/") else root
 
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()

@@ -1,7 +1,9 @@
 """The OpenAPI document: built when somebody asks for it, complete with examples and errors."""
 
+from collections.abc import Collection
 from typing import Any
 
+import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -38,6 +40,8 @@ MODELS: list[type[BaseModel]] = [
     Problem,
 ]
 REFERENCE = "#/components/schemas/{model}"
+FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")  # which nobody is answered
+ADDED = "OfAddedRoute"
 REQUEST_ID = "3f0c9a1e-6a52-4c0e-9a37-0d8a1f0f8c11"
 
 PREDICT_EXAMPLES: dict[str, Any] = {
@@ -256,26 +260,56 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Built once. FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the
-    nulls in examples: so schemas and responses are put in as they are."""
-    if app.openapi_schema:
+    """FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the nulls in
+    examples: so what our routes take and answer is put in as it is. Routes that somebody added
+    stand as FastAPI describes them, but for their 422, which is a problem like ours."""
+    routes = list(app.routes)
+    if app.openapi_schema and app.state.described_routes == routes:
         return app.openapi_schema
+    _, ours = models_json_schema([(m, "validation") for m in MODELS], ref_template=REFERENCE)
     document = get_openapi(
         title=app.title,
         version=app.version,
         description=DESCRIPTION,
         license_info=LICENSE,
-        routes=app.routes,
+        routes=routes,
     )
-    _, schemas = models_json_schema([(m, "validation") for m in MODELS], ref_template=REFERENCE)
-    document["components"] = {
-        "schemas": schemas["$defs"],
-        "headers": HEADERS,
-        "responses": GENERAL_PROBLEMS,
-    }
+    document = _renamed(document, ours["$defs"].keys())
+    components = document.setdefault("components", {})
+    components["schemas"] = {**components.get("schemas", {}), **ours["$defs"]}
+    components |= {"headers": HEADERS, "responses": GENERAL_PROBLEMS}
     for path, operations in document["paths"].items():
-        responses = ROUTE_DOCS[path]["responses"].items()
         for operation in operations.values():
-            operation["responses"] = {str(status): response for status, response in responses}
-    app.openapi_schema = document
+            _complete(operation, ROUTE_DOCS.get(path, {}))
+    for name in FASTAPIS_ERRORS:
+        components["schemas"].pop(name, None)
+    app.openapi_schema, app.state.described_routes = document, routes
     return document
+
+
+def _complete(operation: dict[str, Any], docs: dict[str, Any]) -> None:
+    responses = operation.get("responses", {})
+    refused = FASTAPIS_ERRORS[0] in str(responses.get("422"))
+    if operation.get("operationId") == docs.get("operation_id", ""):
+        operation["responses"] = {str(code): each for code, each in docs["responses"].items()}
+        operation |= docs.get("openapi_extra", {})
+    if refused:
+        operation["responses"]["422"] = PROBLEMS[422]
+
+
+def _renamed(document: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
+    """Models of added routes that are called like one of ours get another name."""
+    models = document.get("components", {}).get("schemas", {})
+    same = models.keys() & taken
+    if not same:
+        return document
+    document["components"]["schemas"] = {
+        f"{name}{ADDED}" if name in same else name: model for name, model in models.items()
+    }
+    text = orjson.dumps(document).decode()
+    for name in same:
+        text = text.replace(
+            f'"{REFERENCE.format(model=name)}"', f'"{REFERENCE.format(model=name + ADDED)}"'
+        )
+    renamed: dict[str, Any] = orjson.loads(text)
+    return renamed

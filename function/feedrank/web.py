@@ -7,9 +7,21 @@ them all takes a sixth of a cold start.
 from pydantic import BaseModel
 
 BaseModel.model_config["defer_build"] = True  # inherited by what is defined meanwhile
-from fastapi import FastAPI, Request, Response  # noqa: E402 after the line above
-from fastapi.openapi.utils import get_openapi  # noqa: E402
+try:
+    from fastapi import FastAPI, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.openapi.utils import get_openapi
+    from fastapi.params import Depends
+    from fastapi.routing import APIRoute
+finally:  # whoever goes on without FastAPI has models of its own
+    del BaseModel.model_config["defer_build"]
 
-del BaseModel.model_config["defer_build"]
-
-__all__ = ["FastAPI", "Request", "Response", "get_openapi"]
+__all__ = [
+    "APIRoute",
+    "Depends",
+    "FastAPI",
+    "Request",
+    "RequestValidationError",
+    "Response",
+    "get_openapi",
+]

@@ -20,6 +20,8 @@ LAYERS = (
     "feedrank.adapter",
     "feedrank.api",
     "feedrank.observer",
+    "feedrank.direct",
+    "feedrank.problems",
     "feedrank.openapi",
     "feedrank.schemas",
     "feedrank.ranker",
@@ -215,6 +217,22 @@ def test_fastapi_is_imported_where_its_schemas_are_kept_from_being_built() -> No
         if any(name.split(".")[0] == "fastapi" for name in _imports(path))
     ]
     assert importing == ["feedrank.web"]
+
+
+def test_where_fastapi_can_not_be_imported_other_models_are_built_as_ever() -> None:
+    check = """
+import sys
+sys.modules["fastapi"] = None
+from pydantic import BaseModel
+try:
+    import feedrank.web
+except ImportError:
+    print(BaseModel.model_config)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=FUNCTION
+    )
+    assert done.stdout == "{}\n"
 
 
 def test_the_documents_schemas_are_built_when_the_document_is_asked_for(demo_bundle: Path) -> None:

@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 import demo
 import fakes
 import hostile
-from feedrank.api import App
 from feedrank.bundle import GOLDEN
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import BundleError, ScoringError
@@ -271,27 +270,6 @@ def test_a_body_that_is_cut_off_is_422(printed: fakes.LogLines) -> None:
     lines = [(line["level"], line.get("error")) for line in printed()]
     assert ("INFO", "InvalidRequestError") in lines
     assert "ERROR" not in {level for level, _ in lines}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [json.dumps(ASKED), "{}", "SECRET", "x" * 70_000, json.dumps(ASKED | {"user_id": 2})],
-    ids=["ranked", "invalid", "no JSON", "too large", "unknown user"],
-)
-def test_the_direct_way_answers_as_fastapis_own_does(
-    monkeypatch: pytest.MonkeyPatch, content: str
-) -> None:
-    client = _client(fakes.model())
-    direct = client.post("/predict", content=content)
-    monkeypatch.setattr(App, "serves_directly", lambda *_: False)
-    routed = client.post("/predict", content=content)
-    assert direct.status_code == routed.status_code
-    for response in (direct, routed):
-        del response.headers["x-request-id"], response.headers["content-length"]
-    assert direct.headers == routed.headers
-    ours = {"latency_ms", "request_id"}
-    bodies = [{k: v for k, v in r.json().items() if k not in ours} for r in (direct, routed)]
-    assert bodies[0] == bodies[1]
 
 
 def test_the_problems_are_told_by_field(client: TestClient) -> None:

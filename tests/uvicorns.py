@@ -1,0 +1,46 @@
+"""The app under a real uvicorn, in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from fakes import HANDLER
+
+
+class Server(NamedTuple):
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def uvicorn(
+    bundle: Path, *flags: str, stdout: int | IO[Any] = subprocess.DEVNULL, **env: str
+) -> Iterator[Server]:
+    """Ready to be asked. It chooses its port, and says on standard error which."""
+    command = [sys.executable, "-m", "uvicorn", "handler:app", "--port", "0", *flags]
+    environ = {"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env}
+    process = subprocess.Popen(
+        command, cwd=HANDLER.parent, env=environ, stdout=stdout, stderr=subprocess.PIPE
+    )
+    try:
+        yield Server(_address(process), process)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
+
+
+def _address(process: subprocess.Popen[bytes]) -> str:
+    assert process.stderr
+    said = []
+    for line in process.stderr:
+        said.append(line.decode())
+        if found := re.search(r"running on (http://\S+)", said[-1]):
+            return found[1]
+    raise AssertionError("".join(said))
