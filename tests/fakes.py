@@ -15,11 +15,12 @@ from types import ModuleType
 from typing import Any, TextIO, cast
 
 import numpy as np
+import orjson
 import pytest
 
 from feedrank.api import create_app
 from feedrank.bundle import Manifest
-from feedrank.decision_log import DecisionLog, Sink
+from feedrank.decision_log import ONE_LINE, DecisionLog, Sink, decision
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.engine import ScoringEngine
 from feedrank.errors import BundleError
@@ -74,8 +75,8 @@ class FakeStore:
             user=np.array([0.25], np.float32),
             items=prices.reshape(-1, 1),
             pairs=np.zeros((len(prices), 1), np.float32),
-            unknown_users=int(query.user_id != 1),
-            unknown_items=int(np.count_nonzero(~known)),
+            unknown_user=query.user_id != 1,
+            unknown_items=~known,
             degraded=self._degraded,
         )
 
@@ -196,6 +197,7 @@ def ranking(**changes: Any) -> Ranking:
         "request_id": "req-1",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "model_version": "feed_ranker-3",
+        "model_digest": "dddddddddddd",
         "scores": [0.01, 0.03, 0.02],
         "order": [1, 2, 0],
         "degraded": (),
@@ -206,6 +208,14 @@ def ranking(**changes: Any) -> Ranking:
         "latency_ms": 1.5,
     }
     return Ranking(**values | changes)
+
+
+def recorded(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
+    """The decision record as a reader of its line has it."""
+    read: dict[str, Any] = orjson.loads(
+        orjson.dumps(decision(query, ranking, call), None, ONE_LINE)
+    )
+    return read
 
 
 def app(loaded: Model | None, *sinks: Sink, **env: str) -> Observer:

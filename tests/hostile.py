@@ -77,6 +77,8 @@ INVALID: dict[str, bytes] = {
     "unknown keys of many bytes a character": _predict(**{SECRET + "\U0001f600" * 3_000: 1}),
     "a time that is none": _predict(context={"timestamp": SECRET}),
     "a time out of range": _predict(context={"timestamp": "2026-13-45T99:99:99Z", "a": SECRET}),
+    "a time before the year 1": _predict(context={"timestamp": "0001-01-01T00:00:00+14:00"}),
+    "a time after the year 9999": _predict(context={"timestamp": "9999-12-31T23:59:59.999999"}),
 }
 
 TOO_LARGE: dict[str, bytes] = {

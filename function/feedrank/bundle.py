@@ -25,6 +25,7 @@ TORCH_MODEL = f"{SERVING}/model.pt2"
 SNAPSHOT = f"{SERVING}/features.safetensors"
 GOLDEN = f"{SERVING}/golden.json"
 FORMAT = 4
+SHORT_DIGEST_DIGITS = 12
 
 S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
@@ -61,6 +62,11 @@ class Manifest:
     def model_version(self) -> str:
         """Name and version in one word that is safe in a path, such as `feed_ranker-3`."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def short_digest(self) -> str:
+        """Enough of the digest to tell two bundles of one version apart."""
+        return self.digest[:SHORT_DIGEST_DIGITS]
 
     def public(self) -> dict[str, Any]:
         """What anybody may read: no file names, no place."""

@@ -8,16 +8,17 @@ is the spill, and the refusal is logged and counted.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
-from feedrank.domain import Query, Ranking
+from feedrank.domain import Call, Query, Ranking
 from feedrank.telemetry import logger
 
 RECORD = "decision"
-ONE_LINE = orjson.OPT_APPEND_NEWLINE
+ONE_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 FIREHOSE_CONNECT_TIMEOUT_S = 0.3
 FIREHOSE_READ_TIMEOUT_S = 0.7  # one try: the request waits for it
@@ -93,11 +94,11 @@ class DecisionLog:
         self._stream = stream
         self.waits = stream is not None  # for an answer, as each record is made
 
-    def record(self, query: Query, ranking: Ranking) -> int:
+    def record(self, query: Query, ranking: Ranking, call: Call) -> int:
         """Returns how many sinks refused the record. Never raises for one: a request that was
         answered stays answered."""
-        line, day = orjson.dumps(decision(query, ranking), option=ONE_LINE), ranking.timestamp[:10]
-        refused = 0
+        line = orjson.dumps(decision(query, ranking, call), option=ONE_LINE)
+        day, refused = ranking.timestamp[:10], 0
         if self._stream is None or not _took(self._stream, line, day):
             sys.stdout.write(line.decode())
             refused += self._stream is not None
@@ -114,8 +115,9 @@ def _took(sink: Sink, line: bytes, day: str) -> bool:
     return True
 
 
-def decision(query: Query, ranking: Ranking) -> dict[str, Any]:
-    """The record; its lists stand in the caller's order."""
+def decision(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
+    """The record; its lists stand in the caller's order. `feature_time` is what the
+    features took for now: the context's `timestamp`, or when the request came."""
     ranks = [0] * len(ranking.order)
     for rank, at in enumerate(ranking.order, 1):
         ranks[at] = rank
@@ -123,12 +125,17 @@ def decision(query: Query, ranking: Ranking) -> dict[str, Any]:
         "record": RECORD,
         "timestamp": ranking.timestamp,
         "request_id": ranking.request_id,
+        "correlation_id": call.correlation_id,
+        "trace_id": call.trace_id,
         "model_version": ranking.model_version,
+        "model_digest": ranking.model_digest,
         "user_id": query.user_id,
         "item_ids": query.item_ids.tolist(),
         "scores": ranking.scores,
         "ranks": ranks,
         "context": query.context,
+        "feature_time": datetime.fromtimestamp(query.time_s, UTC),
+        "unknown": ranking.unknown,
         "degraded": ranking.degraded,
         "latency_ms": ranking.latency_ms,
     }

@@ -4,13 +4,14 @@ Named tuples: as immutable as frozen dataclasses, and made in half the time, eac
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 MAX_ITEMS = 100
 MAX_ID = 2**63 - 1
@@ -34,21 +35,24 @@ class FeatureRows(NamedTuple):
     user: FloatArray  # (user columns,)
     items: FloatArray  # (items, item columns)
     pairs: FloatArray  # (items, pair columns)
-    unknown_users: int
-    unknown_items: int
+    unknown_user: bool
+    unknown_items: BoolArray  # (items,)
     degraded: tuple[str, ...] = ()
 
 
 class Call(NamedTuple):
     """One request as the clock sees it. Times are `time.perf_counter()` seconds.
 
-    `is_alone` where no other is served meanwhile, as on Lambda.
+    `is_alone` where no other is served meanwhile, as on Lambda. `correlation_id` is the
+    gateway's own id of the request, `trace_id` the caller's.
     """
 
     request_id: str
     started_s: float
     deadline_s: float
     is_alone: bool
+    correlation_id: str | None = None
+    trace_id: str | None = None
 
 
 class Ranking(NamedTuple):
@@ -60,6 +64,7 @@ class Ranking(NamedTuple):
     request_id: str
     timestamp: str  # UTC, ISO 8601
     model_version: str
+    model_digest: str  # its first 12 digits
     scores: list[float]  # six decimals
     order: list[int]
     degraded: tuple[str, ...]
@@ -68,4 +73,5 @@ class Ranking(NamedTuple):
     features_ms: float
     scoring_ms: float
     latency_ms: float
+    unknown: dict[str, Any] | None = None  # as the answer has it
     spilled: int = 0  # sinks that refused its record

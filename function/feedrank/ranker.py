@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -45,18 +46,21 @@ class Ranker:
         with self._span("scoring"):
             scores, order = best_first(await self._scorer.score(model, query, rows, call))
         scored = perf_counter()
+        unknown_items = int(np.count_nonzero(rows.unknown_items))
         ranking = Ranking(
             request_id=call.request_id,
             timestamp=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             model_version=model.manifest.model_version,
+            model_digest=model.manifest.short_digest,
             scores=scores,
             order=order,
             degraded=model.degraded + rows.degraded,
-            unknown_users=rows.unknown_users,
-            unknown_items=rows.unknown_items,
+            unknown_users=int(rows.unknown_user),
+            unknown_items=unknown_items,
             features_ms=_milliseconds(fetched - begun),
             scoring_ms=_milliseconds(scored - fetched),
             latency_ms=_milliseconds(perf_counter() - call.started_s),
+            unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
         )
         spilled = await self._recorded(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking
@@ -64,8 +68,8 @@ class Ranker:
     async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
         """How many sinks refused it. A wait for the stream is this request's, nobody else's."""
         if call.is_alone or not self._log.waits:
-            return self._log.record(query, ranking)
-        return await asyncio.to_thread(self._log.record, query, ranking)
+            return self._log.record(query, ranking, call)
+        return await asyncio.to_thread(self._log.record, query, ranking, call)
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
@@ -77,6 +81,12 @@ def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
     if not (listed[order[0]] <= 1.0 and listed[order[-1]] >= 0.0):  # NaN sorts last
         raise ScoringError("the model gave a score outside [0, 1]")
     return listed, order
+
+
+def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
+    """An item that is asked for twice is named once."""
+    items = query.item_ids[rows.unknown_items].tolist()
+    return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
 
 
 async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:

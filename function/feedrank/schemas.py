@@ -110,9 +110,11 @@ class Problem(Answer):
 def time_of(context: dict[str, str]) -> float:
     """The request's Unix time in seconds: the context's `timestamp`, else now.
 
-    Raises ValueError where the timestamp is not ISO 8601.
+    Raises ValueError where the timestamp is not ISO 8601, or its year in UTC not 1 to 9999.
     """
     if "timestamp" not in context:
         return time.time()
     moment = datetime.fromisoformat(context["timestamp"])
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    time_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    datetime.fromtimestamp(time_s, UTC)  # as the record tells it
+    return time_s

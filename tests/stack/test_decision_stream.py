@@ -75,7 +75,8 @@ def _delivered(front: FaultyFront) -> list[str]:
 
 def _record(records: DecisionLog, *ids: str) -> list[int]:
     """How many sinks refused each."""
-    return [records.record(fakes.query(), fakes.ranking(request_id=each)) for each in ids]
+    call = fakes.call()
+    return [records.record(fakes.query(), fakes.ranking(request_id=each), call) for each in ids]
 
 
 def test_a_record_reaches_s3_and_standard_output_stays_empty(

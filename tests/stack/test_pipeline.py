@@ -20,8 +20,8 @@ from moto.server import ThreadedMotoServer
 
 import fakes
 from feedops.template import load, resolved
-from feedrank.decision_log import DecisionLog, decision
-from feedrank.domain import Query, Ranking
+from feedrank.decision_log import DecisionLog
+from feedrank.domain import Call, Query, Ranking
 from feedrank.telemetry import configure, log_request, request_metrics
 from stack.firehose import delivered, filtered, matches
 
@@ -40,6 +40,7 @@ DUCKDB_TYPES = {
     "array<int>": "INTEGER[]",
     "array<string>": "VARCHAR[]",
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
+    "struct<user:boolean,items:array<bigint>>": "STRUCT(user BOOLEAN, items BIGINT[])",
 }
 
 
@@ -57,13 +58,13 @@ def _at(days_ago: int, clock: str) -> str:
     return f"{day}T{clock}.123Z"
 
 
-def _decisions() -> list[tuple[Query, Ranking]]:
+def _decisions() -> list[tuple[Query, Ranking, Call]]:
     """Two days, two models, and all that a record may hold: the largest ids, text of any kind, one
-    item and a hundred, a degraded answer."""
+    item and a hundred, a degraded answer, unknown ids."""
     hundred = np.linspace(0.999999, 0.000001, 100).round(6)
     odd = {"Device": "mobile", "device": 'quote " and \\ and \u2028', "line": "a\nb", "": "ü\t"}
     return [
-        (fakes.query(), fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a")),
+        (fakes.query(), fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a"), fakes.call()),
         (
             fakes.query(LARGEST_ID, (LARGEST_ID,), **odd),
             fakes.ranking(
@@ -72,7 +73,9 @@ def _decisions() -> list[tuple[Query, Ranking]]:
                 scores=[0.5],
                 order=[0],
                 degraded=("model:layer", "features:snapshot"),
+                unknown={"user": True, "items": [LARGEST_ID]},
             ),
+            fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abc"),
         ),
         (
             fakes.query(0, range(100), device="desktop"),
@@ -83,16 +86,18 @@ def _decisions() -> list[tuple[Query, Ranking]]:
                 scores=hundred.tolist(),
                 order=np.argsort(-hundred, kind="stable").tolist(),
             ),
+            fakes.call(),
         ),
         (
             fakes.query(7, (1, 2, 3), **{"feedrank-canary": "1"}),
             fakes.ranking(timestamp=_at(0, "00:00:02"), request_id="d"),
+            fakes.call(),
         ),
     ]
 
 
 def _records() -> list[dict[str, Any]]:
-    return [json.loads(json.dumps(decision(*pair), default=list)) for pair in _decisions()]
+    return [fakes.recorded(*made) for made in _decisions()]
 
 
 @pytest.fixture
@@ -100,8 +105,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What the function writes for these requests, and what else stands in its log."""
     configure(fakes.settings())
     log = DecisionLog()
-    for query, ranking in _decisions():
-        log.record(query, ranking)
+    for query, ranking, call in _decisions():
+        log.record(query, ranking, call)
         log_request({"status": 200}, request_metrics(1.5, 200, ranking))
     printed = capsys.readouterr().out.removesuffix("\n")
     lines = printed.split("\n")  # splitlines would also split at U+2028

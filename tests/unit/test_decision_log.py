@@ -31,25 +31,31 @@ except OSError as error:
 
 def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
     query = fakes.query(1, (10, 30, 20), device="mobile")
-    ranking = fakes.ranking(degraded=("model:layer",))
-    assert decision(query, ranking) == {
+    ranking = fakes.ranking(degraded=("model:layer",), unknown={"user": True, "items": [30]})
+    call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
+    assert fakes.recorded(query, ranking, call) == {
         "record": "decision",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "request_id": "req-1",
+        "correlation_id": "JKJaXmPLvHcESHA=",
+        "trace_id": "1-67891233-abcdef",
         "model_version": "feed_ranker-3",
+        "model_digest": "dddddddddddd",
         "user_id": 1,
         "item_ids": [10, 30, 20],
         "scores": [0.01, 0.03, 0.02],
         "ranks": [3, 1, 2],
         "context": {"device": "mobile"},
-        "degraded": ("model:layer",),
+        "feature_time": "2026-11-22T12:00:00.123000Z",
+        "unknown": {"user": True, "items": [30]},
+        "degraded": ["model:layer"],
         "latency_ms": 1.5,
     }
 
 
 def test_duplicates_keep_their_own_ranks() -> None:
     ranking = fakes.ranking(scores=[0.5, 0.9, 0.5, 0.9], order=[1, 3, 0, 2])
-    record = decision(fakes.query(1, (7, 8, 7, 8)), ranking)
+    record = decision(fakes.query(1, (7, 8, 7, 8)), ranking, fakes.call())
     assert (record["item_ids"], record["ranks"]) == ([7, 8, 7, 8], [3, 1, 4, 2])
 
 
@@ -57,12 +63,12 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = fakes.KeptLines(), fakes.KeptLines()
-    query, ranking = fakes.query(note="a\nb\u2028é"), fakes.ranking()
-    DecisionLog([first, second]).record(query, ranking)
+    query, ranking, call = fakes.query(note="a\nb\u2028é"), fakes.ranking(), fakes.call()
+    DecisionLog([first, second]).record(query, ranking, call)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert printed.endswith("\n")
-    assert json.loads(printed) == {**decision(query, ranking), "degraded": []}
+    assert json.loads(printed) == fakes.recorded(query, ranking, call)
     assert first.lines == second.lines == [(printed.encode(), "2026-11-22")]
 
 
@@ -71,7 +77,7 @@ def test_a_sink_that_refuses_costs_nothing_but_itself(
 ) -> None:
     kept = fakes.KeptLines()
     records = DecisionLog([fakes.FullDisk(), kept])
-    assert records.record(fakes.query(), fakes.ranking()) == 1
+    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 1
     (line,) = log()
     assert (line["level"], line["message"], line["sink"]) == (
         "ERROR",
@@ -85,7 +91,7 @@ def test_a_sink_that_refuses_costs_nothing_but_itself(
 def test_what_a_stream_took_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     stream, kept = fakes.KeptLines(), fakes.KeptLines()
     records = DecisionLog([kept], stream)
-    assert records.record(fakes.query(), fakes.ranking()) == 0
+    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 0
     assert (capsys.readouterr().out, stream.lines) == ("", kept.lines)
     assert len(kept.lines) == 1
 
@@ -95,7 +101,10 @@ def test_what_a_stream_refused_is_printed_and_counted(
 ) -> None:
     kept = fakes.KeptLines()
     records = DecisionLog([kept, fakes.FullDisk()], fakes.FullDisk())
-    assert [records.record(fakes.query(), fakes.ranking()) for _ in range(2)] == [2, 2]
+    assert [records.record(fakes.query(), fakes.ranking(), fakes.call()) for _ in range(2)] == [
+        2,
+        2,
+    ]
     printed = capsys.readouterr().out.splitlines(keepends=True)
     assert [line.encode() for line in printed] == [line for line, _ in kept.lines]
     assert (len(printed), len(log())) == (2, 4)
@@ -107,7 +116,7 @@ def test_a_sinks_bug_is_not_hidden() -> None:
             raise TypeError("wrong")
 
     with pytest.raises(TypeError):
-        DecisionLog([Buggy()]).record(fakes.query(), fakes.ranking())
+        DecisionLog([Buggy()]).record(fakes.query(), fakes.ranking(), fakes.call())
 
 
 def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
@@ -117,7 +126,7 @@ def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
         "2026-11-23T00:00:00.000Z",
         "2026-11-22T00:00:00.000Z",
     ):
-        records.record(fakes.query(), fakes.ranking(timestamp=timestamp))
+        records.record(fakes.query(), fakes.ranking(timestamp=timestamp), fakes.call())
     written = {
         path.name: [json.loads(line)["timestamp"] for line in path.read_text().splitlines()]
         for path in (tmp_path / "predictions").iterdir()
@@ -141,7 +150,7 @@ def test_a_record_that_was_written_in_part_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:
     (tmp_path / "taken").touch()
     records = DecisionLog([DailyFiles(tmp_path / "taken")])
-    assert records.record(fakes.query(), fakes.ranking()) == 1
+    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 1
     assert log()[0]["sink"] == "DailyFiles"
 
 

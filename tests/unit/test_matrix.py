@@ -10,12 +10,17 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import parse_spec
 
 SUNDAY_SIX = datetime(2026, 11, 22, 18, 30, tzinfo=UTC).timestamp()
-ROWS = FeatureRows(
+
+
+def _rows(user: FloatArray, items: FloatArray, pairs: FloatArray) -> FeatureRows:
+    """Of a user and items that are all known."""
+    return FeatureRows(user, items, pairs, False, np.zeros(len(items), np.bool_))  # noqa: FBT003
+
+
+ROWS = _rows(
     user=np.array([1, 2, 3, 4], np.float32),
     items=np.array([[11, 12, 13, 14], [21, 22, 23, 24]], np.float32),
     pairs=np.array([[5], [6]], np.float32),
-    unknown_users=0,
-    unknown_items=0,
 )
 
 
@@ -61,9 +66,7 @@ def test_an_input_takes_its_columns_from_a_shared_table_in_its_own_order() -> No
     spec = parse_spec(
         {"inputs": [{"name": "x", "features": [a, b, c]}, {"name": "y", "features": [c, a]}]}
     )
-    rows = FeatureRows(
-        _none(0), np.array([[1, 2, 3]], np.float32), _none(1, 0), unknown_users=0, unknown_items=0
-    )
+    rows = _rows(_none(0), np.array([[1, 2, 3]], np.float32), _none(1, 0))
     built = MatrixBuilder(spec).build(Query(1, np.array([9]), {}, 0.0), rows)
     assert {name: matrix.tolist() for name, matrix in built.items()} == {
         "x": [[1, 2, 3]],
@@ -81,7 +84,7 @@ def test_the_tables_rows_are_left_as_they_are() -> None:
 def test_a_number_that_is_none_is_the_callers_mistake() -> None:
     temp = {"name": "t", "source": "context", "expression": "number(temp)", "default": 20}
     builder = MatrixBuilder(parse_spec({"inputs": [{"name": "x", "features": [temp]}]}))
-    rows = FeatureRows(_none(0), _none(2, 0), _none(2, 0), unknown_users=0, unknown_items=0)
+    rows = _rows(_none(0), _none(2, 0), _none(2, 0))
     assert builder.build(_query(), rows)["x"].tolist() == [[20], [20]]
     assert builder.build(_query(temp="-3.5"), rows)["x"].tolist() == [[-3.5], [-3.5]]
     with pytest.raises(InvalidRequestError, match=r"context\.temp must be a number"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fakes
-from feedrank.decision_log import DailyFiles, DecisionLog, Sink, decision
+from feedrank.decision_log import DailyFiles, DecisionLog, Sink
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
 from feedrank.model import Model
@@ -53,19 +53,40 @@ def test_a_request_becomes_a_ranking() -> None:
         "request_id": ranking.request_id,
         "timestamp": ranking.timestamp,
         "model_version": ranking.model_version,
+        "model_digest": ranking.model_digest,
         "degraded": ranking.degraded,
         "unknown_users": ranking.unknown_users,
         "unknown_items": ranking.unknown_items,
+        "unknown": ranking.unknown,
     }
     assert told == {
         "request_id": "req-1",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "model_version": "feed_ranker-3",
+        "model_digest": "dddddddddddd",
         "degraded": (),
         "unknown_users": 1,
         "unknown_items": 1,
+        "unknown": {"user": True, "items": [500]},
     }
     assert 0 <= ranking.features_ms + ranking.scoring_ms <= ranking.latency_ms
+
+
+@pytest.mark.parametrize(
+    ("user", "items", "unknown"),
+    [
+        (1, (10, 30), None),
+        (2, (10, 30), {"user": True, "items": []}),
+        (1, (900, 10, 500, 900), {"user": False, "items": [900, 500]}),
+    ],
+    ids=["nothing", "the user", "items, each once"],
+)
+def test_what_the_tables_lack_is_named(
+    user: int, items: tuple[int, ...], unknown: dict[str, Any] | None
+) -> None:
+    ranking = _rank(fakes.model(), fakes.query(user, items))
+    assert ranking.unknown == unknown
+    assert ranking.unknown_items == sum(item >= 100 for item in items)
 
 
 def test_equal_scores_keep_the_callers_order() -> None:
@@ -92,9 +113,10 @@ def test_a_score_outside_zero_to_one_is_an_error(wrong: float, at: int) -> None:
 
 def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
     query = fakes.query(1, (10, 30, 10), device="tablet")
-    ranking = _rank(fakes.model(), query, sinks=(DailyFiles(tmp_path),))
-    recorded = json.loads((tmp_path / "predictions_2026-11-22.jsonl").read_bytes())
-    assert recorded == {**decision(query, ranking), "degraded": []}
+    call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
+    ranking = _rank(fakes.model(), query, call, sinks=(DailyFiles(tmp_path),))
+    written = json.loads((tmp_path / "predictions_2026-11-22.jsonl").read_bytes())
+    assert written == fakes.recorded(query, ranking, call)
 
 
 def test_a_sink_that_refuses_does_not_fail_the_request() -> None:

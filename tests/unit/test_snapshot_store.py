@@ -68,8 +68,8 @@ def _look_up(store: SnapshotStore, user: int, items: list[int]) -> dict[str, Any
         "user": rows.user.tolist(),
         "items": rows.items.tolist(),
         "pairs": rows.pairs.tolist(),
-        "unknown_users": rows.unknown_users,
-        "unknown_items": rows.unknown_items,
+        "unknown_user": rows.unknown_user,
+        "unknown_items": rows.unknown_items.tolist(),
         "degraded": rows.degraded,
     }
 
@@ -82,8 +82,8 @@ def _naive(tables: Tables, user: int, asked: list[int]) -> dict[str, Any]:
         "pairs": [
             [pairs[user, item]] if (user, item) in pairs else PAIR_DEFAULTS for item in asked
         ],
-        "unknown_users": int(user not in users),
-        "unknown_items": sum(item not in items for item in asked),
+        "unknown_user": user not in users,
+        "unknown_items": [item not in items for item in asked],
         "degraded": (),
     }
 
@@ -115,8 +115,8 @@ def test_empty_tables_give_the_defaults(tmp_path: Path, user: int) -> None:
         "user": [-1.0],
         "items": [[-2.0, -3.0]] * 2,
         "pairs": [[-4.0]] * 2,
-        "unknown_users": 1,
-        "unknown_items": 2,
+        "unknown_user": True,
+        "unknown_items": [True, True],
         "degraded": (),
     }
 
@@ -127,8 +127,8 @@ def test_the_same_item_twice_is_looked_up_and_counted_twice(tmp_path: Path) -> N
         "user": [0.5],
         "items": [[1, 2], [-2, -3], [1, 2], [-2, -3]],
         "pairs": [[3], [-4], [3], [-4]],
-        "unknown_users": 0,
-        "unknown_items": 2,
+        "unknown_user": False,
+        "unknown_items": [False, True, False, True],
         "degraded": (),
     }
 
@@ -170,7 +170,7 @@ def test_a_source_that_the_spec_does_not_read_is_never_unknown(tmp_path: Path) -
     path = tmp_path / "features.safetensors"
     path.write_bytes(save(tensors))
     rows = SnapshotStore(path, spec).look_up(Query(5, np.array([6, 7]), {}, 0.0))
-    assert (rows.unknown_users, rows.unknown_items) == (0, 0)
+    assert (rows.unknown_user, rows.unknown_items.tolist()) == (False, [False, False])
     assert (rows.user.shape, rows.items.shape, rows.pairs.shape) == ((0,), (2, 0), (2, 0))
 
 

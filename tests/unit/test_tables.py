@@ -228,8 +228,8 @@ def test_a_training_row_is_what_serving_builds_from_a_snapshot_of_that_moment(
             user=known_rows(spec, tables.users.set_index("user_id"), "user", user),
             items=known_rows(spec, tables.items.set_index("item_id"), "item", item)[None],
             pairs=np.array([pair], dtype=np.float32),
-            unknown_users=0,
-            unknown_items=0,
+            unknown_user=False,
+            unknown_items=np.zeros(1, np.bool_),
         )
         query = Query(user, np.array([item]), {"device": str(feed.device[row])}, float(at))
         served = builder.build(query, known)

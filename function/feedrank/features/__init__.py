@@ -8,7 +8,7 @@ from feedrank.domain import FeatureRows, Query
 class FeatureStore(Protocol):
     """Where a user's, an item's and a pair's features come from.
 
-    An unknown id is a default and a count; a store that can't answer raises. One that `waits` for
+    An unknown id is a default and a mark; a store that can't answer raises. One that `waits` for
     something beyond this process is cut off at the request's deadline.
     """
 

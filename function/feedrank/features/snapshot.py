@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.bundle import SNAPSHOT
-from feedrank.domain import FeatureRows, FloatArray, IntArray, Query
+from feedrank.domain import BoolArray, FeatureRows, FloatArray, IntArray, Query
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
 
@@ -35,18 +35,19 @@ class Table:
         at = self.ids.searchsorted(id_)
         return self.values[at] if at < len(self.ids) and self.ids[at] == id_ else None
 
-    def rows(self, wanted: IntArray) -> tuple[FloatArray, int]:
-        """(wanted, columns) float32, and how many of the ids no row has."""
+    def rows(self, wanted: IntArray) -> tuple[FloatArray, BoolArray]:
+        """(wanted, columns) float32, and (wanted,) which of the ids no row has."""
         if not len(self.defaults):
-            return np.empty((len(wanted), 0), dtype=np.float32), 0
+            return np.empty((len(wanted), 0), dtype=np.float32), np.zeros(len(wanted), np.bool_)
         if not len(self.ids):
-            return np.broadcast_to(self.defaults, (len(wanted), len(self.defaults))), len(wanted)
+            defaults = np.broadcast_to(self.defaults, (len(wanted), len(self.defaults)))
+            return defaults, np.ones(len(wanted), np.bool_)
         at = self.ids.searchsorted(wanted)
         unknown = self.ids.take(at, mode="clip") != wanted
         found = self.values.take(at, 0, mode="clip")
-        if count := np.count_nonzero(unknown):
+        if np.count_nonzero(unknown):
             np.copyto(found, self.defaults, where=unknown[:, np.newaxis])
-        return found, int(count)
+        return found, unknown
 
 
 class SnapshotStore:
@@ -85,7 +86,7 @@ class SnapshotStore:
             user=self._users.defaults if user is None else user,
             items=items,
             pairs=pairs,
-            unknown_users=int(user is None and len(self._users.defaults) > 0),
+            unknown_user=user is None and len(self._users.defaults) > 0,
             unknown_items=unknown_items,
         )
 
