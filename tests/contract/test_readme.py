@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticUndefined
 
+from feedops.bench.baseline import BASELINE
+from feedops.bench.report import provenance, table
+from feedops.bench.results import Results
+from feedops.bench.servers import ONNX_FASTAPI, against_onnx
 from feedrank.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +50,18 @@ def test_every_make_target_that_it_names_exists(target: str) -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?://|#)([^)#]+)", README))))
 def test_every_file_that_it_links_exists(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_every_figure_of_performance_is_that_of_the_committed_run() -> None:
+    committed = Results.read(BASELINE)
+    assert table(committed.rows) in README
+    assert provenance(committed) in README
+
+
+def test_a_faster_contestant_in_the_chart_has_rows_of_its_own() -> None:
+    committed = Results.read(BASELINE)
+    charted = committed.details["servers"]["requests_per_s"]
+    stated = {row.what: row.value for row in committed.rows}
+    for items in (5, 50, 100):
+        ours, theirs = (charted[name][str(items)]["value"] for name in ("feedrank", ONNX_FASTAPI))
+        assert stated[against_onnx(items)] == pytest.approx(ours / theirs, rel=0.1)

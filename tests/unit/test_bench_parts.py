@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from feedops.bench import front_load, generator, memory, traffic
+from feedops.bench import front_load, generator, memory, servers, traffic
 from feedops.bench.cold_start import STAGES
+from feedops.bench.results import FLOOR, OURS
 from feedops.bench.target import Target, is_current
 from feedops.load.analysis import Request, read, recovery, saturation, verdict
 from feedops.load.drive import wrong_with
@@ -189,3 +190,28 @@ async def _against(answer: object, load: object) -> Mapping[str, object]:
         return await load(f"http://{LOCALHOST}:{port}")  # type: ignore[operator,no-any-return]
     finally:
         await runner.cleanup()
+
+
+def test_ours_is_compared_with_the_fastest_torch_server_and_with_onnx_runtime_behind_fastapi() -> (
+    None
+):
+    per_second = {
+        OURS: 3_000.0,
+        FLOOR: 7_500.0,
+        servers.ONNX_FASTAPI: 2_500.0,
+        "torch + FastAPI": 1_500.0,
+        "LitServe": 900.0,
+    }
+    rates = {name: dict.fromkeys(servers.BARS, [rate] * 3) for name, rate in per_second.items()}
+
+    rows = list(servers.rows_of(rates))
+
+    assert [(row.value, row.bar) for row in rows] == [
+        *((2.0, bar) for bar in (1.5, 2.0, 2.5)),
+        *((1.2, bar) for bar in (1.25, 1.7, 2.0)),
+    ]
+    for row in rows:
+        assert "no decision record, log line or metric (ours: all three)" in row.note
+    assert "fastest: torch + FastAPI" in rows[0].note
+    del rates[servers.ONNX_FASTAPI]
+    assert list(servers.rows_of(rates)) == rows[:3]
