@@ -6,59 +6,76 @@ schema of the resource, as cfn-lint brings it.
 """
 
 import copy
+import itertools
+import tomllib
+from functools import cache
 from typing import Any
 
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
-from stack.transform import packaged, resolved, template, transformed
+from stack.transform import PROJECT, packaged, resolved, template, transformed
 
 DIGEST = "ab" * 32
 ON_S3 = f"s3://bundles/feedrank/feed_ranker/sha256-{DIGEST}/"
 NEWER = f"s3://bundles/feedrank/feed_ranker/sha256-{'cd' * 32}/"
-# Another value than the default, for every parameter; where one of two is meant, the longest.
-OTHER_VALUES = {
-    "Environment": "prod",
-    "ModelUri": ON_S3,
-    "ModelDigest": DIGEST,
-    "ModelFallback": "layer",
-    "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
-    "Architecture": "arm64",
-    "MemorySize": "3538",
-    "ReservedConcurrency": "50",
-    "RequestTimeoutMs": "1500",
-    "LogLevel": "WARNING",
-    "Tracing": "on",
-    "WarmStart": "snapstart",
-    "ProvisionedMin": "2",
-    "ProvisionedMax": "20",
-    "BusyMin": "6",
-    "BusyFrom": "cron(0 7 ? * MON-FRI *)",
-    "BusyUntil": "cron(0 20 ? * MON-FRI *)",
-    "Auth": "none",
-    "JwtIssuer": "https://issuer.example.com/",
-    "JwtAudience": "feed",
-    "CorsOrigins": "https://www.example.com",
-    "ThrottleRate": "1000",
-    "ThrottleBurst": "500",
-    "DomainName": "api.example.com",
-    "CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",
-    "HostedZoneId": "Z1",
-    "BasePath": "/v1",
-    "DecisionDelivery": "direct",
-    "DecisionRetentionDays": "90",
-    "LogRetentionDays": "7",
-    "LogKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
-    "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
-    "AlarmEmail": "on-call@example.com",
+# Values beside the default for every parameter that does not list all of its own.
+MORE_VALUES = {
+    "ModelUri": [ON_S3, ON_S3.removesuffix("/"), NEWER, ON_S3.replace("//bundles", "//others")],
+    "ModelDigest": [DIGEST, "cd" * 32],
+    "BundleKeyArn": ["arn:aws:kms:eu-west-1:123456789012:key/1"],
+    "MemorySize": ["3538", "512"],
+    "ReservedConcurrency": ["50", "100"],
+    "RequestTimeoutMs": ["1500", "300"],
+    "ProvisionedMin": ["2"],
+    "ProvisionedMax": ["20"],
+    "BusyMin": ["6"],
+    "BusyFrom": ["cron(0 7 ? * MON-FRI *)"],
+    "BusyUntil": ["cron(0 20 ? * MON-FRI *)"],
+    "JwtIssuer": ["https://issuer.example.com/"],
+    "JwtAudience": ["feed"],
+    "CorsOrigins": ["https://www.example.com"],
+    "ThrottleRate": ["1000"],
+    "ThrottleBurst": ["500"],
+    "DomainName": ["api.example.com"],
+    "CertificateArn": ["arn:aws:acm:eu-west-1:123456789012:certificate/1"],
+    "HostedZoneId": ["Z1"],
+    "BasePath": ["/v1", "/v2"],
+    "DecisionRetentionDays": ["90"],
+    "LogKeyArn": ["arn:aws:kms:eu-west-1:123456789012:key/1"],
+    "AlarmTopicArn": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
+    "AlarmEmail": ["on-call@example.com"],
 }
 # What Lambda keeps for the function and not for a version: a change of it needs no new one.
 UNVERSIONED = {"ReservedConcurrentExecutions", "Tags"}
 
 
+PARAMETERS = template()["Parameters"]
+
+
+def _values(name: str) -> list[str]:
+    """All that it may have, or the default and some more."""
+    listed = [str(value) for value in PARAMETERS[name].get("AllowedValues", ())]
+    return listed or [str(PARAMETERS[name]["Default"]), *MORE_VALUES[name]]
+
+
+def _prod() -> dict[str, str]:
+    config = tomllib.loads((PROJECT / "samconfig.toml").read_text())
+    overrides = config["prod"]["deploy"]["parameters"]["parameter_overrides"]
+    return dict(each.split("=", 1) for each in overrides)
+
+
+BASES = {"layer": {}, "s3": {"ModelUri": NEWER}, "prod": {**_prod(), "ModelUri": ON_S3}}
+
+
 def _deployed(source: Any = "template.yaml", **parameters: str) -> dict[str, Any]:
     resources: dict[str, Any] = resolved(transformed(source, **parameters), **parameters)
     return resources["Resources"]
+
+
+@cache
+def _from(base: str, **parameters: str) -> dict[str, Any]:
+    return _deployed(**{**BASES[base], **parameters})
 
 
 def _version(resources: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -95,29 +112,30 @@ def test_a_changed_line_of_the_function_publishes() -> None:
 
 
 def test_every_parameter_is_tried() -> None:
-    assert set(OTHER_VALUES) == set(template()["Parameters"])
+    assert {n for n, p in PARAMETERS.items() if "AllowedValues" not in p} == set(MORE_VALUES)
 
 
-@pytest.mark.parametrize("name", sorted(OTHER_VALUES))
-@pytest.mark.parametrize("base", ["layer", "s3"])
-def test_a_parameters_value_publishes_where_the_function_depends_on_it_and_nowhere_else(
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+@pytest.mark.parametrize("base", BASES)
+def test_a_version_is_published_exactly_when_the_functions_configuration_changes(
     name: str, base: str
 ) -> None:
-    """Publishing where nothing changed is an error to Lambda; not publishing is worse."""
-    before = {"ModelUri": NEWER} if base == "s3" else {}
-    after = before | {name: OTHER_VALUES[name]}
-    old, new = _deployed(**before), _deployed(**after)
-    published = _version(old) != _version(new)
-    assert published == (_configuration(old) != _configuration(new))
+    """From each value of a parameter to each other. To publish where nothing changed is an error to
+    Lambda; not to publish is worse."""
+    deployed = [(value, _from(base, **{name: value})) for value in _values(name)]
+    assert len(deployed) > 1
+    for (before, old), (after, new) in itertools.permutations(deployed, 2):
+        published = _version(old) != _version(new)
+        changed = _configuration(old) != _configuration(new)
+        assert published == changed, f"{name}: {before} -> {after}"
 
 
 def test_which_parameters_those_are() -> None:
     """So that one which stops to matter, or starts to, is seen."""
-    old = _deployed()
     publish = {
         name
-        for name, value in OTHER_VALUES.items()
-        if _version(old) != _version(_deployed(**{name: value}))
+        for name in PARAMETERS
+        if len({str(_version(_from("layer", **{name: value}))) for value in _values(name)}) > 1
     }
     assert publish == {
         "Architecture",
@@ -142,25 +160,28 @@ def test_cloudformation_replaces_a_version_whose_description_changes() -> None:
 
 
 def test_the_longest_description_fits() -> None:
-    """256 characters."""
-    parameters = template()["Parameters"]
+    """256 characters, whatever the parameters allow."""
+    uri = f"/m/sha256-{DIGEST}/"
     longest = {
-        name: max(parameter["AllowedValues"], key=len)
-        for name, parameter in parameters.items()
-        if isinstance(parameter.get("AllowedValues", [None])[0], str)
+        "ModelUri": "s3://".ljust(PARAMETERS["ModelUri"]["MaxLength"] - len(uri), "b") + uri,
+        "ModelFallback": "layer",
+        "Architecture": "arm64",
+        "MemorySize": str(PARAMETERS["MemorySize"]["MaxValue"]),
+        "RequestTimeoutMs": str(PARAMETERS["RequestTimeoutMs"]["MaxValue"]),
+        "LogLevel": max(PARAMETERS["LogLevel"]["AllowedValues"], key=len),
+        "Tracing": "on",
+        "WarmStart": "snapstart",
+        "DecisionDelivery": "direct",
+        "BasePath": "/".ljust(PARAMETERS["BasePath"]["MaxLength"], "x"),
     }
-    longest |= {
-        "ModelUri": "s3://".ljust(parameters["ModelUri"]["MaxLength"], "x"),
-        "BasePath": "/".ljust(parameters["BasePath"]["MaxLength"], "x"),
-        "MemorySize": str(parameters["MemorySize"]["MaxValue"]),
-        "RequestTimeoutMs": str(parameters["RequestTimeoutMs"]["MaxValue"]),
-    }
-    del longest["Environment"]
-    source = transformed()
-    source["Resources"]["Function"]["Properties"]["Environment"] = {}
-    source["Resources"]["FunctionRole"]["Properties"] = {}
-    _, version = _version(resolved(source, **longest)["Resources"])
-    assert 200 < len(version["Description"]) <= 256
+    _, version = _version(_deployed(**longest))
+    assert 240 < len(version["Description"]) <= 256
+
+
+def test_a_model_with_a_long_name_fits() -> None:
+    """The bucket's name, as CloudFormation makes it, has 63 characters at most."""
+    uri = f"s3://{'b' * 63}/bundles/{'n' * 64}/sha256-{DIGEST}/"
+    assert len(uri) <= PARAMETERS["ModelUri"]["MaxLength"]
 
 
 def test_earlier_versions_stay_for_a_roll_back() -> None:
