@@ -65,7 +65,7 @@ class Ranking(NamedTuple):
     timestamp: str  # UTC, ISO 8601
     model_version: str
     model_digest: str  # its first 12 digits
-    scores: list[float]  # six decimals
+    scores: list[float]  # each the shortest decimal of its float32
     order: list[int]
     degraded: tuple[str, ...]
     unknown_users: int

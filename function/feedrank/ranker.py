@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import orjson
 
 from feedrank.decision_log import DecisionLog
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
@@ -14,8 +15,6 @@ from feedrank.errors import DeadlineExceededError, ScoringError
 from feedrank.model import Model, ModelSlot
 from feedrank.scoring import Scorer
 from feedrank.telemetry import NoTracing, Tracing
-
-SCORE_DECIMALS = 6
 
 
 def utc_now() -> datetime:
@@ -73,13 +72,14 @@ class Ranker:
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
-    """The scores as they are shown, and their positions from the best on: those shown alike keep
-    the caller's order. Raises ScoringError where one that is to be shown is outside [0, 1]."""
-    shown = scores.astype(np.float64).round(SCORE_DECIMALS)
-    order: list[int] = (-shown).argsort(kind="stable").tolist()
-    listed: list[float] = shown.tolist()
-    if not (listed[order[0]] <= 1.0 and listed[order[-1]] >= 0.0):  # NaN sorts last
+    """The scores as they are shown, and their positions from the best on: equal scores keep the
+    caller's order. Each is shown by the shortest decimal that reads back as the same float32, so
+    the order can be read from the answer. Raises ScoringError where one is outside [0, 1]."""
+    scores = np.ascontiguousarray(scores, dtype=np.float32)
+    order: list[int] = (-scores).argsort(kind="stable").tolist()
+    if not (scores.item(order[0]) <= 1.0 and scores.item(order[-1]) >= 0.0):  # NaN sorts last
         raise ScoringError("the model gave a score outside [0, 1]")
+    listed: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
     return listed, order
 
 

@@ -26,7 +26,7 @@ def print_ranking(console: Console, answer: Mapping[str, Any]) -> None:
     for heading in ("rank", "item", "score"):
         table.add_column(heading, justify="right")
     for each in answer["predictions"]:
-        table.add_row(str(each["rank"]), str(each["item_id"]), f"{each['score']:.6f}")
+        table.add_row(str(each["rank"]), str(each["item_id"]), str(each["score"]))
     console.print(table)
     print_whole(
         console, f"{answer['model_version']}, {answer['latency_ms']:.2f} ms in the function"

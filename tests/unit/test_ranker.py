@@ -3,11 +3,14 @@ import json
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fakes
 from feedrank.decision_log import DailyFiles, DecisionLog, Sink
@@ -96,14 +99,29 @@ def test_equal_scores_keep_the_callers_order() -> None:
     assert ranking.order == naive
 
 
-def test_scores_that_are_shown_alike_count_as_equal() -> None:
-    engine = FixedEngine(0.5000001, 0.5000002, 0.6)
-    ranking = _rank(fakes.model(engine), fakes.query(1, (1, 2, 3)))
-    assert (ranking.scores, ranking.order) == ([0.5, 0.5, 0.6], [2, 0, 1])
+def test_small_scores_keep_their_order_and_can_be_told_apart() -> None:
+    random = np.random.default_rng(3)
+    scores = random.permutation(np.linspace(2e-7, 1.2e-6, 100)).tolist()
+    ranking = _rank(fakes.model(FixedEngine(*scores)), fakes.query(1, range(100)))
+    assert ranking.order == sorted(range(100), key=lambda at: -scores[at])
+    shown = [ranking.scores[at] for at in ranking.order]
+    assert all(better > worse for better, worse in pairwise(shown))
+
+
+_SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, -0.0, 1e-45, 0.1, 1.0, 1 - 2**-24])
+
+
+@given(st.lists(_SCORES, min_size=1, max_size=100), st.sampled_from([1, 2]))
+def test_what_is_shown_reads_back_as_the_engines_score(scores: list[float], stride: int) -> None:
+    given_scores = np.repeat(np.array(scores, np.float32), stride)[::stride]
+    shown, order = best_first(given_scores)
+    assert np.array(shown).astype(np.float32).tolist() == given_scores.tolist()
+    assert order == sorted(range(len(scores)), key=lambda at: -scores[at])
+    assert [repr(each) for each in shown] == [repr(float(str(each))) for each in given_scores]
 
 
 @pytest.mark.parametrize("at", range(3))
-@pytest.mark.parametrize("wrong", [-1e-6, 1.000001, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("wrong", [-1e-6, -1e-45, 1.0000001, np.nan, np.inf, -np.inf])
 def test_a_score_outside_zero_to_one_is_an_error(wrong: float, at: int) -> None:
     scores = np.array([0.5, 0.9, 0.1], np.float32)
     scores[at] = wrong

@@ -29,6 +29,6 @@ def measure(plan: Plan) -> Measurement:
         bar=1e-5,
         unit="",
         portable=False,
-        note=f"{found['rows']:,} rows; the handler rounds to six decimals",
+        note=f"{found['rows']:,} rows",
     )
     return Measurement((parity,), {"parity": found})
