@@ -21,7 +21,7 @@ from botocore.config import Config
 
 TOLERANCE = 1e-5
 OK = 200
-MARK = "feedrank-canary"  # in a request's context, so that its decision record can be left out
+REQUEST_ID = "feedrank-canary"  # in the gateway's place: so its decision records can be left out
 GOLDEN = "serving/golden.json"
 MANIFEST = "serving/manifest.json"
 
@@ -54,39 +54,49 @@ def judge(version_arn: str, model_uri: str, base_path: str) -> int:
     """How many golden requests it answered right. Raises CanaryError for one that it did not."""
     manifest = read(model_uri, MANIFEST)
     cases = json.loads(read(model_uri, GOLDEN))["cases"]
+    drops = json.loads(manifest)["feature_spec"].get("unknown_items") == "drop"
     function = Function(version_arn, base_path)
     card = function.ask("GET", "/model")
     digest = hashlib.sha256(manifest).hexdigest()
     if card["digest"] != digest:
         raise CanaryError(f"it serves the bundle {card['digest']}, not {digest}")
-    for case in cases:
-        compare(case, function.ask("POST", "/predict", request_for(case)))
+    compared = [
+        compare(case, function.ask("POST", "/predict", request_for(case)), drops=drops)
+        for case in cases
+    ]
+    if not any(compared):
+        raise CanaryError("it ranks no item of the golden requests")
     return len(cases)
 
 
 def request_for(case: dict[str, Any]) -> dict[str, Any]:
     moment = datetime.fromtimestamp(case["time_s"], UTC).isoformat()
-    context = case["context"] | {"timestamp": moment, MARK: "1"}
+    context = case["context"] | {"timestamp": moment}
     return {"user_id": case["user_id"], "item_ids": case["item_ids"], "context": context}
 
 
-def compare(case: dict[str, Any], answer: dict[str, Any]) -> None:
-    """By item, because nearly equal scores may change places. Raises CanaryError."""
+def compare(case: dict[str, Any], answer: dict[str, Any], *, drops: bool) -> int:
+    """How many scores were right: by item, because unknown ones and nearly equal scores may stand
+    elsewhere. A bundle that `drops` unknown items answers without them. Raises CanaryError."""
     if answer["degraded"]:
         raise CanaryError(f"it is degraded: {', '.join(answer['degraded'])}")
     given = _by_item((p["item_id"], p["score"]) for p in answer["predictions"])
     expected = _by_item(zip(case["item_ids"], case["scores"], strict=True))
+    if drops:
+        for item in answer.get("unknown", {}).get("items", ()):
+            expected.pop(item, None)
     if {item: len(scores) for item, scores in given.items()} != {
         item: len(scores) for item, scores in expected.items()
     }:
         raise CanaryError(f"it ranks other items than the {len(case['item_ids'])} asked for")
-    apart = max(
+    apart = [
         abs(one - other)
         for item, scores in expected.items()
         for one, other in zip(scores, given[item], strict=True)
-    )
-    if not apart <= TOLERANCE:  # NaN is not
-        raise CanaryError(f"its scores are {apart:.1e} from the golden ones")
+    ]
+    if not all(difference <= TOLERANCE for difference in apart):  # NaN is not
+        raise CanaryError(f"its scores are {max(apart):.1e} from the golden ones")
+    return len(apart)
 
 
 class Function:
@@ -127,7 +137,7 @@ class Function:
                     "protocol": "HTTP/1.1",
                     "sourceIp": "127.0.0.1",
                 },
-                "requestId": MARK,
+                "requestId": REQUEST_ID,
                 "stage": "$default",
             },
             "body": body,

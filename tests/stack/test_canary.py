@@ -17,7 +17,8 @@ from stack.hook import load_canary
 
 VERSION = "arn:aws:lambda:eu-west-1:123456789012:function:feedrank-dev:7"
 EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
-MANIFEST = b'{"name": "feed_ranker"}'
+MANIFEST = b'{"name": "feed_ranker", "feature_spec": {"version": 1}}'
+DROPPING = b'{"name": "feed_ranker", "feature_spec": {"version": 1, "unknown_items": "drop"}}'
 CASES = [
     {
         "user_id": 7,
@@ -73,6 +74,21 @@ def _ranked(request: dict[str, Any], *, off: float = 0.0, degraded: tuple[str, .
     return _payload({"statusCode": 200, "body": body})
 
 
+def _without(
+    *unknown: int, named: tuple[int, ...] | None = None
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The right answer but for `unknown` items, which it says it left out."""
+
+    def answer(request: dict[str, Any]) -> Any:
+        body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
+        body["predictions"] = [p for p in body["predictions"] if p["item_id"] not in unknown]
+        listed = list(unknown if named is None else named)
+        body["unknown"] = {"user": False, "items": [i for i in listed if i in request["item_ids"]]}
+        return _payload({"statusCode": 200, "body": json.dumps(body)})
+
+    return answer
+
+
 def _times_out(_request: dict[str, Any]) -> Any:
     raise ReadTimeoutError(endpoint_url="https://lambda.eu-west-1.amazonaws.com")
 
@@ -126,18 +142,17 @@ def test_golden_scores_let_the_version_pass(judged: Callable[..., NewVersion]) -
         {
             "user_id": 7,
             "item_ids": [3, 5, 3],
-            "context": {
-                "device": "mobile",
-                "timestamp": "2026-01-05T00:00:00+00:00",
-                "feedrank-canary": "1",
-            },
+            "context": {"device": "mobile", "timestamp": "2026-01-05T00:00:00+00:00"},
         },
-        {
-            "user_id": 8,
-            "item_ids": [9],
-            "context": {"timestamp": "2026-01-05T05:30:00+00:00", "feedrank-canary": "1"},
-        },
+        {"user_id": 8, "item_ids": [9], "context": {"timestamp": "2026-01-05T05:30:00+00:00"}},
     ]
+
+
+def test_its_requests_are_known_by_an_id_that_no_caller_can_set(
+    judged: Callable[..., NewVersion],
+) -> None:
+    for event in judged(_ranked).asked:
+        assert event["requestContext"]["requestId"] == "feedrank-canary"
 
 
 def test_a_version_below_a_base_path_is_asked_there(judged: Callable[..., NewVersion]) -> None:
@@ -157,6 +172,40 @@ def test_scores_within_the_tolerance_pass(off: float, judged: Callable[..., NewV
 @pytest.mark.parametrize("off", [2e-5, -0.1, float("nan")])
 def test_wrong_scores_fail(off: float, judged: Callable[..., NewVersion]) -> None:
     assert _status(judged(lambda request: _ranked(request, off=off))) == "Failed"
+
+
+def test_one_score_that_is_no_number_fails(judged: Callable[..., NewVersion]) -> None:
+    """Beside right ones: the largest of 0 and NaN is 0 to Python."""
+
+    def answer(request: dict[str, Any]) -> Any:
+        body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
+        body["predictions"][-1]["score"] = float("nan")
+        return _payload({"statusCode": 200, "body": json.dumps(body)})
+
+    assert _status(judged(answer)) == "Failed"
+
+
+def test_unknown_items_may_be_left_out_by_a_bundle_that_drops_them(
+    judged: Callable[..., NewVersion], bundle: Path
+) -> None:
+    assert _status(judged(_without(5))) == "Failed"
+    (bundle / "serving" / "manifest.json").write_bytes(DROPPING)
+    digest = hashlib.sha256(DROPPING).hexdigest()
+    assert _status(judged(_without(5), digest)) == "Succeeded"
+    assert _status(judged(_without(5, 9), digest)) == "Succeeded"
+    assert _status(judged(_without(5, named=()), digest)) == "Failed"  # lost, and not said
+    assert _status(judged(_without(named=(5,)), digest)) == "Failed"  # said, and yet there
+    assert _status(judged(_without(3, 5, 9), digest)) == "Failed"  # nothing was compared
+
+
+def test_an_unknown_item_may_stand_last(judged: Callable[..., NewVersion]) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
+        body["predictions"].sort(key=lambda prediction: prediction["item_id"] == 5)
+        body["unknown"] = {"user": False, "items": [5]}
+        return _payload({"statusCode": 200, "body": json.dumps(body)})
+
+    assert _status(judged(answer)) == "Succeeded"
 
 
 def test_other_items_fail(judged: Callable[..., NewVersion]) -> None:

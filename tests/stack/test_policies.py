@@ -203,7 +203,7 @@ def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
     canary = load_canary()
     for name in (canary.MANIFEST, canary.GOLDEN):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text('{"cases": []}')
+        (tmp_path / name).write_text('{"cases": [], "feature_spec": {}}')
     for name, value in {
         "VERSION_ARN": VERSION_ARN,
         "MODEL_URI": str(tmp_path),
