@@ -4,10 +4,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from mangum import Mangum
+from mangum.handlers import ALB, APIGateway, HTTPGateway
 from mangum.protocols import HTTPCycle
-from mangum.types import ASGI, Message, Response, Scope
+from mangum.types import ASGI, LambdaHandler, Message, Response, Scope
+
+from feedrank.errors import MalformedEventError, UnservedEventError
+from feedrank.events import AUTHORIZERS, answer_to_unread
 
 Result = TypeVar("Result")
+SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGateway, APIGateway)
 SERVER_HEADERS = {"host", "x-forwarded-port"}
 
 
@@ -23,18 +28,35 @@ class Adapter(Mangum):
         self._waits = waits
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
+        """Raises UnservedEventError."""
+        try:
+            handler, scope, body = self._read(event, context)
+        except Exception as error:  # noqa: BLE001 an event can be damaged in any way
+            return answer_to_unread(event, context, error)
+        cycle = HTTPCycle if self._waits(scope) else StraightCycle
+        return handler(cycle(scope, body)(self.app))
+
+    def infer(self, event: dict[str, Any], context: Any) -> LambdaHandler:  # noqa: ANN401 Lambda's
+        if not any(name in event for name in AUTHORIZERS):
+            for kind in SERVED:
+                if kind.infer(event, context, self.config):
+                    return kind(event, context, self.config)
+        raise UnservedEventError
+
+    def _read(self, event: dict[str, Any], context: Any) -> tuple[LambdaHandler, Scope, bytes]:  # noqa: ANN401
         handler = self.infer(event, context)
         try:
             scope = handler.scope
         except ValueError:  # a Host that Mangum can't split, such as `[::1]:443`
             handler = self.infer(_without_server(event), context)
             scope = handler.scope
+        if not (type(scope["method"]) is type(scope["path"]) is str):
+            raise MalformedEventError("method and path are texts")
         try:
             body = handler.body
         except ValueError:  # neither base64 nor Unicode, so no JSON either
             body = b""
-        cycle = HTTPCycle if self._waits(scope) else StraightCycle
-        return handler(cycle(scope, body)(self.app))
+        return handler, scope, body
 
 
 class StraightCycle:

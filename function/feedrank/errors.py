@@ -2,6 +2,8 @@
 
 FeedrankError                     500
 ├── SettingsError                 fails at init, never reaches a caller
+├── UnservedEventError            fails the invocation: nobody waits for an answer
+├── MalformedEventError           400
 ├── InvalidRequestError           422
 ├── RequestTooLargeError          413
 ├── ModelUnavailableError         503, with Retry-After
@@ -21,6 +23,23 @@ class FeedrankError(Exception):
 
 class SettingsError(FeedrankError):
     """One or more environment variables are missing or wrong; the text names all of them."""
+
+
+class UnservedEventError(FeedrankError):
+    """Not an event that the function serves."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this event is not served: send one of an HTTP API, a REST API, a Function URL or a "
+            'load balancer, or a ping, which is a schedule\'s event or {"warm": true}'
+        )
+
+
+class MalformedEventError(FeedrankError):
+    """An API's event that no request can be made of."""
+
+    status = 400
+    title = "Request could not be read"
 
 
 class InvalidRequestError(FeedrankError):

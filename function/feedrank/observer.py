@@ -3,6 +3,7 @@
 Plain ASGI, so that Lambda and the container images have the same.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from time import perf_counter
@@ -17,6 +18,8 @@ from feedrank.telemetry import ContainerStats, log_request, logger, request_ids,
 
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
 PREDICT = "/predict"
+LONGEST_ID = 128
+TRACE_ROOT = re.compile(rb"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
 
 class Observer:
@@ -34,7 +37,7 @@ class Observer:
         call = self._begin(scope)
         identity = {
             "request_id": call.request_id,
-            "correlation_id": correlation_id(scope.get("aws.event", {})),
+            "correlation_id": correlation_id(scope),
             "cold_start": self._cold_start,
         }
         self._cold_start = False
@@ -73,7 +76,8 @@ class Observer:
         started_s = perf_counter()
         context, budget_ms = scope.get("aws.context"), self._timeout_ms
         if context is None:
-            return Call(str(uuid.uuid4()), started_s, started_s + budget_ms / 1_000, is_alone=False)
+            deadline_s, on_lambda = started_s + budget_ms / 1_000, "aws.event" in scope
+            return Call(str(uuid.uuid4()), started_s, deadline_s, is_alone=on_lambda)
         budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
         deadline_s = started_s + budget_ms / 1_000
         return Call(context.aws_request_id, started_s, deadline_s, is_alone=True)
@@ -99,7 +103,20 @@ class Observer:
         log_request(fields, measured)
 
 
-def correlation_id(event: Mapping[str, Any]) -> str | None:
-    """The gateway's own id of the request; an ALB has only its trace id."""
-    found: str | None = event.get("requestContext", {}).get("requestId")
-    return found or (event.get("headers") or {}).get("x-amzn-trace-id")
+def correlation_id(scope: Scope) -> str | None:
+    """The gateway's own id of the request; a load balancer has only its trace id. A caller can set
+    that one, so nothing but the id is taken from its header."""
+    if event := scope.get("aws.event"):
+        found = event["requestContext"].get("requestId")
+        if found and type(found) is str and found.isascii() and found.isprintable():
+            return found[:LONGEST_ID]
+        if trace_id := _trace_id(scope):
+            return f"Root={trace_id}"
+    return None
+
+
+def _trace_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-amzn-trace-id" and (found := TRACE_ROOT.search(value)):
+            return str(found[1].decode())
+    return None

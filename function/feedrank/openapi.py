@@ -11,6 +11,7 @@ from feedrank.errors import (
     DeadlineExceededError,
     FeedrankError,
     InvalidRequestError,
+    MalformedEventError,
     ModelUnavailableError,
     RequestTooLargeError,
 )
@@ -174,6 +175,7 @@ def _problem(
 
 
 PROBLEMS: dict[int, dict[str, Any]] = {
+    400: _problem(400, MalformedEventError.title, "API Gateway's event holds no request"),
     413: _problem(413, RequestTooLargeError.title, "The request body is over the size cap"),
     422: _problem(
         422,
@@ -193,6 +195,7 @@ PROBLEMS: dict[int, dict[str, Any]] = {
     504: _problem(504, DeadlineExceededError.title, "The request ran out of its time budget"),
 }
 GENERAL_PROBLEMS: dict[str, dict[str, Any]] = {
+    "BadRequest": PROBLEMS[400],
     "NotFound": _problem(404, "Not Found", "There is no such path"),
     "MethodNotAllowed": _problem(
         405, "Method Not Allowed", "The path has another method; `Allow` names it", "Allow"

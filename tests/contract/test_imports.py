@@ -18,6 +18,7 @@ LAYERS = (
     "handler",
     "feedrank.snapstart",
     "feedrank.adapter",
+    "feedrank.events",
     "feedrank.api",
     "feedrank.observer",
     "feedrank.direct",

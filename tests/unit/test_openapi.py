@@ -85,7 +85,7 @@ def test_every_error_that_the_service_knows_is_documented() -> None:
 
 
 def test_what_any_path_can_answer_is_documented_apart() -> None:
-    assert {status for name, status, _ in RESPONSES if name in GENERAL_PROBLEMS} == {404, 405}
+    assert {status for name, status, _ in RESPONSES if name in GENERAL_PROBLEMS} == {400, 404, 405}
 
 
 @each_response

@@ -1,0 +1,341 @@
+"""Damaged API events get a 400 in the shape of their kind; events of others one named error."""
+
+import base64
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fakes
+import samples
+from feedrank.errors import UnservedEventError
+from feedrank.events import is_ping, kind_of
+
+BODY = base64.b64encode(b'{"user_id": 42, "item_ids": [17, 256, 3]}').decode()
+FILLED = {"method": "POST", "path": "predict", "body": BODY, "resource": "/{proxy+}",
+          "dns_suffix": "amazonaws.com", "stage": "prod"}  # fmt: skip
+REMOVED = object()
+DAMAGES: list[Any] = [REMOVED, None, True, 5, 1.5, "", "SECRET", "\ud800", [], [None], ["SECRET"],
+                      [[{}]], {}, {"SECRET": None}, {"SECRET": {"SECRET": [1]}}]  # fmt: skip
+HARMLESS = {200, 404, 405, 422}
+Place = tuple[str | int, ...]
+
+
+def _served(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = samples.sample(name, **FILLED)
+    if name == samples.REST_API:
+        event["queryStringParameters"] = {"foo": "bar"}  # the sample has a placeholder there
+    return event
+
+
+def _function_url() -> dict[str, Any]:
+    event = _served(samples.HTTP_API)
+    event["requestContext"]["domainName"] = "abc.lambda-url.eu-west-1.on.aws"
+    del event["pathParameters"], event["stageVariables"]
+    return event
+
+
+def _many_headers() -> dict[str, Any]:
+    """A load balancer's whose target group has multi-value headers enabled."""
+    event = _served(samples.ALB)
+    event["multiValueHeaders"] = {k: [v] for k, v in event.pop("headers").items()}
+    event["multiValueQueryStringParameters"] = {"query": ["1234ABCD"]}
+    del event["queryStringParameters"]
+    return event
+
+
+EVENTS = {
+    "HTTP API": _served(samples.HTTP_API),
+    "Function URL": _function_url(),
+    "REST API": _served(samples.REST_API),
+    "ALB": _served(samples.ALB),
+    "ALB, multi-value": _many_headers(),
+}
+KINDS = dict(zip(EVENTS, ["http", "http", "rest", "alb", "alb"], strict=True))
+every_kind = pytest.mark.parametrize("kind", EVENTS)
+
+
+@pytest.fixture(scope="module")
+def handler(demo_bundle: Path) -> Iterator[ModuleType]:
+    with fakes.container(MODEL_URI=str(demo_bundle)) as module:
+        yield module
+
+
+def _places(value: Any, place: Place = ()) -> Iterator[Place]:
+    inner: Any = ()
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in inner:
+        yield (*place, key)
+        yield from _places(part, (*place, key))
+
+
+def _damaged(event: dict[str, Any], place: Place, damage: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(event)
+    parent: Any = changed
+    for key in place[:-1]:
+        parent = parent[key]
+    if damage is REMOVED:
+        del parent[place[-1]]
+    else:
+        parent[place[-1]] = copy.deepcopy(damage)
+    return changed
+
+
+def _check_shape(kind: str, answer: dict[str, Any]) -> None:
+    """What AWS documents that this kind of caller takes."""
+    json.dumps(answer).encode()  # as the runtime client does
+    allowed = {"statusCode", "headers", "body", "isBase64Encoded"}
+    allowed |= {"http": {"cookies"}, "rest": {"multiValueHeaders"}, "alb": {"multiValueHeaders"}}[
+        kind
+    ]
+    assert answer.keys() <= allowed
+    assert type(answer["statusCode"]) is int
+    assert type(answer["body"]) is str
+    assert type(answer["isBase64Encoded"]) is bool
+    headers, several = answer.get("headers", {}), answer.get("multiValueHeaders", {})
+    assert all(type(value) is str for value in headers.values())
+    assert all(type(v) is str for values in several.values() for v in values)
+    if kind == "alb":
+        assert ("headers" in answer) != ("multiValueHeaders" in answer)
+    flat = {**headers, **{name: values[0] for name, values in several.items()}}
+    assert flat["x-request-id"] == fakes.LambdaContext.aws_request_id
+    if answer["statusCode"] == 400:
+        assert flat["content-type"] == "application/problem+json"
+        assert json.loads(answer["body"])["title"] == "Request could not be read"
+
+
+@every_kind
+def test_an_undamaged_event_is_ranked_in_the_shape_of_its_kind(
+    handler: ModuleType, kind: str
+) -> None:
+    answer = handler.lambda_handler(EVENTS[kind], fakes.LambdaContext())
+    _check_shape(KINDS[kind], answer)
+    assert answer["statusCode"] == 200
+
+
+@every_kind
+def test_whatever_one_field_holds_the_event_is_answered(
+    handler: ModuleType, kind: str, printed: fakes.LogLines
+) -> None:
+    """Every field of it, removed and of every wrong type."""
+    event, statuses = EVENTS[kind], set()
+    for place in _places(event):
+        for damage in DAMAGES:
+            damaged = _damaged(event, place, damage)
+            answer = handler.lambda_handler(damaged, fakes.LambdaContext())
+            _check_shape(KINDS[kind], answer)
+            assert "SECRET" not in json.dumps(answer)
+            assert answer["statusCode"] in HARMLESS | {400}, (place, damage)
+            statuses.add(answer["statusCode"])
+        printed().clear()
+    assert {200, 400} <= statuses
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "damage"),
+    [
+        ("HTTP API", ("headers",), None),
+        ("HTTP API", ("headers", "Header1"), 5),
+        ("HTTP API", ("rawQueryString",), None),
+        ("HTTP API", ("body",), {"user_id": 42}),
+        ("HTTP API", ("requestContext",), None),
+        ("HTTP API", ("requestContext", "http"), REMOVED),
+        ("HTTP API", ("version",), REMOVED),
+        ("Function URL", ("requestContext", "http", "method"), ["POST"]),
+        ("REST API", ("httpMethod",), REMOVED),
+        ("REST API", ("path",), REMOVED),
+        ("REST API", ("resource",), REMOVED),
+        ("REST API", ("requestContext",), None),
+        ("ALB", ("headers",), None),
+        ("ALB", ("requestContext",), None),
+        ("ALB", ("httpMethod",), REMOVED),
+        ("ALB, multi-value", ("multiValueHeaders",), None),
+        ("ALB, multi-value", ("multiValueHeaders", "host"), None),
+    ],
+)
+def test_a_damage_that_hides_the_request_is_400(
+    handler: ModuleType, printed: fakes.LogLines, kind: str, place: Place, damage: Any
+) -> None:
+    damaged = _damaged(EVENTS[kind], place, damage)
+    answer = handler.lambda_handler(damaged, fakes.LambdaContext())
+    (line,) = printed()
+    _check_shape(KINDS[kind], answer)
+    assert answer["statusCode"] == line["status"] == 400
+    assert (line["error"], line["kind"]) == ("MalformedEventError", KINDS[kind])
+    assert line["request_id"] == fakes.LambdaContext.aws_request_id
+
+
+@given(st.data())
+def test_several_damages_are_answered_or_refused_by_name(
+    handler: ModuleType, data: st.DataObject
+) -> None:
+    event = data.draw(st.sampled_from(list(EVENTS.values())))
+    for _ in range(data.draw(st.integers(1, 6))):
+        places = list(_places(event))
+        if places:
+            place = data.draw(st.sampled_from(places))
+            event = _damaged(event, place, data.draw(st.sampled_from(DAMAGES)))
+    try:
+        answer = handler.lambda_handler(event, fakes.LambdaContext())
+    except UnservedEventError:
+        return
+    assert answer == {"warm": True} or answer["statusCode"] in HARMLESS | {400}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["requestContext", "version", "resource", "headers", "path",
+                                 "httpMethod", "rawPath", "body", "elb", "http", "Records"])
+                | st.text(max_size=4), inner, max_size=6,
+            )
+        ),
+        max_leaves=12,
+    )
+)  # fmt: skip
+def test_any_json_at_all_is_answered_or_refused_by_name(handler: ModuleType, event: Any) -> None:
+    try:
+        answer = handler.lambda_handler(event, None)
+    except UnservedEventError:
+        return
+    assert answer == {"warm": True} or answer["statusCode"] in HARMLESS | {400}
+
+
+# Events of others
+
+SERVED = {samples.HTTP_API: "http", samples.REST_API: "rest", samples.ALB: "alb"}
+OTHERS = [name for name in samples.names() if name not in {*SERVED, samples.SCHEDULED}]
+ODD: dict[str, Any] = {
+    "the console's test event": {"key1": "value1", "key2": "value2", "key3": "value3"},
+    "an empty object": {},
+    "a list": [{}],
+    "a text": "SECRET",
+    "null": None,
+    "a number": 5,
+    "a WebSocket API": {
+        "requestContext": {"routeKey": "$default", "connectionId": "c", "stage": "prod"},
+        "body": "{}",
+        "isBase64Encoded": False,
+    },
+    "a destination's record": {
+        "version": "1.0",
+        "requestContext": {"requestId": "r", "functionArn": "arn", "condition": "Success"},
+        "requestPayload": {},
+        "responsePayload": {},
+    },
+    "VPC Lattice": {
+        "version": "2.0",
+        "path": "/predict",
+        "method": "POST",
+        "headers": {"host": ["a.example.com"]},
+        "requestContext": {"serviceNetworkArn": "arn", "serviceArn": "arn"},
+        "body": "{}",
+    },
+    "an authorizer of an HTTP API": {
+        **EVENTS["HTTP API"], "type": "REQUEST", "routeArn": "arn", "identitySource": ["SECRET"]
+    },
+    "another event of EventBridge": {
+        "version": "0",
+        "source": "aws.ec2",
+        "detail-type": "EC2 Instance State-change Notification",
+        "detail": {},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("event", [samples.sample(name) for name in OTHERS], ids=OTHERS)
+def test_what_other_services_send_fails_the_invocation_by_name(
+    handler: ModuleType, event: Any
+) -> None:
+    with pytest.raises(UnservedEventError, match="this event is not served"):
+        handler.lambda_handler(event, fakes.LambdaContext())
+
+
+@pytest.mark.parametrize("event", ODD.values(), ids=ODD.keys())
+def test_what_is_no_apis_event_fails_the_invocation_by_name(
+    handler: ModuleType, event: Any
+) -> None:
+    with pytest.raises(UnservedEventError) as raised:
+        handler.lambda_handler(event, fakes.LambdaContext())
+    assert "SECRET" not in str(raised.value)
+
+
+# Pings
+
+PINGS: dict[str, Any] = {
+    "a rule with a schedule": samples.sample(samples.SCHEDULED),
+    "EventBridge Scheduler": samples.sample(samples.SCHEDULED) | {"source": "aws.scheduler"},
+    "by hand": {"warm": True},
+}
+
+
+@pytest.mark.parametrize("event", PINGS.values(), ids=PINGS.keys())
+def test_a_ping_keeps_a_container_warm_and_touches_nothing(
+    handler: ModuleType, printed: fakes.LogLines, monkeypatch: pytest.MonkeyPatch, event: Any
+) -> None:
+    monkeypatch.setattr(handler.slot, "model", None)  # whoever asks for it fails
+    before = handler.stats.summary()["requests_total"]
+    assert handler.lambda_handler(event, fakes.LambdaContext()) == {"warm": True}
+    assert handler.lambda_handler(event, None) == {"warm": True}
+    assert (handler.stats.summary()["requests_total"], printed()) == (before, [])
+
+
+@pytest.mark.parametrize(
+    "event", [{"warm": False}, {"warm": True, "more": 1}, {"source": [1]}, None]
+)
+def test_what_only_looks_like_a_ping_is_none(event: Any) -> None:
+    assert not is_ping(event)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_kinds_are_told_by_awss_own_samples(name: str) -> None:
+    assert kind_of(samples.sample(name)) == SERVED[name]
+
+
+# Without a context, and with ids that a caller chose
+
+
+@every_kind
+def test_an_event_without_a_context_is_served(handler: ModuleType, kind: str) -> None:
+    first, second = (handler.lambda_handler(EVENTS[kind], None) for _ in range(2))
+    ids = [json.loads(answer["body"])["request_id"] for answer in (first, second)]
+    assert [first["statusCode"], second["statusCode"]] == [200, 200]
+    assert len(set(ids)) == 2
+
+
+ROOT = "Root=1-5c536348-3d683b8b04734faae651f476"
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        (ROOT, ROOT),
+        (f"Self=1-67891234-12456789abcdef012345678a;{ROOT};SECRET=SECRET", ROOT),
+        (f"{ROOT};Parent=53995c3f42cd8ad8;Sampled=1", ROOT),
+        ("SECRET", None),
+        (f"SECRET{ROOT}", None),
+        (f"{ROOT}SECRET", None),
+        ("Root=1-5c536348-SECRET", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("form", ["headers", "multiValueHeaders"])
+def test_a_load_balancers_trace_id_is_logged_where_it_is_one(
+    handler: ModuleType, printed: fakes.LogLines, form: str, sent: str, logged: str | None
+) -> None:
+    event = copy.deepcopy(EVENTS["ALB" if form == "headers" else "ALB, multi-value"])
+    event[form]["x-amzn-trace-id"] = sent if form == "headers" else [sent]
+    handler.lambda_handler(event, fakes.LambdaContext())
+    (line,) = [line for line in printed() if line.get("message") == "request"]
+    assert line["correlation_id"] == logged
+    assert "SECRET" not in json.dumps(line)
