@@ -13,21 +13,22 @@ from stack.transform import PSEUDO, Json, resolved, transformed
 REGION, ACCOUNT = PSEUDO["AWS::Region"], PSEUDO["AWS::AccountId"]
 BUNDLES, DECISIONS = "feedrank-dev-bundles", "feedrank-dev-decisions"
 VERSION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:feedrank-dev:7"
-CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-dev"
+ID = "50e2416294e0"  # the end of PSEUDO's StackId
+CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-{ID}"
 # What CloudFormation would put in for what only exists once it is made.
 MADE = {
     "FunctionLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev:*",
     "CanaryLogs.Arn": (
-        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/CodeDeployHook_feedrank-dev:*"
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev-canary:*"
     ),
     "Data.Outputs.BundleBucketArn": f"arn:aws:s3:::{BUNDLES}",
     "Data.Outputs.DirectStreamArn": (
-        f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-dev-decisions-direct"
+        f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-{ID}-decisions-direct"
     ),
     "DecisionsBucket.Arn": f"arn:aws:s3:::{DECISIONS}",
     "DeliveryLog": "/aws/kinesisfirehose/feedrank-dev-decisions",
     "LogsStream.Arn": (
-        f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-dev-decisions-logs"
+        f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-{ID}-decisions-logs"
     ),
     "Canary.Arn": CANARY_ARN,
 }

@@ -34,6 +34,7 @@ from stack.iam import (
     BUNDLES,
     CANARY_ARN,
     DECISIONS,
+    ID,
     REGION,
     VERSION_ARN,
     allowed,
@@ -224,7 +225,7 @@ def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
 
 
 def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, str]]) -> None:
-    FirehoseStream("feedrank-dev-decisions-direct").write(b"{}\n", "2026-11-25")
+    FirehoseStream(f"feedrank-{ID}-decisions-direct").write(b"{}\n", "2026-11-25")
     ((action, resource),) = calls
     direct = policies("template.yaml", "FunctionRole", DecisionDelivery="direct")
     assert allowed(direct, action, resource)
@@ -243,7 +244,7 @@ FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
     ("path", "role", "group"),
     [
         ("template.yaml", "FunctionRole", "/aws/lambda/feedrank-dev"),
-        ("infra/delivery.yaml", "CanaryRole", "/aws/lambda/CodeDeployHook_feedrank-dev"),
+        ("infra/delivery.yaml", "CanaryRole", "/aws/lambda/feedrank-dev-canary"),
     ],
 )
 def test_lambda_writes_to_the_functions_own_log_group(path: str, role: str, group: str) -> None:
@@ -291,9 +292,9 @@ def test_firehose_may_do_what_its_manual_asks_for(mode: str) -> None:
 
 
 def test_cloudwatch_logs_forwards_to_one_stream() -> None:
-    documents = policies("infra/data.yaml", "SubscriptionRole", Name="feedrank-dev")
+    documents = policies("infra/data.yaml", "SubscriptionRole", Name="feedrank-dev", Id=ID)
     for action in ("PutRecord", "PutRecordBatch"):
-        assert allowed(documents, f"firehose:{action}", f"{STREAM}/feedrank-dev-decisions-logs")
+        assert allowed(documents, f"firehose:{action}", f"{STREAM}/feedrank-{ID}-decisions-logs")
         assert not allowed(documents, f"firehose:{action}", f"{STREAM}/other")
 
 
@@ -306,4 +307,4 @@ def test_no_uri_widens_a_policy() -> None:
 
 def _names(**more: str) -> dict[str, str]:
     """What the parent stack gives the one of the canary."""
-    return {"Name": "feedrank-dev", "VersionArn": VERSION_ARN, **more}
+    return {"Name": "feedrank-dev", "Id": ID, "VersionArn": VERSION_ARN, **more}

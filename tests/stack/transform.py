@@ -19,7 +19,10 @@ PSEUDO = {
     "AWS::Region": "eu-west-1",
     "AWS::StackName": "feedrank-dev",
     "AWS::URLSuffix": "amazonaws.com",
-    "AWS::StackId": "arn:aws:cloudformation:eu-west-1:123456789012:stack/feedrank-dev/0",
+    "AWS::StackId": (
+        "arn:aws:cloudformation:eu-west-1:123456789012:stack/feedrank-dev/"
+        "1c2fa620-982a-11e3-aff7-50e2416294e0"
+    ),
 }
 LOCAL_CODE = ("CodeUri", "ContentUri")
 DROPPED = object()  # what AWS::NoValue leaves
