@@ -5,15 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope
 
 from feedrank import __version__
 from feedrank.direct import JSON, App
-from feedrank.domain import Query, Ranking
 from feedrank.errors import (
     FeedrankError,
     InvalidRequestError,
@@ -22,9 +19,9 @@ from feedrank.errors import (
 )
 from feedrank.model import ModelSlot
 from feedrank.openapi import ROUTE_DOCS, openapi
-from feedrank.problems import listed, problem
+from feedrank.payload import answer_body, parse, to_query
+from feedrank.problems import problem
 from feedrank.ranker import Ranker
-from feedrank.schemas import PredictRequest, time_of
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats
 from feedrank.web import Depends, Request, RequestValidationError, Response
@@ -144,41 +141,3 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise RequestTooLargeError(f"the request body is over {limit_bytes} bytes")
     return body
-
-
-def parse(body: bytes) -> PredictRequest:
-    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held."""
-    try:
-        return PredictRequest.model_validate_json(body)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequestError(listed(errors, {*PredictRequest.model_fields})) from None
-
-
-def to_query(asked: PredictRequest) -> Query:
-    """Raises InvalidRequestError where the context's timestamp is none."""
-    try:
-        time_s = time_of(asked.context)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
-    item_ids = np.array(asked.item_ids, dtype=np.int64)
-    return Query(asked.user_id, item_ids, asked.context, time_s)
-
-
-def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
-    """`PredictResponse` as JSON, of plain data: a hundred validated models would cost more than the
-    model run. A test holds it against the schema."""
-    item_ids, scores = asked.item_ids, ranking.scores
-    answer = {
-        "user_id": asked.user_id,
-        "predictions": [
-            {"item_id": item_ids[at], "score": scores[at], "rank": rank}
-            for rank, at in enumerate(ranking.order, 1)
-        ],
-        "model_version": ranking.model_version,
-        "latency_ms": ranking.latency_ms,
-        "timestamp": ranking.timestamp,
-        "request_id": ranking.request_id,
-        "degraded": ranking.degraded,
-    }
-    return orjson.dumps(answer)

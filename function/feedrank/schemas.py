@@ -12,7 +12,11 @@ Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
 class PredictRequest(BaseModel):
-    """Who looks at the feed, and the items that could be shown."""
+    """Who looks at the feed, and the items that could be shown.
+
+    An id is a whole number, however it is written: `1000`, `1000.0` and `1e3` are the same one. A
+    text or a boolean is none.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

@@ -22,6 +22,7 @@ LAYERS = (
     "feedrank.api",
     "feedrank.observer",
     "feedrank.direct",
+    "feedrank.payload",
     "feedrank.problems",
     "feedrank.openapi",
     "feedrank.schemas",

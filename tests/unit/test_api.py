@@ -3,6 +3,7 @@ import json
 import time
 from collections.abc import Iterator, MutableMapping
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,51 @@ def test_a_number_in_the_context_that_is_none_is_422(client: TestClient, value: 
         "context.temp must be a number",
         "context.temp must be a finite 32-bit number",
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("4376.0", 4376),
+        ("1e3", 1_000),
+        ("1E+3", 1_000),
+        ("1500e-2", 15),
+        ("-0.0", 0),
+        ("9007199254740993.0", 9_007_199_254_740_993),
+        ("9.223372036854775807e18", 2**63 - 1),
+        ("0." + "0" * 400 + "7e401", 7),
+    ],
+)
+def test_a_whole_number_may_be_written_in_any_way(
+    client: TestClient, written: str, number: int
+) -> None:
+    body = f'{{"user_id": {written}, "item_ids": [3, {written}]}}'
+    answer = client.post("/predict", content=body).json()
+    assert answer["user_id"] == number
+    assert sorted(p["item_id"] for p in answer["predictions"]) == sorted([3, number])
+
+
+_DIGITS = st.text("0123456789", max_size=25)
+
+
+@given(st.sampled_from(["", "-"]), st.integers(0, 2**64), _DIGITS, st.integers(-30, 30))
+def test_a_number_is_an_id_where_json_schema_says_so(
+    client: TestClient, sign: str, whole: int, fraction: str, exponent: int
+) -> None:
+    written = f"{sign}{whole}{'.' * bool(fraction)}{fraction}e{exponent}"
+    exact = Fraction(written)
+    is_id = exact.denominator == 1 and 0 <= exact < 2**63
+    response = client.post("/predict", content=f'{{"user_id": {written}, "item_ids": [1]}}')
+    assert response.status_code == (200 if is_id else 422)
+    if is_id:
+        assert response.json()["user_id"] == exact
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_unknown_field_is_told_which_there_are(client: TestClient, number: int) -> None:
+    asked = ASKED | {f"contxt{i}": {} for i in range(number)}
+    detail = _problem(client.post("/predict", json=asked), 422)["detail"]
+    assert detail == "body: unknown field; the fields are user_id, item_ids, context"
 
 
 _marker = st.text("qzxj", min_size=12, max_size=40).map(lambda text: f"~{text}~")

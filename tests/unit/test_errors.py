@@ -8,7 +8,6 @@ from starlette.requests import Request
 
 import fakes
 from feedrank import errors
-from feedrank.api import PROBLEM_JSON, problem
 from feedrank.errors import (
     BundleError,
     DeadlineExceededError,
@@ -19,6 +18,7 @@ from feedrank.errors import (
     ScoringError,
     SpecError,
 )
+from feedrank.problems import PROBLEM_JSON, problem
 
 STATUS = {
     "FeedrankError": 500,

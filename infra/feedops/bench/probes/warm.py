@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 
 from feedops.bench import floor
 from feedops.bench.probes.lambda_context import LambdaContext
-from feedrank import api
+from feedrank import payload
 from feedrank.adapter import Adapter, run_through
 from feedrank.domain import Call
 
@@ -70,10 +70,10 @@ class Contestants:
         spent = []
         for body in islice(self._bodies, calls):
             begun = perf_counter_ns()
-            asked, now = api.parse(body), perf_counter()
+            asked, now = payload.parse(body), perf_counter()
             call = Call("no request id", now, now + BUDGET_S, is_alone=True)
-            ranking = run_through(handler.ranker.rank(api.to_query(asked), call))
-            api.answer_body(asked, ranking)
+            ranking = run_through(handler.ranker.rank(payload.to_query(asked), call))
+            payload.answer_body(asked, ranking)
             spent.append(perf_counter_ns() - begun)
         return spent
 
