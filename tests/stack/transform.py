@@ -53,13 +53,18 @@ def transformed(source: str | Mapping[str, Json] = "template.yaml", **parameters
 
 
 def values(source: Mapping[str, Json], parameters: Mapping[str, str]) -> dict[str, str]:
-    """Every parameter's value: the given one, or its default. One without either gets its name."""
+    """Every parameter's value: the given one, or its default, or else the first that is allowed, or
+    else its name."""
     declared = source.get("Parameters", {})
     assert not set(parameters) - set(declared), "no such parameter"
     return {
-        name: parameters.get(name, str(parameter.get("Default", name)))
+        name: parameters.get(name, str(_default(name, parameter)))
         for name, parameter in declared.items()
     }
+
+
+def _default(name: str, parameter: Mapping[str, Json]) -> Json:
+    return parameter.get("Default", parameter.get("AllowedValues", [name])[0])
 
 
 def resolved(source: Mapping[str, Json], **parameters: str) -> dict[str, Json]:
