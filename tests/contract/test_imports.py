@@ -33,6 +33,7 @@ LAYERS = (
     "feedrank.features",
     "feedrank.engine",
     "feedrank.bundle",
+    "feedrank.documents",
     "feedrank.telemetry",
     "feedrank.settings",
     "feedrank.web",

@@ -20,6 +20,7 @@ from mlflow.types import Schema, TensorSpec
 from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
 
+import archives
 from feedmodel.errors import PublishError
 from feedmodel.publish import PublishOptions, build_bundle
 from feedmodel.tracking import tracked_run
@@ -319,10 +320,30 @@ def test_requests_share_a_run_only_where_no_row_looks_at_another(
     assert built.manifest.batches is batches
 
 
-def test_a_pickled_model_is_refused_unless_it_is_trusted(
-    options: PublishOptions, registry: Registry, monkeypatch: pytest.MonkeyPatch
+def test_code_in_an_exported_model_is_refused_and_does_not_run(
+    options: PublishOptions, registry: Registry, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)  # a torch engine leaves it
+    """Without a pickle in it: PyTorch evaluates the sizes of tensors."""
+    uri = registry.log(Shop())
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.MlflowClient().get_logged_model(uri.removeprefix("models:/"))
+    file = Path(model.artifact_location.removeprefix("file://")) / "data/model.pt2"
+    records = archives.read(file)
+    program = records[archives.PROGRAM].decode()
+    payload = f"__import__('pathlib').Path('{tmp_path}/ran').touch()"
+    assert "Symbol('s77', positive=True, integer=True)" in program
+    records[archives.PROGRAM] = program.replace(
+        "Symbol('s77', positive=True, integer=True)", payload
+    ).encode()
+    file.write_bytes(archives.packed(records).getvalue())
+    with pytest.raises(PublishError, match=r"model\.json.*expr_str: must be arithmetic over sizes"):
+        build_bundle(replace(options, model_uri=uri))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickled_model_is_refused_unless_it_is_trusted(
+    options: PublishOptions, registry: Registry
+) -> None:
     pickled = replace(
         options,
         model_uri=registry.log(

@@ -1,3 +1,5 @@
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -5,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import archives
 import demo
 import fakes
 from feedrank.bundle import ONNX_MODEL, TORCH_MODEL
@@ -12,7 +15,7 @@ from feedrank.domain import FloatArray, Query
 from feedrank.engine import one_per_item
 from feedrank.engine.onnx import OnnxEngine
 from feedrank.engine.torch import TorchEngine
-from feedrank.errors import ScoringError
+from feedrank.errors import BundleError, ScoringError
 from feedrank.model import Model, load_model, threads_for
 from feedrank.ranker import best_first
 
@@ -100,6 +103,32 @@ def test_what_the_model_can_not_read_is_a_scoring_error(
 def test_torch_that_can_not_run_is_a_scoring_error(demo_bundle: Path) -> None:
     with pytest.raises(ScoringError):
         TorchEngine(demo_bundle / TORCH_MODEL, 1).score({"features": np.zeros((2, 14), np.float32)})
+
+
+def test_a_matrix_that_can_not_become_a_tensor_is_a_scoring_error(demo_bundle: Path) -> None:
+    with pytest.raises(ScoringError):
+        TorchEngine(demo_bundle / TORCH_MODEL, 1).score({"features": np.array([[object()]])})
+
+
+def test_the_torch_engine_leaves_the_environment_as_it_was(demo_bundle: Path) -> None:
+    before = dict(os.environ)
+    TorchEngine(demo_bundle / TORCH_MODEL, 1)
+    assert dict(os.environ) == before
+
+
+def test_code_in_an_exported_program_does_not_reach_the_torch_engine(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    records = archives.read(demo_bundle / TORCH_MODEL)
+    payload = f"__import__('pathlib').Path('{tmp_path}/ran').touch()"
+    program = json.loads(records[archives.PROGRAM])
+    program["guards_code"] = [payload]
+    records[archives.PROGRAM] = json.dumps(program).encode()
+    broken = tmp_path / "model.pt2"
+    broken.write_bytes(archives.packed(records).getvalue())
+    with pytest.raises(BundleError, match=r"guards_code\[0\]: must be arithmetic over sizes"):
+        TorchEngine(broken, 1)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_nan_in_is_no_score_out(demo_bundle: Path) -> None:

@@ -1,16 +1,32 @@
 """Scores by PyTorch, from the same exported program. For container images: torch is too large
 for a zip function. Imported only when it is chosen."""
 
-import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from feedrank.bundle import TORCH_MODEL
 from feedrank.domain import FloatArray
 from feedrank.engine import one_per_item
+from feedrank.engine.pt2 import checked_archive
 from feedrank.errors import BundleError, ScoringError
+
+
+def load_program(file: Path | BytesIO) -> ExportedProgram:
+    """Raises BundleError for what is no such archive, or holds more than a program and tensors."""
+    archive = checked_archive(file)
+    try:
+        program = torch.export.load(archive)
+        # PyTorch checks sizes only where there are sample inputs, of which it reads the places.
+        places = program.call_spec.in_spec
+        program.example_inputs = pytree.tree_unflatten([0] * places.num_leaves, places)
+    except Exception as error:
+        raise BundleError(f"{TORCH_MODEL}: PyTorch refuses it: {error}") from error
+    return program
 
 
 class TorchEngine:
@@ -19,18 +35,17 @@ class TorchEngine:
     def __init__(self, path: Path, threads: int) -> None:
         torch.set_num_threads(threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        # torch.export.load unpickles parts of an archive; so it takes nothing but plain tensors.
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        program = load_program(path)
         try:
-            self._module = torch.export.load(path).module().to(self._device)
+            self._module = program.module().to(self._device)
         except Exception as error:
             raise BundleError(f"{TORCH_MODEL}: PyTorch refuses it: {error}") from error
 
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
-        tensors = [torch.from_numpy(matrix).to(self._device) for matrix in inputs.values()]
         try:
+            tensors = [torch.from_numpy(matrix).to(self._device) for matrix in inputs.values()]
             with torch.inference_mode():
-                scores = self._module(*tensors)
+                scores: FloatArray = self._module(*tensors).cpu().numpy()
         except Exception as error:
             raise ScoringError("PyTorch could not run the model") from error
-        return one_per_item(scores.cpu().numpy(), inputs)
+        return one_per_item(scores, inputs)

@@ -15,6 +15,8 @@ from torch.export import Dim, ExportedProgram
 
 from feedmodel.errors import PublishError
 from feedrank.domain import FloatArray
+from feedrank.engine.torch import load_program as load_exported
+from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec, Input
 
 PT2 = "model.pt2"
@@ -52,7 +54,7 @@ def load_program(
     file = next((artifact / "data").glob(f"**/{PT2}"), None)
     with _quiet():
         if file:
-            program = _load_exported(artifact, file)
+            program = _load_exported(file)
         else:
             program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
         check_inputs(program, spec)
@@ -183,17 +185,11 @@ def _example(spec: FeatureSpec, names: Sequence[str]) -> tuple[torch.Tensor, ...
     )
 
 
-def _load_exported(artifact: Path, file: Path) -> Program:
-    # torch.export.load unpickles parts of an archive (CVE-2026-24747 is what that can cost):
-    # MLflow's loader refuses one that holds code, torch then takes nothing but plain tensors.
-    with _environment(
-        MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"
-    ):
-        try:
-            mlflow.pytorch.load_model(str(artifact))
-            exported = torch.export.load(file)
-        except Exception as error:  # a broken archive may raise anything
-            raise PublishError(f"the exported model can't be loaded: {_cause(error)}") from error
+def _load_exported(file: Path) -> Program:
+    try:
+        exported = load_exported(file)
+    except BundleError as error:
+        raise PublishError(f"the exported model can't be loaded: {error}") from error
     return Program(exported, tuple(map(str, exported.graph_signature.user_inputs)), file)
 
 
