@@ -457,21 +457,11 @@ FOR_CFNLINT = [
 ]
 FOR_CHECKOV = [
     Mistake(
-        "an access log on a condition that isn't met",
+        "a key on a condition that isn't met",
         "template",
-        "CKV_AWS_95",
-        "Stage",
-        _set(
-            "Stage",
-            "AccessLogSettings",
-            {
-                "Fn::If": [
-                    "HasDomain",
-                    {"DestinationArn": {"Fn::GetAtt": ["AccessLogs", "Arn"]}, "Format": "$context"},
-                    {"Ref": "AWS::NoValue"},
-                ]
-            },
-        ),
+        "CKV_AWS_158",
+        "MoreLogs",
+        lambda resources: resources.update(MoreLogs=copy.deepcopy(resources["FunctionLogs"])),
     ),
     Mistake(
         "a key in the environment",
