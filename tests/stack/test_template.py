@@ -96,16 +96,18 @@ def test_lambda_never_drops_a_decision_or_a_metric(level: str) -> None:
 # ---- The API -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("docs", ["same", "open"])
 @pytest.mark.parametrize("auth", ["iam", "jwt", "none"])
-def test_every_route_of_the_app_has_its_auth(auth: str) -> None:
+def test_every_route_of_the_app_has_its_auth(auth: str, docs: str) -> None:
     app: FastAPI = fakes.app(None)._app
     served = {
         f"{method} {route.path}" for route in app.routes for method in route.methods - {"HEAD"}
     }
-    stack = _stack(Auth=auth, JwtIssuer="https://i", JwtAudience="a,b")
+    stack = _stack(Auth=auth, DocsAccess=docs, JwtIssuer="https://i", JwtAudience="a,b")
     routes = {r["RouteKey"]: r for r in _of_type(stack, "AWS::ApiGatewayV2::Route").values()}
     closed = {"iam": "AWS_IAM", "jwt": "JWT", "none": "NONE"}[auth]
-    expected = {key: "NONE" if key == "GET /health" else closed for key in served}
+    opened = {"GET /health"} | ({"GET /docs", "GET /openapi.json"} if docs == "open" else set())
+    expected = {key: "NONE" if key in opened else closed for key in served}
     assert {key: route["AuthorizationType"] for key, route in routes.items()} == expected
     with_authorizer = {key for key, route in routes.items() if "AuthorizerId" in route}
     assert with_authorizer == {key for key, kind in expected.items() if kind == "JWT"}
@@ -113,6 +115,7 @@ def test_every_route_of_the_app_has_its_auth(auth: str) -> None:
 
 def test_iam_is_what_you_get_unasked() -> None:
     assert template()["Parameters"]["Auth"]["Default"] == "iam"
+    assert template()["Parameters"]["DocsAccess"]["Default"] == "same"
 
 
 def test_a_token_is_checked_for_issuer_and_audience() -> None:
