@@ -1,10 +1,11 @@
 """The container's one model: loaded once, proven before it serves, tried again when refused."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ FALLBACK = "model:layer"  # how `degraded` names it
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
 
+@dataclass(slots=True)
+class Pace:
+    """The least that runs of one model have taken: others can only have made them longer."""
+
+    run_s: float = math.inf
+    item_s: float = math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What a request needs. `degraded` says what stands in for the real thing."""
@@ -46,6 +55,7 @@ class Model:
     engine: ScoringEngine
     loaded_at: datetime
     degraded: tuple[str, ...] = ()
+    pace: Pace = field(default_factory=Pace, compare=False)
 
     def score(self, query: Query, rows: FeatureRows) -> FloatArray:
         """(items,) float32. Raises InvalidRequestError, ScoringError."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -42,14 +41,13 @@ class Scorer:
     """
 
     def __init__(self) -> None:
-        # The least measured yet: others can only have made a run longer than it is.
-        self._least_run_s = self._least_item_s = math.inf
         self._running = Lock()
 
     async def score(self, model: Model, query: Query, rows: FeatureRows, call: Call) -> FloatArray:
         """(items,) float32. Raises InvalidRequestError, ScoringError or DeadlineExceededError."""
         inputs, items = model.matrix.build(query, rows), len(query.item_ids)
-        if call.is_alone or max(self._least_run_s, self._least_item_s * items) < HAND_OVER_S:
+        pace = model.pace
+        if call.is_alone or max(pace.run_s, pace.item_s * items) < HAND_OVER_S:
             if perf_counter() > call.deadline_s:
                 raise DeadlineExceededError(TOO_LATE)
             return self._run(model, inputs, items)
@@ -78,9 +76,9 @@ class Scorer:
     def _waiting(self, queue: SimpleQueue[Job]) -> list[Job]:
         """At least one; and whoever else is there by now, up to what is enough for a run."""
         jobs = [queue.get()]
-        items = jobs[0].items
+        items, pace = jobs[0].items, jobs[0].model.pace
         while not queue.empty():
-            if items >= MOST_ITEMS or items * self._least_item_s >= ENOUGH_S:
+            if items >= MOST_ITEMS or items * pace.item_s >= ENOUGH_S:
                 break
             jobs.append(queue.get())
             items += jobs[-1].items
@@ -106,12 +104,13 @@ class Scorer:
                 _settle(job, scores[start : start + job.items])
                 start += job.items
 
-    def _run(self, model: Model, inputs: dict[str, FloatArray], items: int) -> FloatArray:
+    @staticmethod
+    def _run(model: Model, inputs: dict[str, FloatArray], items: int) -> FloatArray:
         begun = perf_counter()
         scores = model.engine.score(inputs)
         took_s = perf_counter() - begun
-        self._least_run_s = min(self._least_run_s, took_s)
-        self._least_item_s = min(self._least_item_s, took_s / items)
+        model.pace.run_s = min(model.pace.run_s, took_s)
+        model.pace.item_s = min(model.pace.item_s, took_s / items)
         return scores
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ import fakes
 from feedrank import scoring
 from feedrank.bundle import ONNX_MODEL
 from feedrank.domain import Call, FloatArray, Query
+from feedrank.engine import ScoringEngine
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
-from feedrank.model import Model
+from feedrank.model import Model, Pace
 from feedrank.scoring import Scorer
 
 THREAD = "scoring"
@@ -78,11 +80,11 @@ class WatchedEngine:
         return prices
 
 
-def _scorer(least_run_s: float = 1.0, least_item_s: float = 0.0) -> Scorer:
-    """One that has seen runs take so long."""
-    scorer = Scorer()
-    scorer._least_run_s, scorer._least_item_s = least_run_s, least_item_s
-    return scorer
+def _model(
+    engine: ScoringEngine, run_s: float = 1.0, item_s: float = 0.0, *, batches: bool = True
+) -> Model:
+    """One whose runs have taken so long."""
+    return replace(fakes.model(engine, batches=batches), pace=Pace(run_s, item_s))
 
 
 async def _score(
@@ -108,7 +110,7 @@ def _while_one_is_scored(
         failed: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: failed.append(what))
         async with asyncio.timeout(30):
-            first = asyncio.create_task(_score(scorer, fakes.model(engine), [1]))
+            first = asyncio.create_task(_score(scorer, _model(engine), [1]))
             assert await asyncio.to_thread(engine.begun.wait, 30)
             tasks = [asyncio.ensure_future(each) for each in later()]
             await asyncio.sleep(0)  # they wait now
@@ -139,9 +141,8 @@ def test_a_long_run_is_made_beside_the_event_loop(
     least_run_s: float, least_item_s: float, thread: str, *, is_alone: bool
 ) -> None:
     engine = WatchedEngine()
-    scorer = _scorer(least_run_s, least_item_s)
-    call = fakes.call(is_alone=is_alone)
-    assert asyncio.run(_score(scorer, fakes.model(engine), call=call)) == _prices(10, 30, 20)
+    model, call = _model(engine, least_run_s, least_item_s), fakes.call(is_alone=is_alone)
+    assert asyncio.run(_score(Scorer(), model, call=call)) == _prices(10, 30, 20)
     assert engine.threads == [thread]
 
 
@@ -153,15 +154,15 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
         engine.free.set()
 
     async def both() -> list[float]:
-        scores, _ = await asyncio.gather(_score(_scorer(), fakes.model(engine)), go_on())
+        scores, _ = await asyncio.gather(_score(Scorer(), _model(engine)), go_on())
         return scores
 
     assert asyncio.run(both()) == _prices(10, 30, 20)
 
 
 def test_what_waits_is_scored_in_one_run() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
     asked = [[5], [40, 20, 30], [7, 7]]
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
@@ -178,8 +179,8 @@ def test_a_run_takes_no_more_once_it_has_enough(
     monkeypatch: pytest.MonkeyPatch, limit: str, value: float, least_item_s: float
 ) -> None:
     monkeypatch.setattr(scoring, limit, value)
-    engine, scorer = WatchedEngine(free=False), _scorer(1.0, least_item_s)
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine, 1.0, least_item_s)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(5)]
     )
@@ -188,8 +189,8 @@ def test_a_run_takes_no_more_once_it_has_enough(
 
 
 def test_a_model_whose_rows_belong_together_scores_each_request_by_itself() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine, batches=False)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine, batches=False)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(3)]
     )
@@ -202,8 +203,8 @@ def test_two_models_never_share_a_run() -> None:
         def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
             return super().score(inputs) * 2
 
-    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), _scorer()
-    models = [fakes.model(cheap), fakes.model(dear)]
+    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), Scorer()
+    models = [_model(cheap), _model(dear)]
     outcomes = _while_one_is_scored(
         cheap, scorer, lambda: [_score(scorer, models[at % 2], [at]) for at in range(4)]
     )
@@ -212,8 +213,8 @@ def test_two_models_never_share_a_run() -> None:
 
 
 def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
     asked = [[5, 6], [POISON], [7]]
     good, bad, other = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
@@ -224,8 +225,8 @@ def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
 
 
 def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
 
     async def wrong() -> list[float]:
         query: Query = fakes.query(1, [1], temp="warm")
@@ -242,13 +243,13 @@ def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
 def test_whose_time_is_up_is_not_scored(*, is_alone: bool) -> None:
     engine = WatchedEngine()
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(_score(_scorer(), fakes.model(engine), call=fakes.call(0, is_alone=is_alone)))
+        asyncio.run(_score(Scorer(), _model(engine), call=fakes.call(0, is_alone=is_alone)))
     assert engine.runs == []
 
 
 def test_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
     late, good = _while_one_is_scored(
         engine,
         scorer,
@@ -269,8 +270,8 @@ def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> Non
             time.sleep(0.2)
             return scores
 
-    engine, scorer = Slow(free=False), _scorer()
-    model = fakes.model(engine, batches=False)
+    engine, scorer = Slow(free=False), Scorer()
+    model = _model(engine, batches=False)
     good, late = _while_one_is_scored(
         engine,
         scorer,
@@ -293,7 +294,7 @@ def test_a_process_ends_in_good_order_within_a_run(demo_bundle: Path) -> None:
 
 
 def test_an_idle_thread_holds_on_to_no_model() -> None:
-    scorer, model = _scorer(), fakes.model(WatchedEngine())
+    scorer, model = Scorer(), _model(WatchedEngine())
     asyncio.run(_score(scorer, model))
     seen = weakref.ref(model.engine)
     del model
@@ -305,8 +306,8 @@ def test_an_idle_thread_holds_on_to_no_model() -> None:
 
 
 def test_who_goes_away_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
 
     async def impatient() -> list[float]:
         async with asyncio.timeout(0):
@@ -321,8 +322,8 @@ def test_who_goes_away_disturbs_nobody() -> None:
 
 
 def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
-    engine, scorer = WatchedEngine(free=False), _scorer()
-    model = fakes.model(engine)
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    model = _model(engine)
 
     async def ask_and_leave() -> None:
         asked = asyncio.create_task(_score(scorer, model))
@@ -336,12 +337,22 @@ def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
 
 def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
     engine, scorer = WatchedEngine(), Scorer()
-    asyncio.run(_score(scorer, fakes.model(engine)))  # handed over: nothing is known yet
-    assert 0 < scorer._least_item_s < scorer._least_run_s < 1
-    scorer._least_run_s = scorer._least_item_s = 1e-9
-    asyncio.run(_score(scorer, fakes.model(engine)))
+    model = fakes.model(engine)
+    asyncio.run(_score(scorer, model))  # handed over: nothing is known yet
+    assert 0 < model.pace.item_s < model.pace.run_s < 1
+    brief = _model(engine, 1e-9, 1e-9)
+    asyncio.run(_score(scorer, brief))
     assert engine.threads == [THREAD, "MainThread"]
-    assert scorer._least_run_s == scorer._least_item_s == 1e-9
+    assert brief.pace == Pace(1e-9, 1e-9)
+
+
+def test_a_brief_model_says_nothing_about_the_one_that_follows_it() -> None:
+    """Such as a small fallback about the real model."""
+    engine, scorer = WatchedEngine(), Scorer()
+    asyncio.run(_score(scorer, _model(engine, 1e-9, 1e-9)))
+    asyncio.run(_score(scorer, fakes.model(engine)))
+    asyncio.run(_score(scorer, _model(engine)))
+    assert engine.threads == ["MainThread", THREAD, THREAD]
 
 
 @pytest.mark.parametrize("error", [ScoringError("no"), MemoryError(), SystemExit(1)])
@@ -353,12 +364,10 @@ def test_an_error_in_the_thread_is_the_requests_and_the_thread_goes_on(
             super().score(inputs)
             raise error
 
-    scorer = _scorer()
+    scorer = Scorer()
 
     async def ask(engine: Any) -> Any:
-        return (await asyncio.gather(_score(scorer, fakes.model(engine)), return_exceptions=True))[
-            0
-        ]
+        return (await asyncio.gather(_score(scorer, _model(engine)), return_exceptions=True))[0]
 
     if isinstance(error, Exception):
         assert asyncio.run(ask(Raising())) is error
