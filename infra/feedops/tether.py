@@ -36,15 +36,20 @@ def main(command: list[str]) -> None:
 
 
 def kill_session(session: int) -> None:
-    """Kill every process of the session but this one; return when none is left."""
+    """Kill every process of the session but this one; return when none is left.
+
+    All are stopped before one is killed: a runtime that saw its emulator end would still write a
+    traceback into the function's log.
+    """
     if sys.platform != "linux":  # no /proc: the group is the best known, and may take us along
         with suppress(ProcessLookupError):
             os.killpg(session, signal.SIGKILL)
         return
     while members := members_of(session):
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in members:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
 
 def members_of(session: int) -> list[int]:

@@ -149,3 +149,24 @@ def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         return process.session
 
     assert members_of(asyncio.run(kill_the_tether())) == []
+
+
+def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one would see the other's end, and say so in the log that they share."""
+    sent: list[tuple[int, int]] = []
+    kill = os.kill
+
+    def recorded(pid: int, number: int) -> None:
+        sent.append((number, pid))
+        kill(pid, number)
+
+    with subprocess.Popen(family(STAY), stdout=subprocess.PIPE, start_new_session=True) as process:
+        child = child_of(process)
+        monkeypatch.setattr(os, "kill", recorded)
+        tether.kill_session(process.pid)
+    everyone = sorted([process.pid, child])
+    assert sent[:4] == [
+        *((signal.SIGSTOP, pid) for pid in everyone),
+        *((signal.SIGKILL, pid) for pid in everyone),
+    ]
+    assert members_of(process.pid) == []
