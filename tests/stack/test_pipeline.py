@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import duckdb
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
@@ -23,6 +22,7 @@ from feedops.template import load, resolved
 from feedrank.decision_log import DecisionLog
 from feedrank.domain import Call, Query, Ranking
 from feedrank.telemetry import configure, log_request, request_metrics
+from stack.athena import Athena
 from stack.firehose import delivered, filtered, matches
 
 DATA = Path(__file__).parents[2] / "infra" / "data.yaml"
@@ -31,17 +31,8 @@ PARAMETERS = {"Name": "feedrank", "Id": "50e2416294e0", "FunctionLogGroupName": 
 BUCKET = "decisionsbucket"
 ROLE = "arn:aws:iam::123456789012:role/firehose"
 LARGEST_ID = 2**63 - 1
-DUCKDB_TYPES = {
-    "string": "VARCHAR",
-    "bigint": "BIGINT",
-    "double": "DOUBLE",
-    "array<bigint>": "BIGINT[]",
-    "array<double>": "DOUBLE[]",
-    "array<int>": "INTEGER[]",
-    "array<string>": "VARCHAR[]",
-    "map<string,string>": "MAP(VARCHAR, VARCHAR)",
-    "struct<user:boolean,items:array<bigint>>": "STRUCT(user BOOLEAN, items BIGINT[])",
-}
+TODAY = datetime.now(UTC).date()  # read once: midnight may come within a test
+IN_ORDER = "SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"
 
 
 def _resources(mode: str = "logs") -> dict[str, Any]:
@@ -54,8 +45,7 @@ def _resources(mode: str = "logs") -> dict[str, Any]:
 
 
 def _at(days_ago: int, clock: str) -> str:
-    day = datetime.now(UTC).date() - timedelta(days=days_ago)
-    return f"{day}T{clock}.123Z"
+    return f"{TODAY - timedelta(days=days_ago)}T{clock}.123Z"
 
 
 def _decisions() -> list[tuple[Query, Ranking, Call]]:
@@ -203,34 +193,12 @@ def aws(endpoint: str, request: pytest.FixtureRequest) -> Iterator[Aws]:
     aws.close()
 
 
-def _athena(folder: Path, table: str = "DecisionsTable") -> duckdb.DuckDBPyConnection:
-    """A database with the table as Glue describes it, over downloaded objects."""
-    described = _resources()[table]["TableInput"]
-    columns = {
-        c["Name"]: DUCKDB_TYPES[c["Type"]] for c in described["StorageDescriptor"]["Columns"]
-    }
-    partitions = {key["Name"]: DUCKDB_TYPES[key["Type"]] for key in described["PartitionKeys"]}
-    connection = duckdb.connect()
-    connection.execute(
-        f"CREATE VIEW {described['Name']} AS SELECT * FROM read_json("  # noqa: S608 the template's
-        f"'{folder}/decisions/**/*.jsonl.gz', columns={_struct(columns)}, "
-        "format='newline_delimited', compression='gzip', hive_partitioning=true, "
-        f"hive_types={_struct(partitions | {'model': 'VARCHAR'})})"
-    )
-    return connection
-
-
-def _struct(types: dict[str, str]) -> str:
-    return "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in types.items()) + "}"
-
-
-def _rows(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    names = [column[0] for column in answer.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
+def _athena(objects: Path) -> Athena:
+    return Athena(_resources()["DecisionsTable"]["TableInput"], objects / "decisions")
 
 
 @pytest.fixture
-def athena(aws: Aws, printed: list[str], tmp_path: Path) -> duckdb.DuckDBPyConnection:
+def athena(aws: Aws, printed: list[str], tmp_path: Path) -> Athena:
     aws.log(printed)
     (envelope,) = aws.taken()
     selected = filtered(envelope, aws.filter["FilterPattern"])
@@ -240,10 +208,9 @@ def athena(aws: Aws, printed: list[str], tmp_path: Path) -> duckdb.DuckDBPyConne
 
 
 def test_a_decision_read_back_equals_the_one_that_went_in(
-    athena: duckdb.DuckDBPyConnection,
+    athena: Athena,
 ) -> None:
-    rows = _rows(athena.execute("SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"))
-    assert rows == _records()
+    assert athena.rows(IN_ORDER) == _records()
 
 
 def test_records_lie_by_day_and_model_version(aws: Aws, printed: list[str]) -> None:
@@ -286,10 +253,7 @@ def test_records_that_the_function_puts_itself_are_the_same_rows(aws: Aws, tmp_p
     )
     (taken,) = aws.taken()  # moto joins a batch
     aws.download(aws.deliver(aws.streams["DirectStream"], [taken]), tmp_path)
-    rows = _athena(tmp_path).execute(
-        "SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"
-    )
-    assert _rows(rows) == _records()
+    assert _athena(tmp_path).rows(IN_ORDER) == _records()
 
 
 def test_an_object_is_gzipped_json_lines() -> None:
@@ -344,11 +308,11 @@ def test_both_streams_write_the_same_layout() -> None:
 # ---- The saved queries ---------------------------------------------------------------------------
 
 
-def _asked(athena: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    return _rows(athena.execute(_resources()[query]["QueryString"]))
+def _asked(athena: Athena, query: str) -> list[dict[str, Any]]:
+    return athena.rows(_resources()[query]["QueryString"])
 
 
-def test_score_drift_is_by_day_and_model(athena: duckdb.DuckDBPyConnection) -> None:
+def test_score_drift_is_by_day_and_model(athena: Athena) -> None:
     yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
     assert _asked(athena, "ScoreDriftQuery") == [
         {
@@ -366,7 +330,7 @@ def test_score_drift_is_by_day_and_model(athena: duckdb.DuckDBPyConnection) -> N
     ]  # fmt: skip
 
 
-def test_degraded_answers_are_counted_by_day(athena: duckdb.DuckDBPyConnection) -> None:
+def test_degraded_answers_are_counted_by_day(athena: Athena) -> None:
     rows = _asked(athena, "DegradedQuery")
     assert [(row["decisions"], row["degraded"], row["mean_items"]) for row in rows] == [
         (1, 0, 3.0),
@@ -375,7 +339,7 @@ def test_degraded_answers_are_counted_by_day(athena: duckdb.DuckDBPyConnection) 
     ]
 
 
-def test_the_top_context_keeps_the_case_of_keys(athena: duckdb.DuckDBPyConnection) -> None:
+def test_the_top_context_keeps_the_case_of_keys(athena: Athena) -> None:
     rows = _asked(athena, "TopContextQuery")
     assert {(row["key"], row["value"]) for row in rows} >= {
         ("Device", "mobile"),
@@ -386,7 +350,7 @@ def test_the_top_context_keeps_the_case_of_keys(athena: duckdb.DuckDBPyConnectio
 
 
 def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
-    athena: duckdb.DuckDBPyConnection,
+    athena: Athena,
 ) -> None:
     rows = _asked(athena, "TrainingRowsQuery")
     wide = {record["request_id"]: record for record in _records() if record["request_id"] in "ac"}

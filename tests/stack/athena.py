@@ -1,0 +1,71 @@
+"""DuckDB in Athena's place, in a process of its own.
+
+Beside torch and MLflow its binding can't take itself down when the interpreter ends, and fills
+the screen with what it calls leaked.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "array<bigint>": "BIGINT[]",
+    "array<double>": "DOUBLE[]",
+    "array<int>": "INTEGER[]",
+    "array<string>": "VARCHAR[]",
+    "map<string,string>": "MAP(VARCHAR, VARCHAR)",
+    "struct<user:boolean,items:array<bigint>>": "STRUCT(user BOOLEAN, items BIGINT[])",
+}
+RUN = """
+import json, sys
+import duckdb
+connection = duckdb.connect()
+for statement in json.load(sys.stdin):
+    answer = connection.execute(statement)
+names = [column[0] for column in answer.description]
+json.dump([dict(zip(names, row, strict=True)) for row in answer.fetchall()], sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Athena:
+    """A table as Glue describes it (its TableInput), over downloaded objects."""
+
+    table: Mapping[str, Any]
+    objects: Path
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN],
+            input=json.dumps([self._view, query]),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    @property
+    def _view(self) -> str:
+        columns = {
+            c["Name"]: DUCKDB_TYPES[c["Type"]] for c in self.table["StorageDescriptor"]["Columns"]
+        }
+        partitions = {key["Name"]: DUCKDB_TYPES[key["Type"]] for key in self.table["PartitionKeys"]}
+        return (
+            f"CREATE VIEW {self.table['Name']} AS SELECT * FROM read_json("  # noqa: S608 the template's
+            f"'{self.objects}/**/*.jsonl.gz', columns={_struct(columns)}, "
+            "format='newline_delimited', compression='gzip', hive_partitioning=true, "
+            f"hive_types={_struct(partitions | {'model': 'VARCHAR'})})"
+        )
+
+
+def _struct(types: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in types.items()) + "}"
