@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from fakes import LogLines, StandardOutput, log_to
+from no_skips import pytest_runtest_makereport  # noqa: F401 a hook
 
 # The same examples each time: a test that fails, fails again.
 hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
