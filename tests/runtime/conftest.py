@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ def runner() -> Iterator[asyncio.Runner]:
 def standin() -> Function:
     """The function that does as its event says, see standin/handler.py."""
     return Function(Path(__file__).parent / "standin", timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+def impatient(standin: Function) -> Function:
+    """The stand-in with a timeout to be waited for, but enough to start on a busy machine."""
+    return replace(standin, timeout_s=5)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ def test_a_warm_request_is_measured_whole_and_by_stage(plan: Plan) -> None:
     ]
     assert all(row.value > 0 for row in found.rows)
     for parts_us in found.details["warm_parts_us"].values():
-        assert parts_us["the handler"] > parts_us["without event, log line and metrics"]
-        assert parts_us["json.loads, Pydantic, session.run, json.dumps"] > parts_us["session.run"]
+        assert list(parts_us) == list(warm.CONTESTS.values())
+        assert all(us > 0 for us in parts_us.values())
     for stages_us in found.details["warm_stages_us"].values():
         assert list(stages_us) == [*warm.STAGES, warm.REST]
         assert all(stages_us[stage] > 0 for stage in warm.STAGES), "a stage that nobody calls"

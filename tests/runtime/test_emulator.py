@@ -130,11 +130,11 @@ def test_an_answer_that_merely_speaks_of_errors_is_an_answer(ask: Ask) -> None:
 
 
 def test_a_timeout_kills_the_runtime_and_the_next_invocation_starts_afresh(
-    start: Start, standin: Function, runner: asyncio.Runner, event: MakeEvent
+    start: Start, impatient: Function, runner: asyncio.Runner, event: MakeEvent
 ) -> None:
-    environment = start(replace(standin, timeout_s=1))
+    environment = start(impatient)
     first = json.loads(runner.run(environment.invoke(event("process"))))
-    with pytest.raises(FunctionTimeoutError, match="Task timed out after 1"):
+    with pytest.raises(FunctionTimeoutError, match="Task timed out after 5"):
         runner.run(environment.invoke(event("hang")))
     second = json.loads(runner.run(environment.invoke(event("process"))))
     assert second["emulator"] == first["emulator"]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,12 +39,12 @@ def test_an_invocation_has_its_answer_its_log_and_its_report(
 
 
 def test_an_invocation_that_times_out_has_its_error_and_its_report(
-    standin: Function, event: MakeEvent, tmp_path: Path
+    impatient: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
-    done = asyncio.run(invoke(replace(standin, timeout_s=1), event("hang"), tmp_path))
+    done = asyncio.run(invoke(impatient, event("hang"), tmp_path))
     assert done.answer is None
     assert isinstance(done.error, FunctionTimeoutError)
-    assert "Duration: 1000.00 ms" in done.log[-1]
+    assert "Duration: 5000.00 ms" in done.log[-1]
 
 
 def test_the_command_prints_the_answer_alone_on_standard_output(working_folder: Path) -> None:

@@ -102,9 +102,14 @@ Outcomes = list[list[float] | BaseException]
 
 
 def _while_one_is_scored(
-    engine: WatchedEngine, scorer: Scorer, later: Callable[[], Sequence[Asked]]
+    engine: WatchedEngine,
+    scorer: Scorer,
+    later: Callable[[], Sequence[Asked]],
+    *,
+    one_goes: bool = False,
 ) -> Outcomes:
-    """What those get who ask during a run; the run is another's, of item 1."""
+    """What those get who ask during a run; the run is another's, of item 1, and ends once one of
+    them went away, where one does."""
 
     async def ask() -> Outcomes:
         failed: list[Any] = []
@@ -114,6 +119,8 @@ def _while_one_is_scored(
             assert await asyncio.to_thread(engine.begun.wait, 30)
             tasks = [asyncio.ensure_future(each) for each in later()]
             await asyncio.sleep(0)  # they wait now
+            if one_goes:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             engine.free.set()
             assert await first == _prices(1)
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -314,7 +321,7 @@ def test_who_goes_away_disturbs_nobody() -> None:
             return await _score(scorer, model, [5])
 
     gone, good = _while_one_is_scored(
-        engine, scorer, lambda: [impatient(), _score(scorer, model, [6])]
+        engine, scorer, lambda: [impatient(), _score(scorer, model, [6])], one_goes=True
     )
     assert isinstance(gone, TimeoutError)
     assert good == _prices(6)
