@@ -41,10 +41,11 @@ class Athena:
     table: Mapping[str, Any]
     objects: Path
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def rows(self, *statements: str) -> list[dict[str, Any]]:
+        """What the last of them answers; what the others make is gone afterwards."""
         done = subprocess.run(
             [sys.executable, "-c", RUN],
-            input=json.dumps([self._view, query]),
+            input=json.dumps([self._view, *statements]),
             capture_output=True,
             text=True,
             check=False,

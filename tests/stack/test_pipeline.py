@@ -376,15 +376,13 @@ def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
 @pytest.mark.parametrize(
     "query", [name for name, resource in _resources().items() if "QueryString" in resource]
 )
-def test_a_releases_own_requests_stay_out_of_every_answer(
-    query: str, athena: duckdb.DuckDBPyConnection
-) -> None:
+def test_a_releases_own_requests_stay_out_of_every_answer(query: str, athena: Athena) -> None:
     """And those alone: a caller's context hides nothing, nor does a request without an id."""
     sql = _resources()[query]["QueryString"]
-    with_them = _rows(athena.execute(sql))
-    athena.execute("""CREATE TABLE kept AS SELECT * FROM decisions WHERE request_id <> 'd'""")
-    without = _rows(athena.execute(sql.replace("FROM decisions", "FROM kept")))
+    with_them = athena.rows(sql)
+    kept = "CREATE TABLE kept AS SELECT * FROM decisions WHERE request_id <> 'd'"
+    without = athena.rows(kept, sql.replace("FROM decisions", "FROM kept"))
     assert with_them == without != []
-    athena.execute("""CREATE TABLE callers AS SELECT * REPLACE ('x' AS correlation_id)
-        FROM decisions""")
-    assert _rows(athena.execute(sql.replace("FROM decisions", "FROM callers"))) != without
+    callers = """CREATE TABLE callers AS SELECT * REPLACE ('x' AS correlation_id)
+        FROM decisions"""
+    assert athena.rows(callers, sql.replace("FROM decisions", "FROM callers")) != without
