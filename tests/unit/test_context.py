@@ -89,6 +89,13 @@ def test_the_largest_number_that_a_model_can_read_is_let_through() -> None:
         ("equals( device ,smart tv )", ("device", "smart tv")),
         ("number(temp)", ("temp", "1.5")),
         ("number( a b )", ("a b", "1.5")),
+        ('equals(country, "DE")', ("country", "DE")),
+        ("equals(country, 'DE')", ("country", "DE")),
+        ('equals(city, "Paris, TX")', ("city", "Paris, TX")),
+        ('equals("a (b)", \' "c" \')', ("a (b)", ' "c" ')),
+        ("equals(brand, Levi's)", ("brand", "Levi's")),
+        ('equals(device, "")', ("device", "")),
+        ("number('a, b')", ("a, b", "1.5")),
     ],
 )
 def test_an_expression_says_which_key_it_reads(
@@ -98,13 +105,19 @@ def test_an_expression_says_which_key_it_reads(
     assert (parsed.example, parsed.key) == (example, example and example[0])
 
 
+def test_quotes_around_a_literal_are_no_part_of_it() -> None:
+    german = context.parse('equals(country, "DE")').compute
+    assert [german({"country": text}, 0) for text in ("DE", '"DE"', "FR")] == [1.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(
     "expression",
     ["", "Hour", "hour()", "equals(device)", "equals(,mobile)", "equals(a, b, c)", "number()",
-     "number(a, b)", "number(a) ", "__import__(os)", "equals(a(b), c)"],
+     "number(a, b)", "number(a) ", "__import__(os)", "equals(a(b), c)", "equals(city, Paris, TX)",
+     'equals(country, "DE)', 'equals(country, "DE" x)', 'equals("", DE)', "number('')"],
 )  # fmt: skip
 def test_another_expression_is_refused(expression: str) -> None:
-    with pytest.raises(ValueError, match="is none of"):
+    with pytest.raises(ValueError, match=r"is none of.* goes in quotes, such as"):
         context.parse(expression)
 
 

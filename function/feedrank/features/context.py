@@ -77,8 +77,10 @@ def number(key: str) -> Compute:
 
 
 CALENDAR: dict[str, Compute] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
-_EQUALS = re.compile(r"equals\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
-_NUMBER = re.compile(r"number\(\s*([^,()]+?)\s*\)")
+# In quotes of either kind, or as it stands where it holds no comma and no parenthesis.
+_TEXT = r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,()"'][^,()]*?))\s*"""
+_EQUALS = re.compile(rf"equals\({_TEXT},{_TEXT}\)")
+_NUMBER = re.compile(rf"number\({_TEXT}\)")
 
 
 def parse(expression: str) -> ContextFeature:
@@ -89,10 +91,18 @@ def parse(expression: str) -> ContextFeature:
     if expression in CALENDAR:
         return ContextFeature(CALENDAR[expression])
     if match := _EQUALS.fullmatch(expression):
-        return ContextFeature(equals(match[1], match[2]), (match[1], match[2]))
-    if match := _NUMBER.fullmatch(expression):
-        return ContextFeature(number(match[1]), (match[1], "1.5"))
+        key, literal = _text(match, 1), _text(match, 4)
+        if key:
+            return ContextFeature(equals(key, literal), (key, literal))
+    elif (match := _NUMBER.fullmatch(expression)) and (key := _text(match, 1)):
+        return ContextFeature(number(key), (key, "1.5"))
     raise ValueError(
         f"context expression {expression!r} is none of "
-        "hour, weekday, is_weekend, equals(key, literal), number(key)"
+        "hour, weekday, is_weekend, equals(key, literal), number(key); a key or literal with a "
+        'comma, a parenthesis or a quote goes in quotes, such as equals(city, "Paris, TX")'
     )
+
+
+def _text(match: re.Match[str], group: int) -> str:
+    """What one of the three ways to write a text holds."""
+    return match[group] or match[group + 1] or match[group + 2] or ""
