@@ -1,9 +1,13 @@
 """What the README's commands deploy, by sam's own merging of command line and samconfig.toml."""
 
 import inspect
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from samcli.commands.deploy import command as sam_deploy
 from samcli.commands.deploy.deploy_context import DeployContext
 from samcli.lib.deploy.deployer import Deployer
 
-from stack.transform import PROJECT, template
+from stack.transform import PROJECT, packaged, template
 
 README = (PROJECT / "README.md").read_text()
 DEPLOY = README[README.index("## Deploy") : README.index("### What it costs")]
@@ -182,7 +186,40 @@ def test_a_new_model_takes_the_template_that_is_deployed() -> None:
     assert f"/{words[-1]}" in ignored
 
 
-@pytest.mark.parametrize("command", SAM_DEPLOY)
+def test_sam_leaves_a_deployed_template_as_it_is(tmp_path: Path) -> None:
+    """Its code and its nested templates are on S3 already, so nothing is uploaded anew."""
+    deployed = packaged(template())
+    for name, resource in deployed["Resources"].items():
+        resource.setdefault("Metadata", {})["SamResourceId"] = name  # sam's, since the first time
+    for stack in ("Data", "Delivery", "Observability"):
+        url = f"https://s3.eu-west-1.amazonaws.com/artifacts/{stack}.template"
+        deployed["Resources"][stack]["Properties"]["TemplateURL"] = url
+    (tmp_path / "deployed.yaml").write_text(json.dumps(deployed))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "samcli", "package", "--template-file", "deployed.yaml"),
+            *("--s3-bucket", "artifacts", "--use-json"),
+        ],
+        cwd=tmp_path,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(tmp_path),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",  # nobody: an upload would fail
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == deployed
+
+
+@pytest.mark.parametrize(
+    "command", [*SAM_DEPLOY, "sam deploy", *(f"sam deploy --config-env {e}" for e in ENVIRONMENTS)]
+)
 def test_a_checkout_without_a_build_deploys_nothing(command: str, checkout: Path) -> None:
     """sam would upload the sources' folders, without a word."""
     parsed, result = _run(command)
