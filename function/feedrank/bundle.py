@@ -6,15 +6,20 @@ manifest. A byte that differs anywhere refuses the whole bundle. Nothing is ever
 """
 
 import hashlib
-import json
+import math
+import mmap
 import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from time import perf_counter
+from typing import IO, Any, NamedTuple, Protocol
 
+from feedrank import documents
 from feedrank.errors import BundleError
 
 SERVING = "serving"
@@ -31,6 +36,11 @@ S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
 S3_CONNECTIONS = 8
 CHUNK_BYTES = 1 << 20
+LARGEST_MANIFEST_BYTES = 1 << 20
+LARGEST_SIDECAR_BYTES = 1 << 10
+LARGEST_FILE_BYTES = 1 << 40
+LONGEST_NAME = 255  # characters, as a file system has it
+_SIDECAR = re.compile(rb"([0-9a-f]{64})  manifest\.json\n")
 _DIGEST_IN_URI = re.compile(r"sha256-([0-9a-f]{64})/?$")
 
 
@@ -88,46 +98,53 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle: `root` holds every file that was asked for."""
+    """A verified bundle: the content, mapped, of every file that was asked for."""
 
     manifest: Manifest
-    root: Path
+    files: Mapping[str, mmap.mmap]
 
-    def path(self, name: str) -> Path:
-        return self.root / name
+
+class Content(NamedTuple):
+    data: mmap.mmap
+    sha256: str  # of these very bytes
 
 
 class Source(Protocol):
-    """Where a bundle lies. `fetch` brings a file below `root`; it raises BundleError."""
+    """Where a bundle lies. `fetch` raises BundleError, also for a file of more bytes than that."""
 
-    root: Path
-
-    def fetch(self, name: str) -> Path: ...
+    def fetch(self, name: str, largest: int) -> Content: ...
 
 
 class FolderSource:
     """A bundle on disk, served from where it lies."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder
+        self._folder = folder
 
-    def fetch(self, name: str) -> Path:
-        path = self.root / name
+    def fetch(self, name: str, largest: int) -> Content:
+        path = self._folder / name
         if not path.is_file():
-            raise BundleError(f"{name}: not found in {self.root}")
-        return path
+            raise BundleError(f"{name}: not found in {self._folder}")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > largest:
+                raise BundleError(f"{name}: {size} bytes, {largest} are allowed")
+            data = _mapped(file, name)
+        return Content(data, hashlib.sha256(data).hexdigest())
 
 
 class S3Source:
-    """A bundle on S3, copied to a local folder file by file."""
+    """A bundle on S3. A file is downloaded into one without a name, and used from there: nobody
+    else can have it open, or put something else in its place."""
 
-    def __init__(self, uri: str, cache_dir: Path) -> None:
+    def __init__(self, uri: str, cache_dir: Path, deadline_s: float) -> None:
         import boto3
         from botocore.config import Config
 
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self._bucket, self._prefix, self._uri = bucket, prefix.rstrip("/"), uri
-        self.root = cache_dir / hashlib.sha256(uri.encode()).hexdigest()[:16]
+        self._cache_dir = cache_dir
+        self._deadline_s = deadline_s
         self._s3 = boto3.client(
             "s3",
             config=Config(
@@ -138,86 +155,141 @@ class S3Source:
             ),
         )
 
-    def fetch(self, name: str) -> Path:
+    def fetch(self, name: str, largest: int) -> Content:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        path = self.root / name
-        arriving = path.with_name(f"{path.name}.{os.getpid()}")
         key = f"{self._prefix}/{name}" if self._prefix else name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
-            with arriving.open("wb") as file:
-                for chunk in body.iter_chunks(CHUNK_BYTES):
-                    file.write(chunk)
-            arriving.replace(path)  # a process that has the old file mapped keeps it whole
+            with closing(body):
+                return self._written(body.iter_chunks(CHUNK_BYTES), name, largest)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise BundleError(f"{name}: S3 answers {code} for {self._uri}") from error
         except BotoCoreError as error:
             raise BundleError(f"{name}: S3 can't be reached for {self._uri}: {error}") from error
         except OSError as error:
-            raise BundleError(f"{name}: can't be written to {path}: {error.strerror}") from error
-        return path
+            reason = f"can't be written to {self._cache_dir}: {error.strerror}"
+            raise BundleError(f"{name}: {reason}") from error
+
+    def _written(self, chunks: Iterable[bytes], name: str, largest: int) -> Content:
+        from tempfile import TemporaryFile
+
+        self._cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        digest, size = hashlib.sha256(), 0
+        with TemporaryFile(dir=self._cache_dir) as file:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > largest:
+                    raise BundleError(f"{name}: more than the {largest} bytes that are allowed")
+                if perf_counter() > self._deadline_s:
+                    raise BundleError(f"{name}: S3 takes too long for {self._uri}")
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            return Content(_mapped(file, name), digest.hexdigest())
 
 
-def fetch_bundle(uri: str, digest: str, cache_dir: Path, names: Iterable[str]) -> Bundle:
-    """Bring the named files here and hold each against the manifest, the manifest against `digest`.
+def fetch_bundle(
+    uri: str, digest: str, cache_dir: Path, names: Iterable[str], deadline_s: float = math.inf
+) -> Bundle:
+    """Compare each of the named files with the manifest, and the manifest with `digest`.
 
     Without a digest, the one in the URI (`.../sha256-<digest>/`) counts, then the sidecar.
-    Raises BundleError that names the file.
+    Raises BundleError that names the file. `deadline_s` is of `perf_counter()`.
     """
-    source = S3Source(uri, cache_dir) if uri.startswith("s3://") else FolderSource(Path(uri))
-    raw = source.fetch(MANIFEST).read_bytes()
-    actual = hashlib.sha256(raw).hexdigest()
+    source: Source = (
+        S3Source(uri, cache_dir, deadline_s) if uri.startswith("s3://") else FolderSource(Path(uri))
+    )
+    raw = source.fetch(MANIFEST, LARGEST_MANIFEST_BYTES)
     expected = digest or _digest_in(uri) or _digest_beside(source)
-    if actual != expected:
-        raise BundleError(f"{MANIFEST}: its SHA-256 is {actual}, expected {expected}")
-    manifest = parse_manifest(raw)
+    if raw.sha256 != expected:
+        raise BundleError(f"{MANIFEST}: its SHA-256 is {raw.sha256}, expected {expected}")
+    manifest = parse_manifest(bytes(raw.data))
     with ThreadPoolExecutor(S3_CONNECTIONS) as pool:
-        for _ in pool.map(lambda name: _fetch_verified(source, manifest, name), names):
-            pass
-    return Bundle(manifest, source.root)
+        wanted = list(names)
+        files = pool.map(lambda name: _fetch_verified(source, manifest, name), wanted)
+        return Bundle(manifest, dict(zip(wanted, files, strict=True)))
 
 
 def parse_manifest(raw: bytes) -> Manifest:
     """Raises BundleError for anything that is not a manifest of this format."""
+    data = documents.read(raw, MANIFEST, _manifest)
+    del data["format"]
+    files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
+    return Manifest(**data, files=files, digest=hashlib.sha256(raw).hexdigest())
+
+
+def _manifest(data: Any, place: str) -> Any:  # noqa: ANN401
+    found = data.get("format") if isinstance(data, dict) else FORMAT
+    if found != FORMAT:
+        raise BundleError(f"{MANIFEST}: format {found}, this code reads {FORMAT}; publish it anew")
+    return _FIELDS(data, place)
+
+
+def _file_name(value: Any, place: str) -> str:  # noqa: ANN401
+    path = PurePosixPath(documents.text(longest=LONGEST_NAME)(value, place))
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != value:
+        raise BundleError(f"{MANIFEST}: {value!r} leads out of the bundle")
+    return path.as_posix()
+
+
+def _moment(value: Any, place: str) -> str:  # noqa: ANN401
+    found: str = documents.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20)(value, place)
     try:
-        data = json.loads(raw)
-        if data["format"] != FORMAT:
-            raise BundleError(
-                f"{MANIFEST}: format {data['format']}, this code reads {FORMAT}; publish it anew"
-            )
-        return Manifest(
-            name=data["name"],
-            version=data["version"],
-            run_id=data["run_id"],
-            network=data["network"],
-            trained_at=data["trained_at"],
-            snapshot_as_of=data["snapshot_as_of"],
-            published_at=data["published_at"],
-            batches=data["batches"],
-            metrics=data["metrics"],
-            feature_spec=data["feature_spec"],
-            built_with=data["built_with"],
-            files={_safe(name): FileEntry(**entry) for name, entry in data["files"].items()},
-            digest=hashlib.sha256(raw).hexdigest(),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{MANIFEST}: not a manifest: {error!r}") from error
+        datetime.fromisoformat(found)
+    except ValueError as error:
+        raise documents.wrong(place, str(error)) from error
+    return found
 
 
-def _fetch_verified(source: Source, manifest: Manifest, name: str) -> None:
+_name = documents.text(r"\w[\w .+@=()-]*", LONGEST_NAME)  # part of paths
+_plain = documents.text(longest=LONGEST_NAME)
+_FIELDS = documents.fields(
+    {
+        "format": documents.whole(FORMAT, FORMAT),
+        "name": _name,
+        "version": _name,
+        "run_id": documents.text(r"[0-9A-Za-z_-]*", LONGEST_NAME),
+        "network": _plain,
+        "trained_at": documents.or_null(_moment),
+        "snapshot_as_of": documents.or_null(_moment),
+        "published_at": documents.or_null(_moment),
+        "batches": documents.flag,
+        "metrics": documents.mapping(_plain, documents.number()),
+        "feature_spec": documents.anything,  # `parse_spec` reads it
+        "built_with": documents.mapping(_plain, _plain),
+        "files": documents.mapping(
+            _file_name,
+            documents.fields(
+                {
+                    "size": documents.whole(0, LARGEST_FILE_BYTES),
+                    "sha256": documents.text("[0-9a-f]{64}", 64),
+                }
+            ),
+        ),
+    }
+)
+
+
+def _fetch_verified(source: Source, manifest: Manifest, name: str) -> mmap.mmap:
     entry = manifest.files.get(name)
     if entry is None:
         raise BundleError(f"{name}: the manifest doesn't list it")
-    with source.fetch(name).open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-    if size != entry.size:
-        raise BundleError(f"{name}: {size} bytes, the manifest says {entry.size}")
-    if actual != entry.sha256:
-        raise BundleError(f"{name}: its SHA-256 is {actual}, the manifest says {entry.sha256}")
+    content = source.fetch(name, entry.size)
+    if len(content.data) != entry.size:
+        raise BundleError(f"{name}: {len(content.data)} bytes, the manifest says {entry.size}")
+    if content.sha256 != entry.sha256:
+        raise BundleError(
+            f"{name}: its SHA-256 is {content.sha256}, the manifest says {entry.sha256}"
+        )
+    return content.data
+
+
+def _mapped(file: IO[bytes], name: str) -> mmap.mmap:
+    if not os.fstat(file.fileno()).st_size:
+        raise BundleError(f"{name}: 0 bytes, no file of a bundle is empty")
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _digest_in(uri: str) -> str:
@@ -226,11 +298,8 @@ def _digest_in(uri: str) -> str:
 
 
 def _digest_beside(source: Source) -> str:
-    return source.fetch(DIGEST_SIDECAR).read_text("ascii", "replace").partition(" ")[0]
-
-
-def _safe(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise BundleError(f"{MANIFEST}: {name!r} leads out of the bundle")
-    return name
+    line = bytes(source.fetch(DIGEST_SIDECAR, LARGEST_SIDECAR_BYTES).data)
+    match = _SIDECAR.fullmatch(line)
+    if not match:
+        raise BundleError(f"{DIGEST_SIDECAR}: must be `<SHA-256>  manifest.json` and a line end")
+    return match[1].decode()

@@ -25,11 +25,15 @@ def read(raw: bytes, place: str, rule: Rule) -> Any:  # noqa: ANN401 what the ru
         data = json.loads(
             raw.decode(), object_pairs_hook=_without_doubles, parse_constant=_no_constant
         )
-        return rule(data, place)
+        return rule(data, f"{place}: ")
     except ValueError as error:
         raise BundleError(f"{place}: not JSON: {error}") from error
     except RecursionError as error:
         raise BundleError(f"{place}: nested too deeply") from error
+
+
+def wrong(place: str, reason: str) -> BundleError:
+    return BundleError(f"{place}{'' if place.endswith(': ') else ': '}{reason}")
 
 
 def text(pattern: str = r"[^\x00-\x1f\x7f]*", longest: int = LONGEST_TEXT) -> Rule:
@@ -37,7 +41,7 @@ def text(pattern: str = r"[^\x00-\x1f\x7f]*", longest: int = LONGEST_TEXT) -> Ru
 
     def rule(value: Any, place: str) -> str:  # noqa: ANN401
         if not isinstance(value, str) or len(value) > longest or not matches(value):
-            raise BundleError(f"{place}: must be a text of at most {longest} characters, {pattern}")
+            raise wrong(place, f"must be a text of at most {longest} characters, {pattern}")
         return value
 
     return rule
@@ -46,7 +50,7 @@ def text(pattern: str = r"[^\x00-\x1f\x7f]*", longest: int = LONGEST_TEXT) -> Ru
 def whole(least: int, most: int) -> Rule:
     def rule(value: Any, place: str) -> int:  # noqa: ANN401
         if type(value) is not int or not least <= value <= most:
-            raise BundleError(f"{place}: must be a whole number from {least} to {most}")
+            raise wrong(place, f"must be a whole number from {least} to {most}")
         return value
 
     return rule
@@ -55,9 +59,9 @@ def whole(least: int, most: int) -> Rule:
 def number(least: float = -math.inf, most: float = math.inf) -> Rule:
     def rule(value: Any, place: str) -> float:  # noqa: ANN401
         if type(value) not in {int, float} or not abs(value) <= LARGEST:
-            raise BundleError(f"{place}: must be a finite number")
+            raise wrong(place, "must be a finite number")
         if not least <= value <= most:
-            raise BundleError(f"{place}: must be a number from {least} to {most}")
+            raise wrong(place, f"must be a number from {least} to {most}")
         return float(value)
 
     return rule
@@ -65,14 +69,14 @@ def number(least: float = -math.inf, most: float = math.inf) -> Rule:
 
 def flag(value: Any, place: str) -> bool:  # noqa: ANN401
     if not isinstance(value, bool):
-        raise BundleError(f"{place}: must be true or false")
+        raise wrong(place, "must be true or false")
     return value
 
 
 def one_of(*values: str | int) -> Rule:
     def rule(value: Any, place: str) -> Any:  # noqa: ANN401
         if type(value) is bool or value not in values:
-            raise BundleError(f"{place}: must be {' or '.join(map(repr, values))}")
+            raise wrong(place, f"must be {' or '.join(map(repr, values))}")
         return value
 
     return rule
@@ -89,7 +93,7 @@ def anything(value: Any, place: str) -> Any:  # noqa: ANN401, ARG001
 def many(rule: Rule, least: int = 0, most: int = 1_000_000) -> Rule:
     def all_of(value: Any, place: str) -> list[Any]:  # noqa: ANN401
         if not isinstance(value, list) or not least <= len(value) <= most:
-            raise BundleError(f"{place}: must be a list of {least} to {most}")
+            raise wrong(place, f"must be a list of {least} to {most}")
         return [rule(each, f"{place}[{at}]") for at, each in enumerate(value)]
 
     return all_of
@@ -98,7 +102,9 @@ def many(rule: Rule, least: int = 0, most: int = 1_000_000) -> Rule:
 def mapping(key: Rule, rule: Rule) -> Rule:
     def all_of(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
         return {
-            key(name, f"{place}: the key {_shown(name)}"): rule(each, f"{place}.{_shown(name)}")
+            key(name, _below(place, f"the key {_shown(name)}")): rule(
+                each, _below(place, _shown(name))
+            )
             for name, each in _object(value, place).items()
         }
 
@@ -111,10 +117,10 @@ def fields(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = N
     def all_of(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
         found = _object(value, place)
         if unknown := found.keys() - rules.keys():
-            raise BundleError(f"{place}: unknown key {_shown(min(unknown))}")
+            raise wrong(place, f"unknown key {_shown(min(unknown))}")
         if missing := required.keys() - found.keys():
-            raise BundleError(f"{place}: lacks {min(missing)}")
-        return {name: rules[name](each, f"{place}.{name}") for name, each in found.items()}
+            raise wrong(place, f"lacks {min(missing)}")
+        return {name: rules[name](each, _below(place, name)) for name, each in found.items()}
 
     return all_of
 
@@ -125,7 +131,7 @@ def variant(kinds: Mapping[str, Rule]) -> Rule:
 
     def one(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
         if len(_object(value, place)) != 1:
-            raise BundleError(f"{place}: must have exactly one key")
+            raise wrong(place, "must have exactly one key")
         found: dict[str, Any] = rule(value, place)
         return found
 
@@ -134,8 +140,12 @@ def variant(kinds: Mapping[str, Rule]) -> Rule:
 
 def _object(value: object, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise BundleError(f"{place}: must be an object")
+        raise wrong(place, "must be an object")
     return value
+
+
+def _below(place: str, part: str) -> str:
+    return place + part if place.endswith(": ") else f"{place}.{part}"
 
 
 def _shown(name: str) -> str:

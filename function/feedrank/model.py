@@ -1,17 +1,17 @@
 """The container's one model: loaded once, proven before it serves, tried again when refused."""
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from feedrank import documents
 from feedrank.bundle import (
     GOLDEN,
     ONNX_MODEL,
@@ -20,7 +20,7 @@ from feedrank.bundle import (
     Manifest,
     fetch_bundle,
 )
-from feedrank.domain import FeatureRows, FloatArray, Query
+from feedrank.domain import MAX_ID, MAX_ITEMS, FeatureRows, FloatArray, Query
 from feedrank.engine import ScoringEngine
 from feedrank.errors import BundleError, FeedrankError, ModelUnavailableError
 from feedrank.features import FeatureStore
@@ -32,6 +32,8 @@ from feedrank.telemetry import logger
 
 MB_PER_VCPU = 1_769
 GOLDEN_TOLERANCE = 1e-5
+MOST_GOLDEN_CASES = 100
+LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
 LONGEST_RETRY_S = 300.0
 FALLBACK = "model:layer"  # how `degraded` names it
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
@@ -70,15 +72,15 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
     engine_file = ENGINE_FILES[settings.model_engine]
     bundle = fetch_bundle(uri, digest, settings.model_cache_dir, [engine_file, SNAPSHOT, GOLDEN])
     spec = parse_spec(bundle.manifest.feature_spec)
-    snapshot = SnapshotStore(bundle.path(SNAPSHOT), spec)
+    snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
     model = Model(
         manifest=bundle.manifest,
         features=snapshot,
         matrix=MatrixBuilder(spec),
-        engine=_engine(settings, bundle.path(engine_file)),
+        engine=_engine(settings, bytes(bundle.files[engine_file])),
         loaded_at=datetime.now(UTC),
     )
-    for query, expected in _golden_cases(bundle.path(GOLDEN)):
+    for query, expected in _golden_cases(bytes(bundle.files[GOLDEN])):
         _hold_against(model, snapshot, query, expected)
     return model
 
@@ -154,25 +156,19 @@ def threads_for(settings: Settings) -> int:
     return settings.engine_threads or max(1, memory_mb // MB_PER_VCPU)
 
 
-def _engine(settings: Settings, path: Path) -> ScoringEngine:
+def _engine(settings: Settings, program: bytes) -> ScoringEngine:
     threads = threads_for(settings)
     if settings.model_engine == "torch":
         from feedrank.engine.torch import TorchEngine
 
-        return TorchEngine(path, threads)
+        return TorchEngine(BytesIO(program), threads)
     from feedrank.engine.onnx import OnnxEngine
 
-    return OnnxEngine(path, threads)
+    return OnnxEngine(program, threads)
 
 
-def _golden_cases(path: Path) -> list[tuple[Query, FloatArray]]:
-    try:
-        cases = [_golden_case(case) for case in json.loads(path.read_bytes())["cases"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{GOLDEN}: not golden cases: {error!r}") from error
-    if not cases:
-        raise BundleError(f"{GOLDEN}: holds no case")
-    return cases
+def _golden_cases(raw: bytes) -> list[tuple[Query, FloatArray]]:
+    return [_golden_case(case) for case in documents.read(raw, GOLDEN, _GOLDEN)["cases"]]
 
 
 def _golden_case(case: dict[str, Any]) -> tuple[Query, FloatArray]:
@@ -183,6 +179,26 @@ def _golden_case(case: dict[str, Any]) -> tuple[Query, FloatArray]:
         time_s=case["time_s"],
     )
     return query, np.array(case["scores"], dtype=np.float32)
+
+
+_id = documents.whole(0, MAX_ID)
+_GOLDEN = documents.fields(
+    {
+        "cases": documents.many(
+            documents.fields(
+                {
+                    "user_id": _id,
+                    "item_ids": documents.many(_id, 1, MAX_ITEMS),
+                    "context": documents.mapping(documents.text(), documents.text()),
+                    "time_s": documents.number(0, LATEST_TIME_S),
+                    "scores": documents.many(documents.number(), 1, MAX_ITEMS),
+                }
+            ),
+            1,
+            MOST_GOLDEN_CASES,
+        )
+    }
+)
 
 
 def _hold_against(

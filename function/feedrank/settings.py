@@ -41,7 +41,7 @@ class Settings(BaseModel):
     )
     model_cache_dir: Path = Field(
         default=Path("/tmp/feedrank"),  # noqa: S108 the one writable folder in Lambda
-        description="Where the files of a bundle from S3 are kept",
+        description="Where a bundle from S3 is kept, in files that have no name",
     )
     model_retry_seconds: float = Field(
         default=5.0,

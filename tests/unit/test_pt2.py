@@ -100,7 +100,7 @@ def _changed(path: Path, record: str, place: tuple[str | int, ...], text: str) -
 def test_only_pytorchs_own_operators_are_looked_up(written: dict[str, Path], target: str) -> None:
     place = ("graph_module", "graph", "nodes", 0, "target")
     with pytest.raises(
-        BundleError, match=r"models/model\.json\.graph_module\.graph\.nodes\[0\]\.t"
+        BundleError, match=r"models/model\.json: graph_module\.graph\.nodes\[0\]\.t"
     ):
         load_program(_changed(written["bounds"], archives.PROGRAM, place, target))
 

@@ -16,14 +16,14 @@ ONNX_RUNTIME_ERROR = 3  # its log severities: 0 verbose ... 4 fatal
 class OnnxEngine:
     """`threads` comes from the function's memory: ONNX Runtime doesn't see a container's limits."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, model: Path | bytes, threads: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = ONNX_RUNTIME_ERROR
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(path, options, ["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise BundleError(f"{ONNX_MODEL}: ONNX Runtime refuses it: {error}") from error
         self._outputs = [self._session.get_outputs()[0].name]

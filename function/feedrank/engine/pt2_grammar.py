@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from feedrank.documents import text
-from feedrank.errors import BundleError
+from feedrank.documents import text, wrong
 
 LONGEST_EXPRESSION = 10_000  # characters
 LARGEST_EXPONENT = 64
@@ -93,7 +92,7 @@ def _parsed(value: Any, place: str, holds: Callable[[ast.AST], bool]) -> str:  #
                 return value
         except (SyntaxError, ValueError, MemoryError):
             pass
-    raise BundleError(f"{place}: must be arithmetic over sizes")
+    raise wrong(place, "must be arithmetic over sizes")
 
 
 def _is_expression(node: ast.AST) -> bool:

@@ -21,6 +21,7 @@ from feedrank.documents import (
     text,
     variant,
     whole,
+    wrong,
 )
 from feedrank.engine.pt2_grammar import (
     TEXTS,
@@ -33,7 +34,6 @@ from feedrank.engine.pt2_grammar import (
     tree_key,
     version,
 )
-from feedrank.errors import BundleError
 
 LARGEST = 2**63 - 1
 
@@ -216,7 +216,7 @@ PROGRAM = fields(
 
 def _false(value: Any, place: str) -> bool:  # noqa: ANN401
     if value is not False:
-        raise BundleError(f"{place}: must be false: a pickle runs whatever code it holds")
+        raise wrong(place, "must be false: a pickle runs whatever code it holds")
     return False
 
 

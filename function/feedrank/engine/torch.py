@@ -32,10 +32,10 @@ def load_program(file: Path | BytesIO) -> ExportedProgram:
 class TorchEngine:
     """Runs on the GPU where there is one."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, archive: Path | BytesIO, threads: int) -> None:
         torch.set_num_threads(threads)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        program = load_program(path)
+        program = load_program(archive)
         try:
             self._module = program.module().to(self._device)
         except Exception as error:

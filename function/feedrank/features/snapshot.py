@@ -4,7 +4,6 @@ The file is in the safetensors format: eight bytes of header length, a JSON head
 Pages are read when a look-up touches them, so a large table costs nothing at start.
 """
 
-import json
 import math
 import mmap
 from dataclasses import dataclass
@@ -14,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank import documents
 from feedrank.bundle import SNAPSHOT
 from feedrank.domain import BoolArray, FeatureRows, FloatArray, IntArray, Query
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
 
 HEADER_LENGTH_BYTES = 8
+LARGEST_HEADER_BYTES = 1 << 20
+LARGEST_SIZE = 1 << 48
 DTYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 
 
@@ -55,8 +57,8 @@ class SnapshotStore:
 
     waits = False
 
-    def __init__(self, path: Path, spec: FeatureSpec) -> None:
-        tensors = read_safetensors(path)
+    def __init__(self, source: Path | mmap.mmap, spec: FeatureSpec) -> None:
+        tensors = read_safetensors(source)
         try:
             self._users = Table(
                 tensors["users.ids"], tensors["users.values"], spec.defaults("user")
@@ -109,23 +111,44 @@ class SnapshotStore:
             raise BundleError(f"{SNAPSHOT}: pairs.starts does not divide {pairs} pairs by user")
 
 
-def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_safetensors(source: Path | mmap.mmap) -> dict[str, NDArray[Any]]:
     """Map a safetensors file; the arrays are read-only views of it. Raises BundleError."""
     try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = _mapped(source) if isinstance(source, Path) else source
         start = HEADER_LENGTH_BYTES + int.from_bytes(data[:HEADER_LENGTH_BYTES], "little")
-        header = json.loads(data[HEADER_LENGTH_BYTES:start])
+        if not HEADER_LENGTH_BYTES < start <= min(len(data), LARGEST_HEADER_BYTES):
+            raise BundleError(f"{SNAPSHOT}: its header can't have {start} bytes")
+        header = documents.read(data[HEADER_LENGTH_BYTES:start], SNAPSHOT, _HEADER)
         header.pop("__metadata__", None)
-        return {name: _array(data, start, **entry) for name, entry in header.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return {name: _array(data, start, name, entry) for name, entry in header.items()}
+    except (OSError, ValueError) as error:
         raise BundleError(f"{SNAPSHOT}: not a feature snapshot: {error!r}") from error
 
 
-def _array(
-    data: mmap.mmap, start: int, dtype: str, shape: list[int], data_offsets: tuple[int, int]
-) -> NDArray[Any]:
-    values: NDArray[Any] = np.frombuffer(
-        data, DTYPES[dtype], math.prod(shape), start + data_offsets[0]
-    )
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _array(data: mmap.mmap, start: int, name: str, entry: dict[str, Any]) -> NDArray[Any]:
+    dtype, shape, (first, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    count = math.prod(shape)
+    if end - first != count * dtype.itemsize or start + end > len(data):
+        raise BundleError(f"{SNAPSHOT}: {name} does not fill bytes {first} to {end} of the file")
+    values: NDArray[Any] = np.frombuffer(data, dtype, count, start + first)
     return values.reshape(shape)
+
+
+def _entry(value: Any, place: str) -> Any:  # noqa: ANN401
+    return (_METADATA if place.endswith(".__metadata__") else _ARRAY)(value, place)
+
+
+_METADATA = documents.mapping(documents.text(), documents.text())
+_ARRAY = documents.fields(
+    {
+        "dtype": documents.one_of(*DTYPES),
+        "shape": documents.many(documents.whole(0, LARGEST_SIZE), most=2),
+        "data_offsets": documents.many(documents.whole(0, LARGEST_SIZE), 2, 2),
+    }
+)
+_HEADER = documents.mapping(documents.text(), _entry)
