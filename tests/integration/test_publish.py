@@ -410,8 +410,11 @@ def test_a_spec_that_does_not_fit_the_model_is_refused(
         ({"item_id": [1, -1], "price": [1.0, 2.0]}, "items.csv: item_id must not be negative"),
         ({"item_id": [1.5], "price": [1.0]}, "items.csv: item_id must hold whole numbers"),
         ({"item_id": [1], "cost": [1.0]}, "items.csv: lacks the column price"),
-        ({"item_id": [1], "price": ["cheap"]}, "items.csv: features must be numbers"),
-        ({"item_id": [1], "price": [float("inf")]}, "items.csv: features must be finite"),
+        ({"item_id": [1], "price": ["cheap"]}, "items.csv: column price holds text"),
+        (
+            {"item_id": [1], "price": [float("inf")]},
+            "column price: features must be finite",
+        ),
     ],
 )
 def test_a_table_that_is_not_right_is_refused(

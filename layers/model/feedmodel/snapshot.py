@@ -1,17 +1,19 @@
 """The feature snapshot: user, item and pair tables as the arrays that serving memory-maps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from feedmodel.columns import check_default, float32_column
 from feedmodel.errors import PublishError
-from feedrank.domain import FloatArray, IntArray
+from feedrank.domain import MAX_ID, FloatArray, IntArray
 from feedrank.features.spec import FeatureSpec
 
 TableName = Literal["users", "items", "pairs"]
@@ -25,10 +27,12 @@ SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`ids` is (rows, id columns) int64 in ascending order, `values` (rows, features) float32."""
+    """`ids` is (rows, id columns) int64 in ascending order, `values` (rows, features) float32.
+    `missing` counts, by column, the cells that were empty and took the spec's default."""
 
     ids: IntArray
     values: FloatArray
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_tables(
@@ -38,6 +42,9 @@ def read_tables(
 
     Raises PublishError that names the table and the column.
     """
+    for input_ in spec.inputs:
+        for feature in input_.features:
+            check_default(feature.default, f"feature spec: the default of {feature.name}")
     return {name: _table(spec, name, paths.get(name)) for name in TABLES}
 
 
@@ -74,20 +81,29 @@ def _table(spec: FeatureSpec, name: TableName, path: Path | None) -> Table:
             f"the feature spec reads {source} features, but there is no {name} table: "
             f"give one with --{name}, or log it to the run as features/{name}.parquet"
         )
-    frame = _read(path)
     columns = [feature.name for feature in features]
+    frame = _read(path, {*keys, *columns})
     if missing := [column for column in (*keys, *columns) if column not in frame.columns]:
         raise PublishError(f"{path.name}: lacks the column {', '.join(missing)}")
     ids = _ids(frame, keys, path)
+    values, empty = _values(frame, columns, spec.defaults(source), path)
     order = np.lexsort(ids.T[::-1])
-    return Table(ids[order], _values(frame, columns, spec.defaults(source), path)[order])
+    if (order[1:] > order[:-1]).all():  # no copy where the table is sorted already
+        return Table(ids, values, empty)
+    return Table(ids[order], values[order], empty)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, wanted: Collection[str]) -> pd.DataFrame:
+    """Of a wide table only the columns that are wanted, those that it has."""
     if path.suffix not in SUFFIXES:
         raise PublishError(f"{path.name}: a table is a .parquet or a .csv file")
+    if not path.is_file():
+        raise PublishError(f"{path}: there is no such file")
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".csv":
+            return pd.read_csv(path, usecols=lambda column: column in wanted)
+        stored = pq.read_schema(path).names
+        return pd.read_parquet(path, columns=[column for column in stored if column in wanted])
     except (OSError, ValueError) as error:
         raise PublishError(f"{path.name}: can't be read: {error}") from error
 
@@ -98,6 +114,8 @@ def _ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
             raise PublishError(f"{path.name}: {key} must hold whole numbers, in every row")
         if len(frame) and frame[key].min() < 0:
             raise PublishError(f"{path.name}: {key} must not be negative")
+        if len(frame) and (largest := int(frame[key].max())) > MAX_ID:
+            raise PublishError(f"{path.name}: {key} holds {largest}, the largest id is {MAX_ID}")
     if frame.duplicated(list(keys)).any():
         raise PublishError(f"{path.name}: {' and '.join(keys)} must be unique")
     ids: IntArray = frame[list(keys)].to_numpy(dtype=np.int64)
@@ -106,11 +124,14 @@ def _ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
 
 def _values(
     frame: pd.DataFrame, columns: Sequence[str], defaults: FloatArray, path: Path
-) -> FloatArray:
-    try:
-        values: FloatArray = frame[list(columns)].to_numpy(dtype=np.float32, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise PublishError(f"{path.name}: features must be numbers: {error}") from error
-    if np.isinf(values).any():
-        raise PublishError(f"{path.name}: features must be finite")
-    return np.where(np.isnan(values), defaults, values)
+) -> tuple[FloatArray, dict[str, int]]:
+    values = np.empty((len(frame), len(columns)), dtype=np.float32)
+    empty: dict[str, int] = {}
+    for at, column in enumerate(columns):
+        cells = float32_column(frame[column], f"{path.name}: column {column}")
+        gaps = np.isnan(cells)
+        if count := int(np.count_nonzero(gaps)):
+            empty[column] = count
+            cells[gaps] = defaults[at]
+        values[:, at] = cells
+    return values, empty

@@ -1,0 +1,124 @@
+"""From a table of any kind of column to float32, or to the reason why not."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feedmodel.errors import PublishError
+from feedmodel.snapshot import Table, read_tables
+from feedrank.features.spec import FeatureSpec, parse_spec
+
+TWO_24 = 2**24
+DEFAULT = -7.5
+
+
+def spec(default: float = DEFAULT) -> FeatureSpec:
+    feature = {"name": "price", "source": "item", "default": default}
+    return parse_spec({"inputs": [{"name": "x", "features": [feature]}]})
+
+
+def read(price: Any, tmp_path: Path, suffix: str = "parquet", **ids: Any) -> Table:
+    path = tmp_path / f"items.{suffix}"
+    frame = pd.DataFrame({"item_id": ids.get("item_id", range(len(price))), "price": price})
+    frame.to_parquet(path) if suffix == "parquet" else frame.to_csv(path)
+    return read_tables(spec(), {"items": path})["items"]
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"),
+    [
+        ([1, TWO_24], [1, TWO_24]),
+        ([TWO_24 + 2, -(2**62)], [TWO_24 + 2, -(2**62)]),  # float32 holds these
+        ([0.1, 1e9 + 0.5], np.float32([0.1, 1e9 + 0.5])),
+        (np.float32([TWO_24 + 1.0]), [TWO_24]),  # rounded by whoever made the table
+        ([True, False], [1, 0]),
+        ([True, None], [1, DEFAULT]),
+        ([Decimal("1.5"), None], [1.5, DEFAULT]),
+        (pd.array([3, None], dtype="Int64"), [3, DEFAULT]),
+        ([None, None], [DEFAULT, DEFAULT]),
+        ([float("nan"), 2.5], [DEFAULT, 2.5]),
+    ],
+    ids=str,
+)
+def test_numbers_are_read_as_float32_and_gaps_as_the_default(
+    price: Any, expected: Any, tmp_path: Path
+) -> None:
+    assert read(price, tmp_path).values[:, 0].tolist() == list(map(float, expected))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize(
+    "price",
+    [
+        [1, TWO_24 + 1],
+        [1.0, TWO_24 + 1.0],
+        [None, TWO_24 + 1],
+        [0, 1_780_488_001],
+        [0, 2**53 + 1],
+        [0, 2**63 - 1],
+        [0, 2**64 - 1],
+    ],
+    ids=str,
+)
+def test_whole_numbers_that_float32_would_change_are_refused(
+    price: list[Any], suffix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PublishError) as refused:
+        read(price, tmp_path, suffix)
+    assert f"items.{suffix}: column price: {int(price[1])} becomes " in str(refused.value)
+    assert "days instead of seconds" in str(refused.value)
+
+
+def test_a_default_that_float32_would_change_is_refused() -> None:
+    with pytest.raises(PublishError, match=r"the default of price: 16777217 becomes 16777216 in"):
+        read_tables(spec(default=TWO_24 + 1), {})
+
+
+@pytest.mark.parametrize(
+    ("price", "message"),
+    [
+        ([datetime(2026, 1, 1)], "holds dates; .* days since"),  # noqa: DTZ001
+        (pd.to_datetime(["2026-01-01"], utc=True), "holds dates"),
+        ([date(2026, 1, 1), None], "holds dates"),
+        (pd.to_timedelta(["3s"]), "holds dates"),
+        (["cheap"], "holds text: features must be numbers"),
+        (["1.5", None], "holds text"),
+        (pd.Categorical(["a"]), "holds categories"),
+        ([[1.0, 2.0]], "holds mixed values"),
+        ([float("inf")], "must be finite"),
+        ([1e300], "must be finite"),
+    ],
+    ids=str,
+)
+def test_a_column_that_holds_no_numbers_is_named(price: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=rf"items\.parquet: column price:? {message}|{message}"):
+        read(price, tmp_path)
+
+
+def test_empty_cells_are_counted_by_column(tmp_path: Path) -> None:
+    assert read([1.0, None, None], tmp_path).missing == {"price": 2}
+    assert read([1.0], tmp_path).missing == {}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_an_id_beyond_63_bits_is_refused_not_wrapped(suffix: str, tmp_path: Path) -> None:
+    ids = np.array([1, 2**63 + 5], dtype=np.uint64)
+    with pytest.raises(PublishError, match=r"item_id holds 9223372036854775813, the largest id is"):
+        read([1.0, 2.0], tmp_path, suffix, item_id=ids)
+    largest = np.array([1, 2**63 - 1], dtype=np.uint64)
+    assert read([1.0, 2.0], tmp_path, suffix, item_id=largest).ids[-1].tolist() == [2**63 - 1]
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=r"nowhere/items\.parquet: there is no such file"):
+        read_tables(spec(), {"items": tmp_path / "nowhere/items.parquet"})
+
+
+def test_rows_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    table = read([3.0, 1.0, 2.0], tmp_path, item_id=[30, 10, 20])
+    assert (table.ids[:, 0].tolist(), table.values[:, 0].tolist()) == ([10, 20, 30], [1, 2, 3])
