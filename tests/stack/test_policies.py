@@ -48,6 +48,8 @@ PREFIXES = {OWN: "bundles/feed_ranker", FOREIGN: "rankers/eu/feed.ranker v2"}
 NAMES = [MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, TORCH_MODEL, SNAPSHOT, GOLDEN]
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 HOOK_EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
+# SAM leaves its name to CloudFormation, which cuts a long stack's name short in it.
+APPLICATION = "feedrank-dev-ServerlessDeploymentApplication-1AB2CD3EF4GH"
 # Resources of the actions that the code's calls need, and of no other call:
 # https://docs.aws.amazon.com/service-authorization/latest/reference/
 ACTIONS = {
@@ -58,10 +60,8 @@ ACTIONS = {
     ),
     "PutLifecycleEventHookExecutionStatus": (
         "codedeploy:PutLifecycleEventHookExecutionStatus",
-        # as SAM names the two, and CloudFormation what SAM names
         (
-            f"arn:aws:codedeploy:{REGION}:{ACCOUNT}:deploymentgroup:"
-            "feedrank-dev-ServerlessDeploymentApplication-1AB2CD3EF4GH/"
+            f"arn:aws:codedeploy:{REGION}:{ACCOUNT}:deploymentgroup:{APPLICATION}/"
             "feedrank-dev-FunctionDeploymentGroup-5IJ6KL7MN8OP"
         ),
     ),
@@ -307,4 +307,10 @@ def test_no_uri_widens_a_policy() -> None:
 
 def _names(**more: str) -> dict[str, str]:
     """What the parent stack gives the one of the canary."""
-    return {"Name": "feedrank-dev", "Id": ID, "VersionArn": VERSION_ARN, **more}
+    return {
+        "Name": "feedrank-dev",
+        "Id": ID,
+        "VersionArn": VERSION_ARN,
+        "DeploymentApplication": APPLICATION,
+        **more,
+    }

@@ -222,6 +222,9 @@ def test_the_canary_asks_the_version_that_is_about_to_get_traffic() -> None:
         f"${{{name}}}",
         f"${{{name}.Version}}",
     )
+    assert passed["DeploymentApplication"] == "${ServerlessDeploymentApplication}"
+    group = resources["FunctionDeploymentGroup"]["Properties"]
+    assert group["ApplicationName"] == passed["DeploymentApplication"]
     delivery = resolved(transformed("infra/delivery.yaml"), **{k: passed[k] for k in passed})
     variables = delivery["Resources"]["Canary"]["Properties"]["Environment"]["Variables"]
     assert variables == {"VERSION_ARN": f"${{{name}}}", "MODEL_URI": ON_S3, "BASE_PATH": ""}
