@@ -5,6 +5,7 @@ way out and evaluated (iam.py). What a service of AWS does with a role is taken 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,13 +147,17 @@ def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
     uri = _uri(bucket, end=end)
     _become(policies("template.yaml", "FunctionRole", ModelUri=uri), monkeypatch)
     for bundle in (uri, _uri(bucket, EARLIER, end), _uri(OWN)):
-        source = S3Source(bundle, tmp_path)
         for name in NAMES:
-            assert set_initial_no_auth_action_count(0)(source.fetch)(name).read_bytes() == b"{}"
+            assert _fetched(bundle, name, tmp_path) == b"{}"
     outside = [(f"s3://{bucket}", "payroll.csv"), (f"s3://{FOREIGN}/rankers", "eu/notes.txt")]
     for place, name in outside:
         with pytest.raises(BundleError, match="AccessDenied"):
-            set_initial_no_auth_action_count(0)(S3Source(place, tmp_path).fetch)(name)
+            _fetched(place, name, tmp_path)
+
+
+def _fetched(uri: str, name: str, cache_dir: Path) -> bytes:
+    source = S3Source(uri, cache_dir, deadline_s=math.inf)
+    return bytes(set_initial_no_auth_action_count(0)(source.fetch)(name, 100).data)
 
 
 def test_a_function_with_its_model_in_the_layer_reads_the_stacks_own_bundles_alone() -> None:
