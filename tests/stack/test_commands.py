@@ -147,6 +147,7 @@ def test_a_first_deploy_is_of_the_environment_that_it_names(
     values = _change_set(parsed, None).values()
     assert values["Environment"] == environment
     assert values["ModelUri"] == "/opt/model"
+    assert values["ReservedConcurrency"] == "-1"  # nothing of a new account's 10 can be reserved
     assert (values["WarmStart"], values["ModelFallback"]) == {
         "dev": ("none", "none"),
         "staging": ("snapstart", "layer"),

@@ -1,5 +1,6 @@
 """What a parameter allows can be made: by the stack below it, and by AWS's own limits."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -157,3 +158,6 @@ def test_a_line_of_the_access_log_is_json_whatever_went_wrong() -> None:
     line = stage["AccessLogSettings"]["Format"]
     assert set(re.findall(r'"\$context\.([\w.]+)"', line)) == harmless
     assert line.count("$") == len(harmless)
+    named = json.loads(line)
+    assert named["lambda_status"] == "$context.integration.integrationStatus"  # Lambda's own
+    assert named["function_status"] == "$context.integration.status"  # what our code answered
