@@ -4,6 +4,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,7 +31,12 @@ Json = Any
 
 
 def template(path: str = "template.yaml") -> dict[str, Json]:
-    """As it is written."""
+    """As it is written; the caller's to change."""
+    return copy.deepcopy(_read(path))
+
+
+@cache
+def _read(path: str) -> dict[str, Json]:
     return load(PROJECT / path)
 
 
