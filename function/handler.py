@@ -38,6 +38,7 @@ slot = ModelSlot(
         else None
     ),
     retry_s=settings.model_retry_seconds,
+    load_s=settings.model_load_seconds,
 )
 stream = FirehoseStream(settings.decision_stream) if settings.decision_stream else None
 decision_log = DecisionLog(

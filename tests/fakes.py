@@ -166,6 +166,11 @@ def model(
     )
 
 
+def at_once(work: Callable[[], None]) -> None:
+    """A thread's stand-in for a slot whose loads take no time."""
+    work()
+
+
 def slot(loaded: Model | None) -> ModelSlot:
     """A slot that holds this model, or none."""
 

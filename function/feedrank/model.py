@@ -1,12 +1,19 @@
 """The container's one model: loaded once, proven before it serves, tried again when refused."""
 
+import asyncio
+import atexit
 import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
+from threading import RLock, Thread
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -34,7 +41,10 @@ MB_PER_VCPU = 1_769
 GOLDEN_TOLERANCE = 1e-5
 MOST_GOLDEN_CASES = 100
 LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
+LOAD_S = 8.0  # of the ten seconds that Lambda gives init
+FALLBACK_S = 2.0  # the rest of them
 LONGEST_RETRY_S = 300.0
+EXIT_S = 2.0  # that the process waits for a load before it ends
 FALLBACK = "model:layer"  # how `degraded` names it
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
@@ -70,7 +80,13 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
     Raises BundleError or SpecError. The golden requests also warm the engine up.
     """
     engine_file = ENGINE_FILES[settings.model_engine]
-    bundle = fetch_bundle(uri, digest, settings.model_cache_dir, [engine_file, SNAPSHOT, GOLDEN])
+    bundle = fetch_bundle(
+        uri,
+        digest,
+        settings.model_cache_dir,
+        [engine_file, SNAPSHOT, GOLDEN],
+        perf_counter() + settings.model_load_seconds,
+    )
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
     model = Model(
@@ -86,7 +102,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
 
 
 class ModelSlot:
-    """Holds the model; while there is none, a request past the pause tries again."""
+    """Holds the model. One that was refused is tried again beside the requests, in a thread."""
 
     def __init__(
         self,
@@ -94,60 +110,146 @@ class ModelSlot:
         fallback: Callable[[], Model] | None,
         retry_s: float,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        load_s: float = LOAD_S,
+        start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
+        self.ready: Model | None = None  # the very bundle that was asked for
+        self._stand_in: Model | None = None
         self._load = load
         self._fallback = fallback
+        self._load_s = load_s
         self._clock = clock
-        self._first_retry_s = self._pause_s = retry_s
-        self._retry_at = 0.0
-        self._complete = False
-        self._model: Model | None = None
+        self._start = start or _in_thread
+        self._pause_s = retry_s
+        self._attempt: Future[None] | None = None  # under way, or over; None where it was given up
+        self._next_s = 0.0  # when to try again, or to give up what is under way
+        self._lock = RLock()
 
     def model(self) -> Model:
-        """Raises ModelUnavailableError, with the seconds until the next try."""
-        if not self._complete and self._clock() >= self._retry_at:
-            self.load()
-        if self._model is None:
-            wait_s = max(1, round(self._retry_at - self._clock()))
-            raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
-        return self._model
+        """What serves now; starts a retry where one is due, and doesn't wait for it.
+
+        Raises ModelUnavailableError, with the seconds until the next try.
+        """
+        self._retry_if_due()
+        return self._serving()
+
+    async def model_within(self, deadline_s: float) -> Model:
+        """The same, but while nothing serves it waits for a load that is under way: on Lambda a
+        thread stands still between requests, and would never end. `deadline_s` is of
+        `perf_counter()`."""
+        self._retry_if_due()
+        attempt = self._attempt
+        if attempt and not (self.ready or self._stand_in):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.wrap_future(attempt), deadline_s - perf_counter())
+        return self._serving()
 
     @property
     def waits(self) -> bool:
         """Whether a request could wait for something: a store's answer, or a load that might bring
         a store which does."""
-        return not self._complete or self._model is None or self._model.features.waits
+        return self.ready is None or self.ready.features.waits
 
     def load(self) -> None:
-        """Try once. A refusal is logged, never raised: init must not crash and loop."""
-        try:
-            self._model = self._load()
-        except Exception as error:  # noqa: BLE001 whatever it is
-            logger.error("model refused", reason=_reason(error), retry_in_s=self._pause_s)
-            self._retry_at = self._clock() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
-            if self._model is None and self._fallback:
-                self._model = self._fall_back(self._fallback)
-        else:
-            self._complete = True
-            logger.info("model loaded", extra=_described(self._model))
+        """Try once, and wait for it no longer than `load_s`. A refusal is logged, never raised:
+        init must not crash and loop."""
+        with self._lock:
+            attempt = self._begin()
+        if not _is_over(attempt, self._load_s):
+            self._refuse(attempt, self._too_long)
+            fallback: Future[None] = Future()
+            self._start(lambda: _finish(fallback, self._fall_back))
+            _is_over(fallback, FALLBACK_S)
 
     def prove(self) -> None:
         """Raises ModelUnavailableError unless the very bundle that was asked for is loaded."""
-        if not self._complete:
+        if self.ready is None:
             self.load()
-        if not self._complete:
+        if self.ready is None:
             raise ModelUnavailableError("the bundle could not be loaded; see the log")
 
-    @staticmethod
-    def _fall_back(fallback: Callable[[], Model]) -> Model | None:
+    def _serving(self) -> Model:
+        if model := self.ready or self._stand_in:
+            return model
+        wait_s = max(1, round(self._next_s - self._clock()))
+        raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
+
+    def _retry_if_due(self) -> None:
+        if self.ready is None and self._clock() >= self._next_s:
+            with self._lock:
+                if self._attempt and not self._attempt.done():
+                    self._refuse(self._attempt, self._too_long)
+                elif self._clock() >= self._next_s:
+                    self._begin()
+
+    def _begin(self) -> Future[None]:
+        attempt: Future[None] = Future()
+        self._attempt = attempt
+        attempt.set_running_or_notify_cancel()  # who stops waiting for it doesn't end it
+        self._next_s = self._clock() + self._load_s
+        self._start(lambda: _finish(attempt, lambda: self._try(attempt)))
+        return attempt
+
+    def _try(self, attempt: Future[None]) -> None:
         try:
-            model = replace(fallback(), degraded=(FALLBACK,))
+            model = self._load()
+        except Exception as error:  # noqa: BLE001 whatever it is
+            self._refuse(attempt, _reason(error))
+            self._fall_back()
+        else:
+            self.ready = model  # however late it is
+            logger.info("model loaded", extra=_described(model))
+
+    def _refuse(self, attempt: Future[None], reason: str) -> None:
+        with self._lock:
+            logger.error("model refused", reason=reason, retry_in_s=self._pause_s)
+            if attempt is self._attempt:
+                self._attempt = None
+                self._next_s = self._clock() + self._pause_s
+                self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
+
+    def _fall_back(self) -> None:
+        if self._fallback is None or self._stand_in:
+            return
+        try:
+            model = replace(self._fallback(), degraded=(FALLBACK,))
         except Exception as error:  # noqa: BLE001 whatever it is
             logger.error("fallback model refused", reason=_reason(error))
-            return None
-        logger.warning("fallback model loaded", extra=_described(model))
-        return model
+        else:
+            logger.warning("fallback model loaded", extra=_described(model))
+            self._stand_in = model
+
+    @property
+    def _too_long(self) -> str:
+        return f"it takes more than {self._load_s:g} s to load"
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    """A daemon's: whatever hangs, the process can end. It is given a moment, since a thread that is
+    ended within C++ takes the process with it, by an abort."""
+
+    def run() -> None:
+        work()
+        atexit.unregister(wait)
+
+    thread = Thread(target=run, name="model load", daemon=True)
+    wait = partial(thread.join, EXIT_S)
+    atexit.register(wait)
+    thread.start()
+
+
+def _finish(future: Future[None], work: Callable[[], None]) -> None:
+    try:
+        work()
+    finally:
+        future.set_result(None)
+
+
+def _is_over(future: Future[None], within_s: float) -> bool:
+    with suppress(TimeoutError):
+        future.result(within_s)
+    return future.done()
 
 
 def threads_for(settings: Settings) -> int:

@@ -37,7 +37,7 @@ class Ranker:
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
-        model = self._slot.model()
+        model = self._slot.ready or await self._slot.model_within(call.deadline_s)
         begun = perf_counter()
         with self._span("features"):
             rows = await _within_deadline(model, query, call)

@@ -43,6 +43,12 @@ class Settings(BaseModel):
         default=Path("/tmp/feedrank"),  # noqa: S108 the one writable folder in Lambda
         description="Where a bundle from S3 is kept, in files that have no name",
     )
+    model_load_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest that init waits for the bundle; then the fallback serves, or 503",
+    )
     model_retry_seconds: float = Field(
         default=5.0,
         gt=0,

@@ -342,7 +342,9 @@ def test_an_s3_that_is_down_is_503_until_it_is_back(
     first.stop()
 
     clock = fakes.FakeClock()
-    slot = ModelSlot(lambda: _load(tmp_path), fallback=None, retry_s=5.0, clock=clock)
+    slot = ModelSlot(
+        lambda: _load(tmp_path), fallback=None, retry_s=5.0, clock=clock, start=fakes.at_once
+    )
     slot.load()
     with pytest.raises(ModelUnavailableError) as error:
         slot.model()

@@ -519,7 +519,8 @@ def test_health_is_degraded_while_the_fallback_serves() -> None:
         return fakes.model()
 
     clock = fakes.FakeClock()
-    slot = ModelSlot(refuse_once, fallback=lambda: fakes.model(version="2"), retry_s=5, clock=clock)
+    fallback = lambda: fakes.model(version="2")  # noqa: E731
+    slot = ModelSlot(refuse_once, fallback, 5, clock, start=fakes.at_once)
     slot.load()
     client = TestClient(fakes.app_of(slot))
     degraded = client.get("/health")

@@ -266,7 +266,7 @@ def test_a_store_that_waits_has_its_event_loop(
 
     near: FeatureStore = handler.slot.model().features
     expected = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
-    monkeypatch.setattr(handler.slot, "_model", replace(handler.slot.model(), features=FarStore()))
+    monkeypatch.setattr(handler.slot, "ready", replace(handler.slot.model(), features=FarStore()))
     found = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
     assert json.loads(found)["predictions"] == json.loads(expected)["predictions"]
 
@@ -297,13 +297,20 @@ def test_the_line_of_a_request_carries_the_gateways_own_id(
 
 
 def test_what_is_logged_within_a_request_carries_its_ids(
-    tmp_path: Path, printed: fakes.LogLines
+    handler: ModuleType, monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
 ) -> None:
-    with fakes.container(MODEL_URI=str(tmp_path), MODEL_RETRY_SECONDS="0.000001") as module:
-        _call(module, http_api_v2("POST", "/predict", ASKED))
-    refused = [line for line in printed() if line.get("message") == "model refused"]
-    assert len(refused) == 2, "one at init, one in the request"
-    assert (refused[1]["request_id"], refused[1]["correlation_id"]) == (
+    class BrokenStore:
+        waits = False
+
+        async def fetch(self, query: Query) -> FeatureRows:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(
+        handler.slot, "ready", replace(handler.slot.model(), features=BrokenStore())
+    )
+    _problem(_call(handler, http_api_v2("POST", "/predict", ASKED)), 500)
+    (line,) = [line for line in log() if line.get("message") == "request failed"]
+    assert (line["request_id"], line["correlation_id"]) == (
         fakes.LambdaContext.aws_request_id,
         "v2-request",
     )

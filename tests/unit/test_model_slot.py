@@ -1,8 +1,13 @@
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
+from threading import Event
+from time import perf_counter
 
 import pytest
 
 import fakes
+from feedrank import model as model_module
 from feedrank.errors import BundleError, ModelUnavailableError
 from feedrank.model import Model, ModelSlot
 
@@ -36,7 +41,7 @@ def _slot(
     retry_s: float = 5.0,
 ) -> tuple[ModelSlot, fakes.FakeClock]:
     clock = fakes.FakeClock()
-    return ModelSlot(load, fallback, retry_s, clock), clock
+    return ModelSlot(load, fallback, retry_s, clock, start=fakes.at_once), clock
 
 
 def _wait_of(slot: ModelSlot) -> int:
@@ -206,3 +211,159 @@ def test_a_fallback_proves_nothing() -> None:
     slot.load()
     with pytest.raises(ModelUnavailableError):
         slot.prove()
+
+
+class HangingLoader:
+    """Begins, and ends when it is let to."""
+
+    def __init__(self, *outcomes: Model | Exception) -> None:
+        self._load = Loader(*outcomes)
+        self.begun, self.free = Event(), Event()
+
+    def __call__(self) -> Model:
+        self.begun.set()
+        assert self.free.wait(30)
+        return self._load()
+
+
+def _in_turn(*loads: Callable[[], Model]) -> Callable[[], Model]:
+    left = iter(loads)
+
+    def load() -> Model:
+        this = next(left)
+        return this()
+
+    return load
+
+
+def _hanging(
+    loader: Callable[[], Model], fallback: Callable[[], Model] | None = None
+) -> tuple[ModelSlot, fakes.FakeClock]:
+    """A slot whose load at init was given up."""
+    clock = fakes.FakeClock()
+    slot = ModelSlot(loader, fallback, 5.0, clock, load_s=0.01)
+    slot.load()
+    return slot, clock
+
+
+def _settled(slot: ModelSlot, *, ready: bool = True) -> None:
+    """Waits until its threads are done."""
+    for thread in threading.enumerate():
+        if thread.name == "model load":
+            thread.join(30)
+    assert (slot.ready is not None) is ready
+
+
+def test_a_load_that_hangs_is_given_up_and_the_fallback_serves(log: fakes.LogLines) -> None:
+    loader = HangingLoader(fakes.model())
+    slot, _ = _hanging(loader, Loader(fakes.model(version="2")))
+    assert slot.model().degraded == ("model:layer",)
+    assert [(line["message"], line.get("reason")) for line in log()] == [
+        ("model refused", "it takes more than 0.01 s to load"),
+        ("fallback model loaded", None),
+    ]
+    loader.free.set()
+    _settled(slot)
+    assert slot.model().degraded == (), "what comes late is as good"
+
+
+def test_a_load_that_hangs_without_a_fallback_is_503_at_once() -> None:
+    loader = HangingLoader(fakes.model())
+    slot, _ = _hanging(loader)
+    assert _wait_of(slot) == 5
+    with pytest.raises(ModelUnavailableError):
+        asyncio.run(slot.model_within(perf_counter() + 60))
+    loader.free.set()
+    _settled(slot)
+
+
+def test_a_fallback_that_hangs_too_does_not_keep_init_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_module, "FALLBACK_S", 0.01)
+    loader, fallback = HangingLoader(*_refused()), HangingLoader(fakes.model(version="2"))
+    slot, _ = _hanging(loader, fallback)
+    assert _wait_of(slot) == 5
+    fallback.free.set()
+    loader.free.set()
+    _settled(slot, ready=False)
+    assert slot.model().manifest.version == "2"
+
+
+def test_nobody_waits_for_a_retry_while_the_fallback_serves() -> None:
+    first, again = Loader(*_refused()), HangingLoader(fakes.model())
+    clock = fakes.FakeClock()
+    loads = _in_turn(first, again)
+    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+    served = asyncio.run(slot.model_within(perf_counter() + 60))
+    assert served.degraded == ("model:layer",)
+    assert again.begun.wait(30)
+    assert slot.model() is served, "one try at a time"
+    again.free.set()
+    _settled(slot)
+    assert slot.model().degraded == ()
+
+
+def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop() -> None:
+    again = HangingLoader(fakes.model())
+    clock = fakes.FakeClock()
+    loads = _in_turn(Loader(*_refused()), again)
+    slot = ModelSlot(loads, None, 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+
+    async def both() -> list[Model]:
+        waiting = [asyncio.create_task(slot.model_within(perf_counter() + 60)) for _ in range(3)]
+        await asyncio.to_thread(again.begun.wait, 30)
+        assert not any(task.done() for task in waiting)
+        again.free.set()
+        return await asyncio.gather(*waiting)
+
+    assert [model.degraded for model in asyncio.run(both())] == [()] * 3
+
+
+def test_a_request_that_waits_is_told_to_come_again_when_its_time_is_up() -> None:
+    again = HangingLoader(fakes.model())
+    clock = fakes.FakeClock()
+    loads = _in_turn(Loader(*_refused()), again)
+    slot = ModelSlot(loads, None, 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+    with pytest.raises(ModelUnavailableError) as error:
+        asyncio.run(slot.model_within(perf_counter() + 0.01))
+    assert error.value.retry_after_s == 30
+    again.free.set()  # who went away did not end it
+    _settled(slot)
+
+
+def test_a_retry_that_hangs_is_given_up_and_the_next_one_is_paced() -> None:
+    again = HangingLoader(fakes.model(version="4"), fakes.model(version="5"))
+    clock = fakes.FakeClock()
+    calls = []
+
+    def load() -> Model:
+        calls.append(clock.now_s)
+        return (Loader(*_refused()) if len(calls) == 1 else again)()
+
+    slot = ModelSlot(load, None, 5.0, clock, load_s=8.0)
+    slot.load()
+    clock.now_s += 5
+    assert _wait_of(slot) == 8
+    clock.now_s += 8
+    assert _wait_of(slot) == 10
+    clock.now_s += 10
+    assert again.begun.wait(30)
+    assert _wait_of(slot) == 8
+    again.free.set()
+    _settled(slot)
+    assert calls == [1_000.0, 1_005.0, 1_023.0]
+
+
+def test_a_ready_model_costs_a_request_one_look() -> None:
+    slot, clock = _slot(Loader(fakes.model()))
+    slot.load()
+    del slot._clock
+    assert slot.ready is slot.model()
+    assert clock.now_s == 1_000.0
