@@ -7,18 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
 from threading import RLock, Thread
 from time import perf_counter
-from typing import Any
 
-import numpy as np
-
-from feedrank import documents
 from feedrank.bundle import (
     GOLDEN,
     ONNX_MODEL,
@@ -27,20 +23,18 @@ from feedrank.bundle import (
     Manifest,
     fetch_bundle,
 )
-from feedrank.domain import MAX_ID, MAX_ITEMS, FeatureRows, FloatArray, Query
+from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.engine import ScoringEngine
-from feedrank.errors import BundleError, FeedrankError, ModelUnavailableError
+from feedrank.errors import FeedrankError, ModelUnavailableError
 from feedrank.features import FeatureStore
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import parse_spec
+from feedrank.self_test import bounded_memory, check_golden
 from feedrank.settings import Settings
 from feedrank.telemetry import logger
 
 MB_PER_VCPU = 1_769
-GOLDEN_TOLERANCE = 1e-5
-MOST_GOLDEN_CASES = 100
-LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
 LOAD_S = 8.0  # of the ten seconds that Lambda gives init
 FALLBACK_S = 2.0  # the rest of them
 LONGEST_RETRY_S = 300.0
@@ -89,15 +83,21 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
     )
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
-    model = Model(
-        manifest=bundle.manifest,
-        features=snapshot,
-        matrix=MatrixBuilder(spec),
-        engine=_engine(settings, bytes(bundle.files[engine_file])),
-        loaded_at=datetime.now(UTC),
-    )
-    for query, expected in _golden_cases(bytes(bundle.files[GOLDEN])):
-        _hold_against(model, snapshot, query, expected)
+    program = bytes(bundle.files[engine_file])
+    # CUDA maps more than any bound that would mean something.
+    memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
+    with memory:
+        model = Model(
+            manifest=bundle.manifest,
+            features=snapshot,
+            matrix=MatrixBuilder(spec),
+            engine=_engine(settings, program),
+            loaded_at=datetime.now(UTC),
+        )
+        golden = bytes(bundle.files[GOLDEN])
+        check_golden(
+            golden, model.engine, lambda query: model.score(query, snapshot.look_up(query))
+        )
     return model
 
 
@@ -267,53 +267,6 @@ def _engine(settings: Settings, program: bytes) -> ScoringEngine:
     from feedrank.engine.onnx import OnnxEngine
 
     return OnnxEngine(program, threads)
-
-
-def _golden_cases(raw: bytes) -> list[tuple[Query, FloatArray]]:
-    return [_golden_case(case) for case in documents.read(raw, GOLDEN, _GOLDEN)["cases"]]
-
-
-def _golden_case(case: dict[str, Any]) -> tuple[Query, FloatArray]:
-    query = Query(
-        user_id=case["user_id"],
-        item_ids=np.array(case["item_ids"], dtype=np.int64),
-        context=case["context"],
-        time_s=case["time_s"],
-    )
-    return query, np.array(case["scores"], dtype=np.float32)
-
-
-_id = documents.whole(0, MAX_ID)
-_GOLDEN = documents.fields(
-    {
-        "cases": documents.many(
-            documents.fields(
-                {
-                    "user_id": _id,
-                    "item_ids": documents.many(_id, 1, MAX_ITEMS),
-                    "context": documents.mapping(documents.text(), documents.text()),
-                    "time_s": documents.number(0, LATEST_TIME_S),
-                    "scores": documents.many(documents.number(), 1, MAX_ITEMS),
-                }
-            ),
-            1,
-            MOST_GOLDEN_CASES,
-        )
-    }
-)
-
-
-def _hold_against(
-    model: Model, snapshot: SnapshotStore, query: Query, expected: FloatArray
-) -> None:
-    scores = model.score(query, snapshot.look_up(query))
-    if scores.shape != expected.shape:
-        raise BundleError(f"{GOLDEN}: {len(expected)} scores for {len(scores)} items")
-    if not (scores.min() >= 0.0 and scores.max() <= 1.0):  # NaN is not
-        raise BundleError(f"{GOLDEN}: the model gives a score outside [0, 1]")
-    apart = float(np.max(np.abs(scores - expected)))
-    if not apart <= GOLDEN_TOLERANCE:
-        raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
 
 
 def _reason(error: Exception) -> str:

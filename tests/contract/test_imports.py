@@ -29,6 +29,7 @@ LAYERS = (
     "feedrank.ranker",
     "feedrank.scoring",
     "feedrank.model",
+    "feedrank.self_test",
     "feedrank.decision_log",
     "feedrank.features",
     "feedrank.engine",

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import endless
 import fakes
+from feedrank import self_test
 from feedrank.bundle import (
     DIGEST_SIDECAR,
     FORMAT,
@@ -395,3 +398,46 @@ def test_only_the_files_that_were_asked_for_are_read(bundle: Path) -> None:
     fetched = fetch_bundle(str(bundle), "", bundle, [ONNX_MODEL])
     assert fetched.files.keys() == {ONNX_MODEL}
     assert bytes(fetched.files[ONNX_MODEL]) == (bundle / ONNX_MODEL).read_bytes()
+
+
+def test_a_model_that_never_ends_is_stopped_and_refused(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "LONGEST_S", 0.2)
+    _replace(bundle, ONNX_MODEL, endless.in_time())
+    with pytest.raises(BundleError, match=rf"^{GOLDEN}: the model runs for more than 0\.2 s"):
+        _load(bundle)
+
+
+def test_a_model_that_wants_all_memory_is_refused(bundle: Path) -> None:
+    _replace(bundle, ONNX_MODEL, endless.in_memory())
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(BundleError, match=rf"^{GOLDEN}: .*allocate memory"):
+        _load(bundle)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+
+
+def test_a_bound_of_memory_is_put_back_as_it_was_at_the_start() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    with self_test.bounded_memory(1_000):
+        (outer, _) = resource.getrlimit(resource.RLIMIT_DATA)
+        with self_test.bounded_memory(1_000):
+            pass
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+    assert 1 << 30 <= outer < 1 << 40
+
+
+def test_the_layers_bundle_stands_in_for_a_model_that_never_ends(
+    demo_bundle: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "LONGEST_S", 0.2)
+    _replace(bundle, ONNX_MODEL, endless.in_time())
+    slot = ModelSlot(lambda: _load(bundle), lambda: _load(demo_bundle), retry_s=5.0)
+    slot.load()
+    assert slot.model().degraded == ("model:layer",)
+
+
+def test_a_served_model_has_no_bound_of_its_own(demo_bundle: Path) -> None:
+    engine = _load(demo_bundle).engine
+    assert isinstance(engine, OnnxEngine)
+    assert engine._options is None

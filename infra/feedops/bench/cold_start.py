@@ -25,7 +25,7 @@ STAGES: Mapping[str, Mapping[str, str]] = {
     "feedrank.bundle": {"fetch_bundle": "bundle: read and hash"},
     "feedrank.features.snapshot": {"SnapshotStore.__init__": "feature snapshot"},
     "onnxruntime": {"InferenceSession.__init__": "ONNX session"},
-    "feedrank.model": {"_golden_cases": "golden requests", "_hold_against": "golden requests"},
+    "feedrank.self_test": {"check_golden": "golden requests"},
     "feedrank.api": {"create_app": "app and routes"},
     "feedrank.telemetry": {"configure": "telemetry", "count_init": "telemetry"},
     "mangum": {"Mangum.__init__": "app and routes"},
