@@ -102,14 +102,14 @@ class KeptLines:
 
     lines: list[tuple[bytes, str]] = field(default_factory=list)
 
-    def write(self, line: bytes, day: str) -> None:
+    def write(self, line: bytes, day: str, deadline_s: float = 0.0) -> None:
         self.lines.append((line, day))
 
 
 class FullDisk:
     """A sink that refuses."""
 
-    def write(self, line: bytes, day: str) -> None:
+    def write(self, line: bytes, day: str, deadline_s: float = 0.0) -> None:
         raise OSError(28, "No space left on device")
 
 

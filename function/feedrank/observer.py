@@ -3,6 +3,7 @@
 Plain ASGI, so that Lambda and the container images have the same.
 """
 
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from feedrank.telemetry import ContainerStats, log_request, logger, request_ids,
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
 PREDICT = "/predict"
 LONGEST_ID = 128
-TRACE_ROOT = re.compile(rb"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
+LAMBDA_TRACE = "_X_AMZN_TRACE_ID"
+TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
 
 class Observer:
@@ -37,7 +39,8 @@ class Observer:
         call = self._begin(scope)
         identity = {
             "request_id": call.request_id,
-            "correlation_id": correlation_id(scope),
+            "correlation_id": call.correlation_id,
+            "trace_id": call.trace_id,
             "cold_start": self._cold_start,
         }
         self._cold_start = False
@@ -74,13 +77,18 @@ class Observer:
 
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()
-        context, budget_ms = scope.get("aws.context"), self._timeout_ms
-        if context is None:
-            deadline_s, on_lambda = started_s + budget_ms / 1_000, "aws.event" in scope
-            return Call(str(uuid.uuid4()), started_s, deadline_s, is_alone=on_lambda)
-        budget_ms = min(budget_ms, context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS)
-        deadline_s = started_s + budget_ms / 1_000
-        return Call(context.aws_request_id, started_s, deadline_s, is_alone=True)
+        context, budget_ms, request_id = scope.get("aws.context"), self._timeout_ms, ""
+        if context is not None:
+            left_ms = context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS
+            budget_ms, request_id = min(budget_ms, left_ms), context.aws_request_id
+        return Call(
+            request_id or str(uuid.uuid4()),
+            started_s,
+            started_s + budget_ms / 1_000,
+            is_alone="aws.event" in scope,
+            correlation_id=correlation_id(scope),
+            trace_id=trace_id(scope),
+        )
 
     def _end(self, scope: Scope, call: Call, status: int, identity: Mapping[str, Any]) -> None:
         latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)
@@ -104,19 +112,27 @@ class Observer:
 
 
 def correlation_id(scope: Scope) -> str | None:
-    """The gateway's own id of the request; a load balancer has only its trace id. A caller can set
-    that one, so nothing but the id is taken from its header."""
+    """The gateway's own id of the request; a load balancer has only its trace id."""
     if event := scope.get("aws.event"):
         found = event["requestContext"].get("requestId")
         if found and type(found) is str and found.isascii() and found.isprintable():
             return found[:LONGEST_ID]
-        if trace_id := _trace_id(scope):
-            return f"Root={trace_id}"
+        if sent := _sent_trace_id(scope):
+            return f"Root={sent}"
     return None
 
 
-def _trace_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-amzn-trace-id" and (found := TRACE_ROOT.search(value)):
-            return str(found[1].decode())
+def trace_id(scope: Scope) -> str | None:
+    """X-Ray's: on Lambda the one that Lambda itself is traced by, elsewhere the caller's."""
+    if on_lambda := os.environ.get(LAMBDA_TRACE):
+        found = TRACE_ROOT.search(on_lambda)
+        return found[1] if found else None
+    return _sent_trace_id(scope)
+
+
+def _sent_trace_id(scope: Scope) -> str | None:
+    """A caller can write anything there, so nothing but what looks like one is taken."""
+    for name, value in scope.get("headers", ()):
+        if name == b"x-amzn-trace-id" and (found := TRACE_ROOT.search(value.decode("latin-1"))):
+            return found[1]
     return None

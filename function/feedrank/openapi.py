@@ -96,6 +96,7 @@ METRICS_EXAMPLE: dict[str, Any] = {
     "latency_p99_ms": 3.871,
     "error_rate": 0.000195,
     "predictions_total": 255950,
+    "lines_lost": 0,
 }
 MODEL_EXAMPLE: dict[str, Any] = {
     "name": "feed_ranker",

@@ -75,6 +75,7 @@ class ContainerMetrics(Answer):
     latency_p99_ms: float
     error_rate: float = Field(ge=0, le=1, description="Share answered with 5xx")
     predictions_total: int = Field(description="Items scored")
+    lines_lost: int = Field(description="Log lines and records that standard output did not take")
 
 
 class ModelCard(Answer):

@@ -3,22 +3,22 @@
 Powertools stands behind the first three; X-Ray's SDK is imported only where tracing is on.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from functools import cache
 from logging import INFO, LogRecord
 from typing import Any, Protocol
 
 import numpy as np
 import orjson
-from aws_lambda_powertools import Logger, Metrics, single_metric
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger, Metrics
 
 from feedrank.domain import Ranking
+from feedrank.output import LogStream, output
 from feedrank.settings import Settings
 
 RATE_WINDOW_S = 60.0
@@ -26,7 +26,9 @@ TIMES_KEPT = 100_000  # 60 s at over 1,600 requests/s
 LATENCIES_KEPT = 2_048
 SERVER_ERROR = 500
 NO_MODEL = 503
+ONE_LINE = orjson.OPT_APPEND_NEWLINE
 UNITS = {
+    "InitDuration": "Milliseconds",
     "Latency": "Milliseconds",
     "FeaturesLatency": "Milliseconds",
     "ScoringLatency": "Milliseconds",
@@ -36,7 +38,7 @@ UNITS = {
 
 LambdaHandler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
-logger = Logger()
+logger = Logger(stream=LogStream())  # type: ignore[arg-type]  # a text stream
 metrics = Metrics()
 request_ids: ContextVar[Mapping[str, Any] | None] = ContextVar("request_ids", default=None)
 
@@ -128,6 +130,7 @@ class ContainerStats:
             "latency_p99_ms": round(p99, 3),
             "error_rate": round(self._errors / max(self._requests, 1), 6),
             "predictions_total": self._predictions,
+            "lines_lost": output.lost,
         }
 
     @property
@@ -171,28 +174,48 @@ def log_request(fields: Mapping[str, Any], measured: Mapping[str, float]) -> Non
     """
     if not measured and logger.log_level > INFO:
         return
-    line: dict[str, Any] = {"level": "INFO", "message": "request", "service": metrics.service}
+    now_s = time.time()
+    line: dict[str, Any] = {
+        "level": "INFO",
+        "message": "request",
+        "timestamp": iso_utc(now_s),
+        "service": metrics.service,
+    }
+    lost = output.lost - output.reported
     if measured:
-        directive = _emf_directive(metrics.namespace, tuple(measured))
-        line["_aws"] = {"Timestamp": int(1_000 * time.time()), "CloudWatchMetrics": directive}
-    written = orjson.dumps({**line, **fields, **measured}, option=orjson.OPT_APPEND_NEWLINE)
-    sys.stdout.write(written.decode())
-
-
-@cache
-def _emf_directive(namespace: str, names: tuple[str, ...]) -> orjson.Fragment:
-    described = [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in names]
-    directive = {"Namespace": namespace, "Dimensions": [["service"]], "Metrics": described}
-    return orjson.Fragment(orjson.dumps([directive]))
+        if lost:
+            measured = {**measured, "LinesLost": lost}
+        line["_aws"] = _emf(now_s, ("service",), tuple(measured))
+    written = output.write(orjson.dumps({**line, **fields, **measured}, option=ONE_LINE))
+    if lost and measured and written:
+        output.reported += lost
 
 
 def count_init(init_type: str, duration_ms: float) -> None:
     """Once a container: how it started, and how long the function's own part of that took."""
-    with single_metric(
-        name="InitDuration",
-        unit=MetricUnit.Milliseconds,
-        value=duration_ms,
-        namespace=metrics.namespace,
-    ) as metric:
-        metric.add_dimension("service", metrics.service)
-        metric.add_dimension("init_type", init_type)
+    line = {
+        "service": metrics.service,
+        "init_type": init_type,
+        "InitDuration": duration_ms,
+        "_aws": _emf(time.time(), ("service", "init_type"), ("InitDuration",)),
+    }
+    output.write(orjson.dumps(line, option=ONE_LINE))
+
+
+def iso_utc(time_s: float) -> str:
+    """`2026-11-22T12:00:00.123Z`."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _emf(time_s: float, dimensions: tuple[str, ...], names: tuple[str, ...]) -> dict[str, Any]:
+    directive = _directive(metrics.namespace, dimensions, names)
+    return {"Timestamp": int(1_000 * time_s), "CloudWatchMetrics": directive}
+
+
+@cache
+def _directive(
+    namespace: str, dimensions: tuple[str, ...], names: tuple[str, ...]
+) -> orjson.Fragment:
+    described = [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in names]
+    directive = {"Namespace": namespace, "Dimensions": [dimensions], "Metrics": described}
+    return orjson.Fragment(orjson.dumps([directive]))

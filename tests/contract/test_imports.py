@@ -36,6 +36,7 @@ LAYERS = (
     "feedrank.bundle",
     "feedrank.documents",
     "feedrank.telemetry",
+    "feedrank.output",
     "feedrank.settings",
     "feedrank.web",
     "feedrank.errors",

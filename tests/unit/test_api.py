@@ -2,7 +2,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, MutableMapping
-from datetime import datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -635,12 +635,14 @@ def test_a_request_is_one_wide_line_that_holds_no_payload(
     times += [line.pop("ScoringLatency"), line.pop("_aws")["Timestamp"]]
     assert min(times) > 0
     assert isinstance(line.pop("cold_start"), bool)
+    assert datetime.fromisoformat(line.pop("timestamp")).tzinfo is UTC
     assert line == {
         "level": "INFO",
         "message": "request",
         "service": "feedrank",
         "request_id": response.headers["x-request-id"],
         "correlation_id": None,
+        "trace_id": None,
         "route": "/predict",
         "status": 200,
         "items": 1,

@@ -21,11 +21,15 @@ FULL_AFTER_100_BYTES = """
 import resource, sys
 from pathlib import Path
 from feedrank.decision_log import DailyFiles
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+files = DailyFiles(Path(sys.argv[1]))
+files.write(b"a" * 50 + b"\\n", "2026-11-22")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 try:
-    DailyFiles(Path(sys.argv[1])).write(b"x" * 150 + b"\\n", "2026-11-22")
+    files.write(b"b" * 150 + b"\\n", "2026-11-22")
 except OSError as error:
     print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+files.write(b"c" * 50 + b"\\n", "2026-11-22")
 """
 
 
@@ -137,7 +141,7 @@ def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
     }
 
 
-def test_a_record_that_was_written_in_part_is_refused(tmp_path: Path) -> None:
+def test_a_record_that_was_written_in_part_is_taken_away_again(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_AFTER_100_BYTES, str(tmp_path)],
         capture_output=True,
@@ -145,6 +149,16 @@ def test_a_record_that_was_written_in_part_is_refused(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout == "only a part of the record was written\n"
+    written = (tmp_path / "predictions_2026-11-22.jsonl").read_bytes()
+    assert written.splitlines() == [b"a" * 50, b"c" * 50]
+
+
+def test_half_a_line_of_a_process_that_was_killed_is_ended(tmp_path: Path) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    file.write_bytes(b'{"half": ')
+    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+    assert file.read_bytes() == b'{"half": \n{}\n{}\n'
 
 
 def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:

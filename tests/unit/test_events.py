@@ -339,3 +339,18 @@ def test_a_load_balancers_trace_id_is_logged_where_it_is_one(
     (line,) = [line for line in printed() if line.get("message") == "request"]
     assert line["correlation_id"] == logged
     assert "SECRET" not in json.dumps(line)
+
+
+def test_on_lambda_the_trace_id_is_lambdas_own_whatever_the_caller_sends(
+    handler: ModuleType, printed: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = _damaged(EVENTS["ALB"], ("headers", "x-amzn-trace-id"), ROOT)
+    lambdas = "1-6b034d44-3f5b8a1c2d4e6f708192a3b4"
+    handler.lambda_handler(event, fakes.LambdaContext())
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={lambdas};Parent=53995c3f42cd8ad8;Sampled=1")
+    handler.lambda_handler(event, fakes.LambdaContext())
+    sent = ROOT.removeprefix("Root=")
+    lines = printed()
+    for kind in ("message", "record"):
+        assert [line["trace_id"] for line in lines if kind in line] == [sent, lambdas]
+        assert {line["correlation_id"] for line in lines if kind in line} == {ROOT}

@@ -148,7 +148,7 @@ class SlowStream:
     def __init__(self) -> None:
         self.asked, self.free = threading.Event(), threading.Event()
 
-    def write(self, line: bytes, day: str) -> None:
+    def write(self, line: bytes, day: str, deadline_s: float) -> None:
         self.asked.set()
         assert self.free.wait(timeout=30)
 
@@ -170,7 +170,7 @@ def test_on_lambda_a_stream_needs_no_thread() -> None:
     threads: list[str] = []
 
     class Stream:
-        def write(self, line: bytes, day: str) -> None:
+        def write(self, line: bytes, day: str, deadline_s: float) -> None:
             threads.append(threading.current_thread().name)
 
     ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=Stream()))

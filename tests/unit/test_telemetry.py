@@ -1,4 +1,5 @@
 import json
+import time
 from typing import Any
 
 import pytest
@@ -69,12 +70,16 @@ def test_a_request_without_a_model_is_counted_as_such() -> None:
     assert request_metrics(0.5, 503, None) == {"Latency": 0.5, "Errors": 1, "ModelUnavailable": 1}
 
 
-def test_a_requests_line_is_its_metrics_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_requests_line_is_its_metrics_line_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_795_348_800.1239)
     configure(fakes.settings(POWERTOOLS_SERVICE_NAME="s", POWERTOOLS_METRICS_NAMESPACE="n"))
     log_request({"request_id": "r", "status": 200}, {"Latency": 1.5, "ItemsScored": 3})
     assert _emf(capsys) == {
         "level": "INFO",
         "message": "request",
+        "timestamp": "2026-11-22T12:00:00.123Z",
         "service": "s",
         "_aws": {
             "CloudWatchMetrics": [
@@ -98,7 +103,9 @@ def test_a_requests_line_is_its_metrics_line_too(capsys: pytest.CaptureFixture[s
 def test_every_metric_has_a_unit_that_cloudwatch_knows() -> None:
     units = {str(unit.value) for unit in MetricUnit}
     assert set(telemetry.UNITS.values()) <= units | {"None"}
-    assert telemetry.UNITS.keys() <= request_metrics(1.0, 200, fakes.ranking()).keys()
+    assert telemetry.UNITS.keys() <= request_metrics(1.0, 200, fakes.ranking()).keys() | {
+        "InitDuration"
+    }
 
 
 @pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0)])
@@ -121,7 +128,7 @@ def test_an_init_is_counted_by_its_type(capsys: pytest.CaptureFixture[str]) -> N
     parsed = _emf(capsys)
     (block,) = parsed.pop("_aws")["CloudWatchMetrics"]
     assert sorted(block["Dimensions"][0]) == ["init_type", "service"]
-    assert parsed == {"service": "feedrank", "init_type": "snap-start", "InitDuration": [123.4]}
+    assert parsed == {"service": "feedrank", "init_type": "snap-start", "InitDuration": 123.4}
 
 
 def test_a_log_line_names_the_service_and_keeps_to_its_level(log: fakes.LogLines) -> None:
@@ -143,6 +150,7 @@ def test_a_fresh_container_has_done_nothing() -> None:
         "latency_p99_ms": 0.0,
         "error_rate": 0.0,
         "predictions_total": 0,
+        "lines_lost": 0,
     }
     assert (stats.uptime_s, stats.last_prediction_at) == (0.0, None)
 
@@ -163,6 +171,7 @@ def test_the_container_counts_what_it_served() -> None:
         "latency_p99_ms": 98.96,
         "error_rate": 0.028571,
         "predictions_total": 300,
+        "lines_lost": 0,
     }
     assert stats.last_prediction_at == "2026-11-22T12:00:00.123Z"
     assert stats.uptime_s == pytest.approx(10.0)

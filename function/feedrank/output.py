@@ -1,0 +1,52 @@
+"""Standard output, line by line: whatever becomes of it, no request fails."""
+
+import io
+import sys
+from typing import Any
+
+
+class Output:
+    """Each line is one write of bytes, so that neither another process nor an encoding comes in
+    between. `lost` counts the lines that were not taken: by a closed pipe, a full disk, a closed
+    file."""
+
+    def __init__(self) -> None:
+        self.lost = self.reported = 0
+        self._is_cut = False
+
+    def write(self, line: bytes) -> bool:
+        """The line, its newline included. Returns whether it was taken whole."""
+        if self._is_cut:
+            line = b"\n" + line  # not joined to what a full disk left of another
+        try:
+            self._write(line)
+        except (OSError, ValueError, AttributeError):  # ValueError: closed; AttributeError: None
+            self.lost += 1
+            return False
+        return True
+
+    def _write(self, line: bytes) -> None:
+        stream: Any = sys.stdout
+        stream.flush()  # what others left in it comes first
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if raw is None:  # a stand-in, such as a test's
+            stream.write(line.decode())
+            return
+        left = line
+        while left:
+            taken = raw.write(left)
+            if not taken:
+                raise BlockingIOError("standard output is full")
+            left = left[taken:]
+            self._is_cut = bool(left)
+
+
+class LogStream(io.TextIOBase):
+    """What a logging handler writes to."""
+
+    def write(self, text: str) -> int:
+        output.write(text.encode(errors="backslashreplace"))
+        return len(text)
+
+
+output = Output()
