@@ -19,7 +19,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def uvicorn(
-    bundle: Path, *flags: str, stdout: int | IO[Any] = subprocess.DEVNULL, **env: str
+    bundle: Path | str, *flags: str, stdout: int | IO[Any] = subprocess.DEVNULL, **env: str
 ) -> Iterator[Server]:
     """Ready to be asked. It chooses its port, and says on standard error which."""
     command = [sys.executable, "-m", "uvicorn", "handler:app", "--port", "0", *flags]

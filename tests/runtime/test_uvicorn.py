@@ -1,9 +1,15 @@
 """The app under uvicorn, as the container images and `feedrank serve --front uvicorn` run it."""
 
 import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Semaphore, Thread
 
 import httpx2
+import pytest
 
 from uvicorns import uvicorn
 
@@ -22,3 +28,82 @@ def test_behind_a_proxy_that_takes_a_prefix_away_every_route_is_served(demo_bund
     }
     assert json.loads(answers["/openapi.json"].content)["servers"] == [{"url": "/x"}]
     assert json.loads(answers["/"].content)["docs"] == "/x/docs"
+
+
+class HangingS3:
+    """Takes every connection and never answers, until it is closed."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.variables = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._listener.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "MODEL_LOAD_SECONDS": "0.2",
+            "MODEL_RETRY_SECONDS": "0.001",
+        }
+        self._taken: list[socket.socket] = []
+        self._arrived = Semaphore(0)
+        Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                self._taken.append(self._listener.accept()[0])
+                self._arrived.release()
+
+    def hears(self) -> None:
+        """Waits for one more connection."""
+        assert self._arrived.acquire(timeout=30)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._taken:
+            connection.close()
+
+
+@pytest.fixture
+def hanging_s3() -> Iterator[HangingS3]:
+    s3 = HangingS3()
+    yield s3
+    with suppress(OSError):
+        s3.close()
+
+
+def test_while_the_fallback_serves_nobody_waits_for_an_s3_that_hangs(
+    demo_bundle: Path, hanging_s3: HangingS3
+) -> None:
+    variables = hanging_s3.variables | {
+        "MODEL_FALLBACK": "layer",
+        "MODEL_LAYER_DIR": str(demo_bundle),
+        "REQUEST_TIMEOUT_MS": "1000",  # less than a connection's time limit
+    }
+    with uvicorn("s3://models/feed", **variables) as server:
+        hanging_s3.hears()  # at init
+        answers = [httpx2.post(f"{server.url}/predict", json=ASKED)]  # starts the retry
+        hanging_s3.hears()
+        answers += [httpx2.post(f"{server.url}/predict", json=ASKED) for _ in range(20)]
+        health = httpx2.get(f"{server.url}/health")
+    assert [answer.status_code for answer in answers] == [200] * 21
+    assert all(json.loads(answer.content)["degraded"] == ["model:layer"] for answer in answers)
+    assert json.loads(health.content)["status"] == "degraded"
+
+
+def test_a_request_that_waits_for_a_model_keeps_nobody_else_waiting(hanging_s3: HangingS3) -> None:
+    variables = hanging_s3.variables | {"REQUEST_TIMEOUT_MS": "60000", "MODEL_LOAD_SECONDS": "0.5"}
+    with (
+        uvicorn("s3://models/feed", **variables) as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        hanging_s3.hears()
+        waiting = pool.submit(httpx2.post, f"{server.url}/predict", json=ASKED, timeout=60)
+        hanging_s3.hears()  # the request has begun another load, and waits for it
+        about = httpx2.get(f"{server.url}/")
+        assert not waiting.done()
+        hanging_s3.close()
+        answer = waiting.result(60)
+    assert about.status_code == 200
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
