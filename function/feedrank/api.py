@@ -123,7 +123,8 @@ def create_app(
         app.add_api_route(path, endpoint, methods=[method], response_model=None, **names)
     app.add_api_route("/docs", endpoints.docs, include_in_schema=False)
     app.add_route("/openapi.json", endpoints.openapi, include_in_schema=False)
-    app.openapi = partial(openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way
+    described = partial(openapi, app, settings.api_auth)
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
     app.serve_directly("/predict", "POST", endpoints.ranked, lambda: slot.waits)
     return app
 

@@ -43,6 +43,33 @@ MODELS: list[type[BaseModel]] = [
 REFERENCE = "#/components/schemas/{model}"
 FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")  # which nobody is answered
 ADDED = "OfAddedRoute"
+TAGS = [
+    {"name": "ranking", "description": "What the service is for"},
+    {"name": "model", "description": "What ranks"},
+    {"name": "service", "description": "How it is doing, and where its docs are"},
+]
+# What API Gateway asks of a caller, by the setting API_AUTH. Without it the gateway itself answers,
+# in its own form: 403 or 401 and {"message": ...}.
+SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "iam": {
+        "sigv4": {  # as API Gateway exports it: OpenAPI has no type for it
+            "type": "apiKey",
+            "name": "Authorization",
+            "in": "header",
+            "x-amazon-apigateway-authtype": "awsSigv4",
+            "description": "AWS Signature Version 4, for the service `execute-api`",
+        }
+    },
+    "jwt": {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token of the issuer that the API trusts",
+        }
+    },
+}
 REQUEST_ID = "3f0c9a1e-6a52-4c0e-9a37-0d8a1f0f8c11"
 
 PREDICT_EXAMPLES: dict[str, Any] = {
@@ -211,6 +238,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 ROUTE_DOCS: dict[str, dict[str, Any]] = {
     "/predict": {
         "operation_id": "predict",
+        "tags": ["ranking"],
         "summary": "Rank items for a user",
         "responses": {
             200: _answer(PredictResponse, "The items, best first", RANKED_EXAMPLE),
@@ -230,6 +258,8 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
     },
     "/health": {
         "operation_id": "health",
+        "tags": ["service"],
+        "security": [],  # for health checks, which have no credentials
         "summary": "Does this container serve?",
         "responses": {
             200: _answer(Health, "A model serves, or its stand-in does", HEALTHY_EXAMPLE),
@@ -239,6 +269,7 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
     },
     "/metrics": {
         "operation_id": "metrics",
+        "tags": ["service"],
         "summary": "What this container has served",
         "responses": {
             200: _answer(ContainerMetrics, "Counts since the container started", METRICS_EXAMPLE),
@@ -247,6 +278,7 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
     },
     "/model": {
         "operation_id": "model",
+        "tags": ["model"],
         "summary": "The model that serves",
         "responses": {
             200: _answer(
@@ -257,13 +289,14 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
     },
     "/": {
         "operation_id": "about",
+        "tags": ["service"],
         "summary": "Name, version and where the docs are",
         "responses": {200: _answer(About, "The service", ABOUT_EXAMPLE), **_problems(500)},
     },
 }
 
 
-def openapi(app: FastAPI) -> dict[str, Any]:
+def openapi(app: FastAPI, auth: str) -> dict[str, Any]:
     """FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the nulls in
     examples: so what our routes take and answer is put in as it is. Routes that somebody added
     stand as FastAPI describes them, but for their 422, which is a problem like ours."""
@@ -282,6 +315,10 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     components["schemas"] = {**components.get("schemas", {}), **ours["$defs"]}
     components |= {"headers": HEADERS, "responses": GENERAL_PROBLEMS}
+    document["tags"] = TAGS
+    if schemes := SECURITY_SCHEMES[auth]:
+        components["securitySchemes"] = {**components.get("securitySchemes", {}), **schemes}
+        document["security"] = [{name: []} for name in schemes]
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _complete(operation, ROUTE_DOCS.get(path, {}))
@@ -297,6 +334,7 @@ def _complete(operation: dict[str, Any], docs: dict[str, Any]) -> None:
     if operation.get("operationId") == docs.get("operation_id", ""):
         operation["responses"] = {str(code): each for code, each in docs["responses"].items()}
         operation |= docs.get("openapi_extra", {})
+        operation |= {name: docs[name] for name in ("tags", "security") if name in docs}
     if refused:
         operation["responses"]["422"] = PROBLEMS[422]
 

@@ -69,6 +69,9 @@ class Settings(BaseModel):
         pattern="^(/[^/]+)*$",
         description="Path before the routes: a stage or a mapped domain, such as `/prod`",
     )
+    api_auth: Literal["none", "iam", "jwt"] = Field(
+        default="none", description="How API Gateway knows callers, for `/openapi.json` to say"
+    )
     decision_log_dir: Path | None = Field(
         default=None, description="Also keep decision records here, one JSONL file a day"
     )

@@ -24,8 +24,8 @@ def no_model() -> Model:
     raise errors.ModelUnavailableError("none is needed")
 
 
-def app() -> FastAPI:
-    settings = Settings.from_environment({"MODEL_URI": "unused"})
+def app(**env: str) -> FastAPI:
+    settings = Settings.from_environment({"MODEL_URI": "unused", **env})
     slot = ModelSlot(no_model, fallback=None, retry_s=1.0)
     return create_app(settings, slot, Ranker(slot, DecisionLog([])), ContainerStats())
 
@@ -70,7 +70,15 @@ def test_every_route_is_in_it() -> None:
 
 
 def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
-    drawn = {"operationId", "summary", "description", "requestBody", "responses"}
+    drawn = {
+        "operationId",
+        "summary",
+        "description",
+        "requestBody",
+        "responses",
+        "tags",
+        "security",
+    }
     assert {key for operation in OPERATIONS.values() for key in operation} <= drawn
 
 
@@ -130,3 +138,35 @@ def test_limits_are_exact_integers() -> None:
 def test_nulls_in_examples_stay() -> None:
     responses = DOCUMENT["paths"]["/health"]["get"]["responses"]
     assert responses["503"]["content"]["application/json"]["example"]["model_version"] is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        ("none", None),
+        ("iam", {"type": "apiKey", "in": "header", "name": "Authorization",
+                 "x-amazon-apigateway-authtype": "awsSigv4"}),
+        ("jwt", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}),
+    ],
+)  # fmt: skip
+def test_it_says_how_callers_are_known(auth: str, expected: dict[str, Any] | None) -> None:
+    document = app(API_AUTH=auth).openapi()
+    validate(document)
+    schemes = document["components"].get("securitySchemes", {})
+    found = [
+        {key: value for key, value in scheme.items() if key != "description"}
+        for scheme in schemes.values()
+    ]
+    assert found == ([expected] if expected else [])
+    assert document.get("security", []) == [{name: []} for name in schemes]
+    opened = {
+        path
+        for path, each in document["paths"].items()
+        if each.get("get", {}).get("security") == []
+    }
+    assert opened == {"/health"}
+
+
+def test_every_operation_has_a_tag_that_is_explained() -> None:
+    tags = {tag["name"] for tag in DOCUMENT["tags"]}
+    assert {tag for operation in OPERATIONS.values() for tag in operation["tags"]} == tags

@@ -37,6 +37,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "request_timeout_ms": 2_000,
         "max_body_bytes": 65_536,
         "base_path": "",
+        "api_auth": "none",
         "decision_log_dir": None,
         "decision_stream": "",
         "tracing": "off",
