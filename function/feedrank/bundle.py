@@ -10,17 +10,20 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from time import perf_counter
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 from feedrank import documents
 from feedrank.errors import BundleError
+
+Fetched = TypeVar("Fetched")
 
 SERVING = "serving"
 MANIFEST = f"{SERVING}/manifest.json"
@@ -36,6 +39,7 @@ S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
 S3_CONNECTIONS = 8
 CHUNK_BYTES = 1 << 20
+LONGEST_WAIT_S = 3_600.0
 LARGEST_MANIFEST_BYTES = 1 << 20
 LARGEST_SIDECAR_BYTES = 1 << 10
 LARGEST_FILE_BYTES = 1 << 40
@@ -201,15 +205,40 @@ def fetch_bundle(
     source: Source = (
         S3Source(uri, cache_dir, deadline_s) if uri.startswith("s3://") else FolderSource(Path(uri))
     )
-    raw = source.fetch(MANIFEST, LARGEST_MANIFEST_BYTES)
-    expected = digest or _digest_in(uri) or _digest_beside(source)
+    raw = _each([MANIFEST], lambda name: source.fetch(name, LARGEST_MANIFEST_BYTES), deadline_s)[
+        MANIFEST
+    ]
+    expected = digest or _digest_in(uri) or _digest_beside(source, deadline_s)
     if raw.sha256 != expected:
         raise BundleError(f"{MANIFEST}: its SHA-256 is {raw.sha256}, expected {expected}")
     manifest = parse_manifest(bytes(raw.data))
-    with ThreadPoolExecutor(S3_CONNECTIONS) as pool:
-        wanted = list(names)
-        files = pool.map(lambda name: _fetch_verified(source, manifest, name), wanted)
-        return Bundle(manifest, dict(zip(wanted, files, strict=True)))
+    files = _each(names, lambda name: _fetch_verified(source, manifest, name), deadline_s)
+    return Bundle(manifest, files)
+
+
+def _each(
+    names: Iterable[str], fetch: Callable[[str], Fetched], deadline_s: float
+) -> dict[str, Fetched]:
+    """All at once, each in a daemon's thread: what drips a byte a second ends neither in time nor
+    when the process does."""
+    futures: dict[str, Future[Fetched]] = {name: Future() for name in names}
+    for name, future in futures.items():
+        Thread(target=_fulfil, args=(future, fetch, name), daemon=True).start()
+    try:
+        return {
+            name: future.result(min(max(0.0, deadline_s - perf_counter()), LONGEST_WAIT_S))
+            for name, future in futures.items()
+        }
+    except TimeoutError as error:
+        late = ", ".join(name for name, future in futures.items() if not future.done())
+        raise BundleError(f"{late}: takes too long to fetch") from error
+
+
+def _fulfil(future: Future[Fetched], fetch: Callable[[str], Fetched], name: str) -> None:
+    try:
+        future.set_result(fetch(name))
+    except Exception as error:  # noqa: BLE001 it is raised where the result is asked for
+        future.set_exception(error)
 
 
 def parse_manifest(raw: bytes) -> Manifest:
@@ -297,8 +326,11 @@ def _digest_in(uri: str) -> str:
     return match[1] if match else ""
 
 
-def _digest_beside(source: Source) -> str:
-    line = bytes(source.fetch(DIGEST_SIDECAR, LARGEST_SIDECAR_BYTES).data)
+def _digest_beside(source: Source, deadline_s: float) -> str:
+    found = _each(
+        [DIGEST_SIDECAR], lambda name: source.fetch(name, LARGEST_SIDECAR_BYTES), deadline_s
+    )
+    line = bytes(found[DIGEST_SIDECAR].data)
     match = _SIDECAR.fullmatch(line)
     if not match:
         raise BundleError(f"{DIGEST_SIDECAR}: must be `<SHA-256>  manifest.json` and a line end")

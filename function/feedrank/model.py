@@ -36,6 +36,7 @@ from feedrank.telemetry import logger
 
 MB_PER_VCPU = 1_769
 LOAD_S = 8.0  # of the ten seconds that Lambda gives init
+FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the fallback
 FALLBACK_S = 2.0  # the rest of them
 LONGEST_RETRY_S = 300.0
 EXIT_S = 2.0  # that the process waits for a load before it ends
@@ -79,7 +80,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
         digest,
         settings.model_cache_dir,
         [engine_file, SNAPSHOT, GOLDEN],
-        perf_counter() + settings.model_load_seconds,
+        perf_counter() + FETCH_SHARE * settings.model_load_seconds,
     )
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
@@ -124,7 +125,7 @@ class ModelSlot:
         self._pause_s = retry_s
         self._attempt: Future[None] | None = None  # under way, or over; None where it was given up
         self._next_s = 0.0  # when to try again, or to give up what is under way
-        self._lock = RLock()
+        self._lock, self._falling_back = RLock(), RLock()
 
     def model(self) -> Model:
         """What serves now; starts a retry where one is due, and doesn't wait for it.
@@ -210,15 +211,16 @@ class ModelSlot:
                 self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
 
     def _fall_back(self) -> None:
-        if self._fallback is None or self._stand_in:
-            return
-        try:
-            model = replace(self._fallback(), degraded=(FALLBACK,))
-        except Exception as error:  # noqa: BLE001 whatever it is
-            logger.error("fallback model refused", reason=_reason(error))
-        else:
-            logger.warning("fallback model loaded", extra=_described(model))
-            self._stand_in = model
+        with self._falling_back:
+            if self._fallback is None or self._stand_in:
+                return
+            try:
+                model = replace(self._fallback(), degraded=(FALLBACK,))
+            except Exception as error:  # noqa: BLE001 whatever it is
+                logger.error("fallback model refused", reason=_reason(error))
+            else:
+                logger.warning("fallback model loaded", extra=_described(model))
+                self._stand_in = model
 
     @property
     def _too_long(self) -> str:
