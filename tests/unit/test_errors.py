@@ -23,6 +23,8 @@ from feedrank.problems import PROBLEM_JSON, problem
 STATUS = {
     "FeedrankError": 500,
     "SettingsError": 500,
+    "UnservedEventError": 500,
+    "MalformedEventError": 400,
     "InvalidRequestError": 422,
     "RequestTooLargeError": 413,
     "ModelUnavailableError": 503,
