@@ -3,28 +3,47 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from feedmodel.options import NetworkName, TrainOptions
 from feedops.bench import command as bench
-from feedops.display import print_facts, print_whole
+from feedops.display import print_facts, print_whole, steps
 from feedrank.errors import FeedrankError
 
 DEMO = TrainOptions()
 PRODUCTION = f"models:/{DEMO.registered_name}@{DEMO.alias}"
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 output = Console()
 messages = Console(stderr=True)
 
 
-class Commands(TyperGroup):
+class _FlagsWithoutType:
+    """`--debug`, not `--debug <bool>`: it takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401 Typer keeps these types to itself
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Command(_FlagsWithoutType, TyperCommand):
+    pass
+
+
+class Commands(_FlagsWithoutType, TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 Typer keeps these types to itself
         """What goes wrong is said in a line, with the details below it, and the exit code is 1."""
         try:
@@ -37,11 +56,25 @@ class Commands(TyperGroup):
             if details:
                 messages.print(Text(details, "dim"), soft_wrap=True)
             raise typer.Exit(1) from error
+        except OSError as error:
+            if ctx.params["debug"] or not error.filename:
+                raise
+            messages.print(Text(f"{error.filename}: {error.strerror}", "bold red"), soft_wrap=True)
+            raise typer.Exit(1) from error
 
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+class App(typer.Typer):
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:  # noqa: ANN401
+        return super().command(*args, cls=Command, **kwargs)
+
+
+app = App(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def show_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"feedrank {version('feedrank')}")
+        raise typer.Exit
 
 
 def variables_of(assignments: list[str]) -> dict[str, str]:
@@ -52,23 +85,39 @@ def variables_of(assignments: list[str]) -> dict[str, str]:
 
 
 TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow's; MLFLOW_TRACKING_URI, or data/mlflow, where left out.")
+    str | None,
+    typer.Option(
+        help="Where MLflow keeps its runs.", show_default="MLFLOW_TRACKING_URI, or data/mlflow"
+    ),
 ]
 Network = Annotated[
-    NetworkName | None, typer.Option(help="The newest model of this network, trained if need be.")
+    NetworkName | None,
+    typer.Option(help="Serve the newest model of this network; train one where there is none."),
 ]
 Front = Annotated[
-    Literal["lambda", "uvicorn"],
-    typer.Option(help="The real Lambda runtime, or the same app on a plain web server."),
+    Literal["lambda", "uvicorn"] | None,
+    typer.Option(
+        help="lambda: the real Lambda runtime. uvicorn: the same app on a plain web server.",
+        show_default="lambda; uvicorn where the Lambda runtime doesn't run, as on macOS",
+    ),
 ]
-Host = Annotated[str, typer.Option(help="Where to listen.")]
-Port = Annotated[int, typer.Option(min=1, max=65_535)]
+Host = Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")]
 Memory = Annotated[
     int,
-    typer.Option(min=128, max=10_240, help="MB, as the function is told; nothing limits it here."),
+    typer.Option(
+        min=128,
+        max=10_240,
+        help="MB that the function is told it has, which decides its threads; not enforced here.",
+    ),
 ]
 Timeout = Annotated[
-    int, typer.Option(min=1, max=900, help="Seconds; here it holds for the init too.")
+    int,
+    typer.Option(min=1, max=900, help="Seconds for the function's start, and for each request."),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(help="A bundle's folder.", show_default="the newest in data/bundles"),
 ]
 Variables = Annotated[
     list[str],
@@ -80,7 +129,19 @@ Variables = Annotated[
 
 @app.callback()
 def feedrank(
-    *, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, not its text alone.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 its callback has it
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: show_version(wanted=value),
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Train, publish and serve a model that ranks feeds."""
     logging.basicConfig(
@@ -93,17 +154,27 @@ def feedrank(
 @app.command()
 def train(
     *,
-    users: int = DEMO.users,
-    items: int = DEMO.items,
-    interactions: int = DEMO.interactions,
-    seed: int = DEMO.seed,
-    network: NetworkName = DEMO.network,
-    epochs: int = DEMO.epochs,
-    batch_size: int = DEMO.batch_size,
-    learning_rate: float = DEMO.learning_rate,
-    patience: Annotated[int, typer.Option(help="Epochs without progress.")] = DEMO.patience,
-    experiment: Annotated[str, typer.Option(help="MLflow's.")] = DEMO.experiment,
-    name: Annotated[str, typer.Option(help="Registered model.")] = DEMO.registered_name,
+    users: Annotated[int, typer.Option(help="Users of the synthetic feed.")] = DEMO.users,
+    items: Annotated[int, typer.Option(help="Items of the synthetic feed.")] = DEMO.items,
+    interactions: Annotated[
+        int, typer.Option(help="Items shown to users, clicked or not.")
+    ] = DEMO.interactions,
+    seed: Annotated[
+        int, typer.Option(help="Of feed and weights: the same seed, the same model.")
+    ] = DEMO.seed,
+    network: Annotated[NetworkName, typer.Option(help="What is trained.")] = DEMO.network,
+    epochs: Annotated[int, typer.Option(help="Epochs at most.")] = DEMO.epochs,
+    batch_size: Annotated[int, typer.Option(help="Rows in a step of training.")] = DEMO.batch_size,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = DEMO.learning_rate,
+    patience: Annotated[
+        int, typer.Option(help="Stop after so many epochs without progress.")
+    ] = DEMO.patience,
+    experiment: Annotated[
+        str, typer.Option(help="The MLflow experiment of the run.")
+    ] = DEMO.experiment,
+    name: Annotated[
+        str, typer.Option(help="The name to register the model by.")
+    ] = DEMO.registered_name,
     alias: Annotated[str, typer.Option(help="Points to the new version.")] = DEMO.alias,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -141,17 +212,20 @@ def publish(
         Path | None, typer.Option(help="Feature spec (JSON), instead of the run's own.")
     ] = None,
     users: Annotated[Path | None, typer.Option(help="User table, Parquet or CSV.")] = None,
-    items: Annotated[Path | None, typer.Option(help="Item table.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Table of user-item pairs.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Item table, Parquet or CSV.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Table of user-item pairs, Parquet or CSV.")
+    ] = None,
     activation: Annotated[
         Literal["none", "sigmoid"], typer.Option(help="sigmoid where the model gives logits.")
     ] = "none",
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Unpickling runs code that is in the model.")
+        bool,
+        typer.Option("--allow-pickle", help="Publish a pickled model too; that runs code in it."),
     ] = False,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Make a bundle of a model in MLflow, hold it against torch, bring it to S3 or a folder."""
+    """Make a bundle of a model in MLflow, compare it with torch, copy it to S3 or a folder."""
     from feedmodel.publish import PublishOptions, build_bundle
     from feedmodel.upload import upload
 
@@ -163,8 +237,8 @@ def publish(
         activation=activation,
         allow_pickle=allow_pickle,
     )
-    with messages.status("Publishing") as status:
-        built = build_bundle(options, status.update)
+    with steps(messages, "Publishing") as say:
+        built = build_bundle(options, say)
         published = upload(built.folder, to) if to else None
     uri = published.uri if published else str(built.folder)
     facts = {
@@ -189,29 +263,40 @@ def publish(
 def serve(
     *,
     model: Annotated[
-        str | None, typer.Option(help="Model in MLflow.", show_default=PRODUCTION)
+        str | None, typer.Option(help="A model in MLflow, by its URI.", show_default=PRODUCTION)
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle's folder, instead of a model in MLflow.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
     network: Network = None,
-    train: Annotated[bool, typer.Option("--train", help="Train anew first.")] = False,
-    publish: Annotated[bool, typer.Option("--publish", help="Build the bundle anew.")] = False,
-    front: Front = "lambda",
+    train: Annotated[bool, typer.Option("--train", help="Train a new model first.")] = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Build the bundle again, where there is one already.")
+    ] = False,
+    front: Front = None,
     host: Host = "127.0.0.1",
     port: Port = 8_000,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=64, help="Execution environments, one request each.")
+        int,
+        typer.Option(min=1, max=64, help="Lambda environments; each takes one request at a time."),
     ] = 2,
     memory: Memory = 1_769,
     timeout: Timeout = 10,
-    show_answer: Annotated[bool, typer.Option(help="Send a request, show the ranking.")] = False,
+    show_answer: Annotated[
+        bool, typer.Option("--show-answer", help="Send a request first, and show the ranking.")
+    ] = False,
     env: Variables = [],  # noqa: B006 Typer copies it
 ) -> None:
-    """Serve a model over HTTP: the local Lambda, and moto as its AWS. Trains the first time."""
+    """Serve a model over HTTP, by the Lambda runtime on this machine. Trains the first time."""
     from feedops.serve import ServeOptions
     from feedops.serve import serve as run_server
 
     run_server(
         ServeOptions(
             model=model,
+            bundle=bundle,
+            tracking_uri=tracking_uri,
             network=network,
             train=train,
             publish=publish,
@@ -232,7 +317,7 @@ def serve(
 def run(
     *,
     network: Network = None,
-    front: Front = "lambda",
+    front: Front = None,
     host: Host = "127.0.0.1",
     port: Port = 8_000,
 ) -> None:
@@ -248,11 +333,9 @@ def run(
 def invoke(
     *,
     event: Annotated[
-        str, typer.Option("--event", "-e", help="JSON file, or - for standard input.")
+        str, typer.Option("--event", "-e", help="A JSON file of events/, or - for standard input.")
     ],
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder.", show_default="the newest in data/bundles")
-    ] = None,
+    bundle: Bundle = None,
     memory: Memory = 1_769,
     timeout: Timeout = 10,
     env: Variables = [],  # noqa: B006 Typer copies it
@@ -264,10 +347,11 @@ def invoke(
     from feedops.releases import manifest_of, newest_bundle
     from feedops.workspace import FUNCTION, scratch_folder
 
+    given = variables_of(env)
     payload = read_event(event)
     folder = (bundle or newest_bundle()).absolute()
     manifest_of(folder)
-    variables = {"MODEL_URI": str(folder)} | variables_of(env)
+    variables = {"MODEL_URI": str(folder)} | given
     function = Function(FUNCTION, variables, memory_mb=memory, timeout_s=timeout)
     with scratch_folder() as scratch:
         result = asyncio.run(run_once(function, payload, scratch))
@@ -283,10 +367,12 @@ def build(
     *,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="For the model layer.", show_default="layers/model/bundle"),
+        typer.Option(
+            help="The bundle that goes into the model layer.", show_default="layers/model/bundle"
+        ),
     ] = None,
     architecture: Annotated[
-        Literal["x86_64", "arm64"], typer.Option(help="As the stack's parameter Architecture.")
+        Literal["x86_64", "arm64"], typer.Option(help="The processor of the function.")
     ] = "x86_64",
 ) -> None:
     """Build function and layers with SAM, without Docker, into .aws-sam/build."""
@@ -294,7 +380,7 @@ def build(
     from feedops.build import BUILD, BUNDLE
     from feedops.build import build as run_build
 
-    with messages.status("Building"):
+    with steps(messages, "Building function and layers with SAM, about a minute"):
         run_build(BUILD, bundle or BUNDLE, architecture)
     print_budget(measure(), output)
 
@@ -303,9 +389,10 @@ def build(
 def dashboard(
     *,
     metrics: Annotated[
-        list[Path], typer.Option(help="An environment's log, from data/logs; repeatable.")
+        list[Path],
+        typer.Option(metavar="FILE", help="A log below data/logs; repeatable."),
     ],
-    out: Annotated[Path, typer.Option(help="PNG file.")] = Path("dashboard.png"),
+    out: Annotated[Path, typer.Option(help="The picture's file.")] = Path("dashboard.png"),
 ) -> None:
     """Draw the stack's CloudWatch dashboard from the metrics of a local run."""
     from feedops.dashboard import render
@@ -317,7 +404,7 @@ def dashboard(
 @app.command()
 def budget(
     build: Annotated[
-        Path | None, typer.Argument(help="Folder.", show_default=".aws-sam/build")
+        Path | None, typer.Argument(help="The build's folder.", show_default=".aws-sam/build")
     ] = None,
 ) -> None:
     """Show the build's size by part and dependency; fail where it is over the bar."""

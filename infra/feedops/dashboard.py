@@ -34,6 +34,8 @@ LOCAL = {  # what a deployment would have given the template
 
 def render(logs: Sequence[Path], out: Path, service: str = "feedrank") -> None:
     """Draw the logs of one run, one file an environment. Raises OperationError without a metric."""
+    if out.suffix.lower() != ".png":
+        raise OperationError(f"{out}: the picture is a PNG; name a .png file")
     parameters = {**LOCAL, "Name": service}
     resources = resolved(load(TEMPLATE), parameters)["Resources"]
     points = read(
@@ -61,7 +63,7 @@ def _chart(points: Points) -> Chart:
     start_s, end_s = min(times_s), max(times_s)
     period_s = next(p for p in PERIODS_S if (end_s - start_s) / p <= POINTS)
     start_s -= start_s % period_s
-    return Chart(points, start_s, max(int((end_s - start_s) // period_s), 1), period_s)
+    return Chart(points, start_s, max(int((end_s - start_s) // period_s), 2), period_s)
 
 
 def state_of(alarm: dict[str, Any], chart: Chart) -> str:

@@ -1,11 +1,23 @@
 """What the commands show."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+
+@contextmanager
+def steps(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with a text that what comes out changes; without a terminal, a line for each."""
+    if console.is_terminal:
+        with console.status(text) as status:
+            yield status.update
+    else:
+        print_whole(console, text)
+        yield lambda step: print_whole(console, step)
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:

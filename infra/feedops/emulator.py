@@ -181,19 +181,20 @@ def find_emulator() -> Path:
     if sys.platform != "linux" or not architecture:
         raise EmulatorMissingError(
             "the Lambda emulator runs on Linux, on x86_64 or arm64; on "
-            f"{platform.system()} {platform.machine()} use --front uvicorn: the same app, no Lambda"
+            f"{platform.system()} {platform.machine()} use feedrank serve --front uvicorn: "
+            "the same app, no Lambda"
         )
     package = find_spec("samcli")
     if not package or not package.origin:
         raise EmulatorMissingError(
             "the Lambda emulator is part of aws-sam-cli, which isn't installed: "
-            "pip install aws-sam-cli, or use --front uvicorn"
+            "pip install aws-sam-cli, or use feedrank serve --front uvicorn"
         )
     emulator = Path(package.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{architecture}"
     if not emulator.is_file():
         raise EmulatorMissingError(
             f"this aws-sam-cli has no {emulator.name}; pip install -U aws-sam-cli, "
-            "or use --front uvicorn"
+            "or use feedrank serve --front uvicorn"
         )
     if not os.access(emulator, os.X_OK):
         try:

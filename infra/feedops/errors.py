@@ -3,7 +3,7 @@
 OperationError
 ├── EmulatorMissingError       no Runtime Interface Emulator runs on this platform
 ├── StartError                 a local service or the function did not start; its log is quoted
-├── PortTakenError
+├── ListenError                no such host here, or the port is taken
 ├── ModelMissingError          MLflow has no such model, or a folder is no bundle
 ├── BuildError                 `sam build` can't run, or failed
 ├── OverBudgetError            a build is larger than we want it
@@ -31,7 +31,7 @@ class StartError(OperationError):
     pass
 
 
-class PortTakenError(OperationError):
+class ListenError(OperationError):
     pass
 
 

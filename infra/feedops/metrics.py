@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedops.errors import OperationError
 from feedops.report import reports
 
 Array = NDArray[np.float64]
@@ -80,8 +81,13 @@ def _observed(
         for line in lines:
             if time := _EMULATOR_TIME.match(line):
                 clock.now_s = datetime.strptime(time[1], "%d %b %Y %H:%M:%S,%f").timestamp()  # noqa: DTZ007 the emulator writes local time
-            elif line.startswith("{"):
-                _read_json(json.loads(line), clock, points, api)
+            elif line.startswith("{") and line.endswith("}\n"):  # one that was killed ends midway
+                try:
+                    _read_json(json.loads(line), clock, points, api)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise OperationError(
+                        f"{path}: no log of a local environment: {line[:60].rstrip()}"
+                    ) from error
                 size = len(line.encode()) + EVENT_OVERHEAD_BYTES
                 points["AWS/Logs", "IncomingBytes", group].append((clock.now_s, size))
             yield line

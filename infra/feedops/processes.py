@@ -1,6 +1,7 @@
 """Child processes that leave nothing behind, and how to know that they are ready."""
 
 import asyncio
+import errno
 import socket
 import sys
 import weakref
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from feedops import tether
-from feedops.errors import PortTakenError, StartError
+from feedops.errors import ListenError, StartError
 
 LOCALHOST = "127.0.0.1"
 POLL_S = 0.005
@@ -98,7 +99,7 @@ def tail(log: Path, chosen: Callable[[list[str]], list[str]] = list) -> str:
 def reserve(host: str, port: int) -> socket.socket:
     """A bound socket that refuses connections until something listens on it.
 
-    Raises PortTakenError.
+    Raises ListenError, which blames the host or the port.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,10 +107,17 @@ def reserve(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        raise PortTakenError(
-            f"can't listen on {host}:{port}: {error.strerror or error}; choose another --port"
-        ) from error
+        reason = error.strerror or error
+        raise ListenError(f"can't listen on {host}:{port}: {reason}; {_remedy(error)}") from error
     return bound
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "--host must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+    if error.errno == errno.EACCES:
+        return "choose a --port of 1024 or more"
+    return "choose another --port"
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from feedmodel.options import NetworkName, TrainOptions
+from feedops.display import steps
 from feedops.errors import ModelMissingError, OperationError
 from feedops.workspace import BUNDLES
 from feedrank.bundle import MANIFEST, Manifest, parse_manifest
@@ -48,9 +49,9 @@ def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
         return folder
     from feedmodel.publish import PublishOptions, build_bundle
 
-    with console.status(f"Building a bundle of {model_uri}") as status:
+    with steps(console, f"Building a bundle of {model_uri}") as say:
         options = PublishOptions(model_uri, bundles=BUNDLES)
-        return build_bundle(options, lambda step: status.update(f"Bundle: {step}")).folder
+        return build_bundle(options, lambda step: say(f"Bundle: {step}")).folder
 
 
 def newest_bundle() -> Path:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,12 @@ from typing import Any, Literal
 import aiohttp
 from rich.console import Console
 
-from feedmodel.options import NetworkName
+from feedmodel.options import TRACKING_VARIABLE, NetworkName
 from feedops import gateway
 from feedops.aws_local import BUCKET, create_bucket, local_aws, sdk_environment
-from feedops.display import print_facts, print_ranking, print_whole
+from feedops.display import print_facts, print_ranking, print_whole, steps
 from feedops.emulator import Function, find_emulator
-from feedops.errors import StartError
+from feedops.errors import EmulatorMissingError, OperationError, StartError
 from feedops.front import Front, serving
 from feedops.pool import EnvironmentPool
 from feedops.processes import LOCALHOST, Process, reserve, tail
@@ -38,13 +39,16 @@ UVICORN_START_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """`variables` are environment variables for the function; they win over what serve sets."""
+    """`variables` are environment variables for the function; they win over what serve sets.
+    A `bundle` needs no MLflow. `front` None: the Lambda, or uvicorn where no emulator runs."""
 
     model: str | None = None
+    bundle: Path | None = None
+    tracking_uri: str | None = None
     network: NetworkName | None = None
     train: bool = False
     publish: bool = False
-    front: FrontName = "lambda"
+    front: FrontName | None = None
     host: str = LOCALHOST
     port: int = 8_000
     concurrency: int = 2
@@ -74,13 +78,39 @@ def serve(options: ServeOptions, console: Console) -> None:
 
     Raises FeedrankError, of this package's kinds or of training's and publishing's.
     """
-    if options.front == "lambda":
-        find_emulator()
+    options = replace(options, front=_front(options.front, console))
     with reserve(options.host, options.port) as bound, scratch_folder() as scratch:
-        model = model_to_serve(options.model, options.network, train=options.train, console=console)
-        bundle = local_bundle(model, publish=options.publish, console=console)
+        bundle = _bundle(options, console)
         asyncio.run(_until_signal(_serve(options, bundle, bound, scratch, console)))
     console.print("Stopped.")
+
+
+def _front(chosen: FrontName | None, console: Console) -> FrontName:
+    """Raises EmulatorMissingError where the Lambda was asked for by name."""
+    if chosen == "uvicorn":
+        return chosen
+    try:
+        find_emulator()
+    except EmulatorMissingError as error:
+        if chosen:
+            raise
+        print_whole(console, f"No Lambda here, the same app on uvicorn instead: {error}")
+        return "uvicorn"
+    return "lambda"
+
+
+def _bundle(options: ServeOptions, console: Console) -> Path:
+    if options.bundle:
+        if options.model or options.network or options.train or options.publish:
+            raise OperationError(
+                "--bundle names a bundle: leave out --model, --network, --train and --publish"
+            )
+        manifest_of(options.bundle)
+        return options.bundle.absolute()
+    if options.tracking_uri:
+        os.environ[TRACKING_VARIABLE] = options.tracking_uri  # as MLflow's own setter does
+    model = model_to_serve(options.model, options.network, train=options.train, console=console)
+    return local_bundle(model, publish=options.publish, console=console)
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
@@ -95,9 +125,9 @@ async def _serve(
     options: ServeOptions, bundle: Path, bound: socket.socket, scratch: Path, console: Console
 ) -> None:
     manifest = manifest_of(bundle)
-    open_front = {"lambda": _lambda_front, "uvicorn": _uvicorn_front}[options.front]
+    open_front = _uvicorn_front if options.front == "uvicorn" else _lambda_front
     async with AsyncExitStack() as stack:
-        with console.status("Starting moto, S3 and the function"):
+        with steps(console, "Starting S3 (moto) and the function"):
             aws = await stack.enter_async_context(local_aws(options.logs / "moto.log"))
             model_uri = await asyncio.to_thread(_upload, bundle, aws)
             function = _configured(options, aws, model_uri, manifest.digest)
@@ -198,10 +228,10 @@ def _print_summary(
         "digest": manifest.digest,
         "bundle": model_uri,
         "front": (
-            f"{options.concurrency} Lambda environments, "
+            "uvicorn, one worker"
+            if options.front == "uvicorn"
+            else f"{options.concurrency} Lambda environments, "
             f"{options.memory_mb:,} MB, {options.timeout_s} s"
-            if options.front == "lambda"
-            else "uvicorn, one worker"
         ),
         "decisions": str(PREDICTIONS),
         "logs": str(options.logs),

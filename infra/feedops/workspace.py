@@ -16,15 +16,17 @@ BUNDLES = DATA / "bundles"
 LOGS = DATA / "logs"
 PREDICTIONS = DATA / "predictions"
 RUN = DATA / "run"
+PREFIX = "process-"  # and its id: a folder of any other name is somebody else's
 
 
 @contextmanager
 def scratch_folder(parent: Path = RUN) -> Iterator[Path]:
     """A folder of this process, gone at the end. What a killed one left is cleared away first."""
-    for folder in parent.glob("[0-9]*"):
-        if not _is_alive(int(folder.name)):
+    for folder in parent.glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX)
+        if pid.isdecimal() and not _is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
-    folder = parent.absolute() / str(os.getpid())
+    folder = parent.absolute() / f"{PREFIX}{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder
@@ -36,6 +38,6 @@ def _is_alive(pid: int) -> bool:
     with suppress(PermissionError):  # alive, and another user's
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # the latter is the id of no process
             return False
     return True

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 from rich.console import Console
 
-from feedops.errors import PortTakenError, StartError
+from feedops.errors import ListenError, StartError
 from feedops.processes import LOCALHOST, free_port, reserve
 from feedops.serve import ServeOptions, serve
 from feedops.workspace import EVENTS
@@ -122,9 +122,14 @@ def test_a_model_is_served_on_the_local_lambda_until_a_signal(
     assert list((folder / "data" / "run").iterdir()) == []
 
 
-def test_a_model_is_served_by_uvicorn_and_killing_it_leaves_nothing(feedrank: Command) -> None:
+def test_a_bundle_is_served_by_uvicorn_without_mlflow_and_killing_it_leaves_nothing(
+    feedrank: Command, folder: Path
+) -> None:
     port = free_port()
-    process = feedrank("serve", "--port", str(port), "--front", "uvicorn")
+    (bundle,) = (folder / "data" / "bundles").rename(folder / "mine").iterdir()
+    process = feedrank(
+        *("serve", "--port", str(port), "--front", "uvicorn"), *("--bundle", str(bundle))
+    )
     until_it_serves(process)
     assert sorted(predict(port)) == sorted(json.loads(BODY)["item_ids"])
     with all_end(descendants(process.pid)):
@@ -152,7 +157,7 @@ def test_a_port_that_is_taken_is_said_before_anything_else(
     with reserve(LOCALHOST, 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PortTakenError) as caught:
+        with pytest.raises(ListenError) as caught:
             serve(ServeOptions(port=port), Console(quiet=True))
     assert str(caught.value) == (
         f"can't listen on {LOCALHOST}:{port}: Address already in use; choose another --port"

@@ -18,7 +18,7 @@ PART = DATA / "bench" / "part" / "results.json"
 console = Console()
 
 Bundle = Annotated[
-    Path | None, typer.Option(help="Folder.", show_default="the newest in data/bundles")
+    Path | None, typer.Option(help="A bundle's folder.", show_default="the newest in data/bundles")
 ]
 
 
@@ -30,8 +30,12 @@ def register(app: typer.Typer) -> None:
 def bench(
     *,
     bundle: Bundle = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Minutes instead of a quarter.")] = False,
-    only: Annotated[list[str], typer.Option(help="One measurement; repeatable.")] = [],  # noqa: B006
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer rounds: minutes instead of a quarter of an hour.")
+    ] = False,
+    only: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Take this measurement alone; repeatable.")
+    ] = [],  # noqa: B006
     check: Annotated[
         bool, typer.Option("--check", help="Fail where something got worse than the baseline.")
     ] = False,
@@ -74,15 +78,20 @@ def load(
     *,
     bundle: Bundle = None,
     url: Annotated[
-        str, typer.Option(help="Of a server that runs already; else one is started.")
+        str, typer.Option(help="The address of a server that runs already; else one is started.")
     ] = "",
-    environments: Annotated[int, typer.Option(min=1, max=64)] = 2,
-    seconds: Annotated[int, typer.Option(min=5, help="Of the steady phase.")] = 60,
+    environments: Annotated[
+        int, typer.Option(min=1, max=64, help="Lambda environments of the server that is started.")
+    ] = 2,
+    seconds: Annotated[int, typer.Option(min=5, help="Length of the steady phase.")] = 60,
     web: Annotated[
-        int, typer.Option(metavar="PORT", help="Locust's web page there, instead of the plan.")
+        int,
+        typer.Option(
+            metavar="PORT", help="Open Locust's web page on this port, and let it say what to send."
+        ),
     ] = 0,
 ) -> None:
-    """Load the HTTP front with locust: steadily, to saturation, three times over, and recovery."""
+    """Load the HTTP front with Locust: 100 requests/s, saturation, three times that, recovery."""
     from feedops.load import drive
     from feedops.releases import newest_bundle
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from feedops.bench import machine, traffic
 from feedops.bench.front_load import front_server
 from feedops.bench.target import RIVALS_ENVIRONMENT
+from feedops.display import steps
 from feedops.errors import OperationError, StartError
 from feedops.load import analysis, picture
 from feedops.load.analysis import Verdict
@@ -98,7 +99,7 @@ async def _load(options: LoadOptions, log: Path, scratch: Path, console: Console
     if options.url:
         await _locust(options, options.url, log, scratch, console)
         return
-    with console.status("Starting the local Lambda"):
+    with steps(console, "Starting the local Lambda"):
         server = front_server(
             scratch,
             options.bundle.absolute(),
@@ -137,7 +138,7 @@ async def _locust(
     try:
         if options.web_port:
             console.print(f"http://{LOCALHOST}:{options.web_port} until Ctrl-C")
-        with console.status("Load"):
+        with steps(console, "Load"):
             code = await process.wait()
     finally:
         await process.stop()

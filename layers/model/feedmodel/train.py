@@ -112,12 +112,15 @@ def _progress(console: Console) -> Progress:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
 @contextmanager
 def _step(progress: Progress, text: str, total: int = 1) -> Iterator[Callable[[], None]]:
     """One bar; what comes out advances it by one. It is full at the end, however short it fell."""
+    if not progress.console.is_terminal:
+        progress.console.print(text, highlight=False)
     task = progress.add_task(text, total=total)
     yield partial(progress.advance, task)
     progress.update(task, completed=total)

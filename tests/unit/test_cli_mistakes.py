@@ -1,0 +1,164 @@
+"""Whatever is wrong with what a command is given, it says so in a line; never by a traceback."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from feedops.cli import app
+from feedops.display import steps
+from feedops.errors import EmulatorMissingError
+from feedops.serve import ServeOptions, serve
+from feedops.workspace import scratch_folder
+
+COMMANDS = [
+    str(command.callback.__name__) for command in app.registered_commands if command.callback
+]
+EMF = {
+    "_aws": {
+        "Timestamp": 1_790_000_000_000,
+        "CloudWatchMetrics": [
+            {"Namespace": "feedrank", "Dimensions": [[]], "Metrics": [{"Name": "Latency"}]}
+        ],
+    },
+    "Latency": 1.5,
+}
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With files that are not what a command needs, and no model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    (tmp_path / "text").write_text("no log\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other.jsonl").write_text('{"_aws": {"name": 1}}\n')
+    (tmp_path / "log").write_text(json.dumps(EMF) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("dashboard --metrics missing", "missing: No such file or directory"),
+        ("dashboard --metrics folder", "folder: Is a directory"),
+        ("dashboard --metrics text", "these logs hold no metric"),
+        ("dashboard --metrics binary", "these logs hold no metric"),
+        ("dashboard --metrics other.jsonl", "other.jsonl: no log of a local environment"),
+        ("dashboard --metrics log --out text/x.png", "text: File exists"),
+        ("dashboard --metrics log --out x.docx", "x.docx: the picture is a PNG"),
+        ("invoke -e missing", "event missing: No such file or directory"),
+        ("invoke -e folder", "event folder: Is a directory"),
+        ("invoke -e text", "event text: not JSON"),
+        ("invoke -e other.jsonl", "no bundle in data/bundles"),
+        ("invoke -e other.jsonl --bundle missing", "missing is no bundle"),
+        ("invoke -e other.jsonl --bundle text", "text is no bundle"),
+        ("invoke -e other.jsonl --env A", "'A' is not NAME=VALUE"),
+        ("serve --bundle missing", "missing is no bundle"),
+        ("serve --bundle folder", "folder is no bundle"),
+        ("serve --bundle folder --model models:/a/1", "--bundle names a bundle"),
+        ("serve --model models:/a/1 --train", "--model names one model"),
+        ("serve --model models:/a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
+        ("serve --model a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
+        ("serve --host 203.0.113.9 --port 18119", "--host must be an address of this machine"),
+        ("serve --host nowhere.invalid --port 18119", "--host must be an address of this machine"),
+        ("serve --port 0", "greater than or equal to 1"),
+        ("serve --env A", "'A' is not NAME=VALUE"),
+        ("run --network x", "'x' is not one of"),
+        ("build --bundle missing", "no bundle in missing"),
+        ("build --architecture x", "'x' is not one of"),
+        ("budget missing", "in missing"),
+        ("budget text", "in text"),
+        ("bench --only x --bundle folder", "no measurement 'x'"),
+        ("bench --bundle missing", "missing is no bundle"),
+        ("bench --readme", "results.json holds no results"),
+        ("bench --set-baseline", "results.json holds no results"),
+        ("train --users 1", "users must be at least"),
+        ("train --epochs x", "Invalid value for '--epochs'"),
+        ("nothing", "No such command 'nothing'"),
+        ("serve --nothing", "No such option: --nothing"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line(line: str, message: str) -> None:
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code in (1, 2), done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert message in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_a_host_that_is_not_ours_is_blamed_and_not_the_port() -> None:
+    done = CliRunner().invoke(app, ["serve", "--host", "203.0.113.9", "--port", "18119"])
+    assert "choose another --port" not in done.stderr
+
+
+def test_a_log_that_was_cut_midway_is_drawn_up_to_there(working_folder: Path) -> None:
+    log = working_folder / "log"
+    with log.open("a") as cut:
+        cut.write(json.dumps(EMF)[:90])
+    done = CliRunner().invoke(app, ["dashboard", "--metrics", str(log), "--out", "it.png"])
+    assert (done.exit_code, done.stdout) == (0, "it.png\n")
+    assert (working_folder / "it.png").is_file()
+
+
+def test_folders_of_others_stay_and_those_of_killed_processes_go(tmp_path: Path) -> None:
+    others = {"12-monkeys", "2026", "process-of-mine", f"process-{os.getppid()}"}
+    for name in (*others, "process-99999999999999999999"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    with scratch_folder(tmp_path / "run") as own:
+        assert {path.name for path in (tmp_path / "run").iterdir()} == others | {own.name}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == others
+
+
+def no_emulator() -> None:
+    raise EmulatorMissingError("the Lambda emulator runs on Linux")
+
+
+def test_where_no_emulator_runs_uvicorn_takes_its_place_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[str | None] = []
+
+    async def note(options: ServeOptions, *_: object) -> None:
+        served.append(options.front)
+
+    monkeypatch.setattr("feedops.serve.find_emulator", no_emulator)
+    monkeypatch.setattr("feedops.serve._bundle", lambda _options, _console: Path())
+    monkeypatch.setattr("feedops.serve._serve", note)
+    serve(ServeOptions(port=18_119), Console())
+    assert served == ["uvicorn"]
+    assert capsys.readouterr().out.splitlines() == [
+        "No Lambda here, the same app on uvicorn instead: the Lambda emulator runs on Linux",
+        "Stopped.",
+    ]
+
+
+def test_who_asks_for_the_lambda_by_name_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feedops.serve.find_emulator", no_emulator)
+    with pytest.raises(EmulatorMissingError):
+        serve(ServeOptions(front="lambda"), Console(quiet=True))
+
+
+def test_without_a_terminal_each_step_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with steps(Console(), "Publishing") as say:
+        say("Exporting")
+    assert capsys.readouterr().out == "Publishing\nExporting\n"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_option_has_its_help_and_no_flag_a_type(command: str) -> None:
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0
+    assert "<bool>" not in done.stdout
+    rows = [line.strip("│ ").split("  ") for line in done.stdout.splitlines() if " --" in line]
+    bare = [row for row in rows if len([cell for cell in row if cell.strip()]) < 2]
+    assert bare == []
+
+
+def test_the_version_is_the_packages() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == "feedrank 0.1.0\n"
