@@ -68,7 +68,7 @@ def build(
 def runtime_packages(python: Path) -> Path:
     """A folder with what Lambda has beside Python, and no layer brings; installed once."""
     pins = [
-        line
+        line.partition(";")[0]
         for line in LOCK.read_text().splitlines()
         if line.startswith(tuple(f"{package}==" for package in RUNTIME_PACKAGES))
     ]

@@ -17,9 +17,12 @@ from typer.core import TyperCommand, TyperGroup
 from feedmodel.options import NetworkName, TrainOptions
 from feedops.bench import command as bench
 from feedops.display import print_facts, print_whole, steps
+from feedops.errors import OperationError
+from feedops.workspace import is_checkout
 from feedrank.errors import FeedrankError
 
 DEMO = TrainOptions()
+WITHOUT_CHECKOUT = {"train", "publish", "promote", "ui"}
 PRODUCTION = f"models:/{DEMO.registered_name}@{DEMO.alias}"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +43,13 @@ class _FlagsWithoutType:
 
 
 class Command(_FlagsWithoutType, TyperCommand):
-    pass
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
+        if self.name not in WITHOUT_CHECKOUT and not is_checkout():
+            raise OperationError(
+                f"feedrank {self.name} needs the project's checkout (handler, templates, events): "
+                "clone it and run `make run`; an installed wheel trains and publishes"
+            )
+        return super().invoke(ctx)
 
 
 class Commands(_FlagsWithoutType, TyperGroup):

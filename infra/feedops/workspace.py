@@ -19,6 +19,11 @@ RUN = DATA / "run"
 PREFIX = "process-"  # and its id: a folder of any other name is somebody else's
 
 
+def is_checkout() -> bool:
+    """A wheel has the packages alone: not the handler, the templates and the events."""
+    return (FUNCTION / "handler.py").is_file()
+
+
 @contextmanager
 def scratch_folder(parent: Path = RUN) -> Iterator[Path]:
     """A folder of this process, gone at the end. What a killed one left is cleared away first."""
