@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train publish invoke build budget bench bench-check bench-rivals load lock clean
+.PHONY: help run test lint types tests serve train publish invoke build budget bench bench-check bench-rivals load dashboard lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,30 +54,45 @@ bench: $(READY)  ## Measure everything that the README claims; `make bench-rival
 bench-check: $(READY)  ## Measure, and say what got slower than the committed baseline
 	$(BIN)/feedrank bench --check $(ARGS)
 
-load: $(READY)  ## Load the local Lambda by locust: 100 requests/s, saturation, overload
+load: $(READY) .venv-load/.ready  ## Load the local Lambda by locust: 100 requests/s, saturation, overload
 	$(BIN)/feedrank load $(ARGS)
+
+dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run`, or of ARGS="--metrics FILE"
+	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))
+
+# Locust alone: the rivals would bring all that they are made of.
+.venv-load/.ready: infra/feedops/bench/rivals/requirements.txt
+	@echo "Installing Locust into .venv-load: a few seconds"
+	@$(PYTHON) -m venv .venv-load
+	@PIP_NO_CACHE_DIR=1 .venv-load/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< locust
+	@touch $@
 
 bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
 .venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
-	$(PYTHON) -m venv .venv-bench
-	PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
-	PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet --requirement $<
-	touch $@
+	@echo "Installing the rivals into .venv-bench: minutes"
+	@$(PYTHON) -m venv .venv-bench
+	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
+	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet --requirement $<
+	@touch $@
 
 # PyTorch first and by itself: a range that another package asks for would take the newest build.
 $(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "feedrank needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH)
-	$(PIP) --requirement requirements-dev.lock
-	$(PIP) --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH), the largest package: a minute, or more where it brings CUDA"
+	@$(PIP) $(TORCH)
+	@echo "Installing the packages of requirements-dev.lock: about a minute"
+	@$(PIP) --requirement requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # checkov pins other versions of what the project uses, so it has an environment of its own.
 $(SCANNERS): Makefile
-	$(PYTHON) -m venv .venv-scan
-	PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet checkov==3.3.30
-	touch $@
+	@echo "Installing checkov, which scans the templates, into .venv-scan: about a minute"
+	@$(PYTHON) -m venv .venv-scan
+	@PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet checkov==3.3.30
+	@touch $@
 
 lock:  ## Resolve requirements-dev.lock and layers/runtime/requirements.txt anew
 	.ci/lock $(PYTHON)

@@ -11,15 +11,14 @@ from rich.table import Table
 
 from feedops.bench import machine, traffic
 from feedops.bench.front_load import front_server
-from feedops.bench.target import RIVALS_ENVIRONMENT
 from feedops.display import steps
 from feedops.errors import OperationError, StartError
 from feedops.load import analysis, picture
 from feedops.load.analysis import Verdict
 from feedops.processes import LOCALHOST, Process, tail
-from feedops.workspace import DATA, scratch_folder
+from feedops.workspace import DATA, PROJECT, scratch_folder
 
-LOCUST = RIVALS_ENVIRONMENT / "bin" / "locust"
+LOCUST = PROJECT / ".venv-load" / "bin" / "locust"
 FOLDER = DATA / "load"
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 SIZES = (5, 50, 100)  # items
@@ -43,7 +42,9 @@ class LoadOptions:
 def run(options: LoadOptions, console: Console) -> None:
     """Raises OperationError where locust is missing, or where the load found something wrong."""
     if not LOCUST.exists():
-        raise OperationError(f"no locust in {RIVALS_ENVIRONMENT.name}: `make bench-rivals`")
+        raise OperationError(
+            "Locust has an environment of its own, .venv-load: `make load` installs it"
+        )
     log = FOLDER / "requests.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(FOLDER / "run") as scratch:

@@ -1,0 +1,47 @@
+"""The Makefile is a list of one-line wrappers, and of the environments that they need."""
+
+import re
+from pathlib import Path
+
+from feedops.cli import app
+from feedops.load.drive import LOCUST
+
+PROJECT = Path(__file__).parents[2]
+MAKEFILE = (PROJECT / "Makefile").read_text()
+RULES = {
+    found["target"]: found
+    for found in re.finditer(
+        r"^(?P<target>[\w./$()-]+):(?!=)(?P<needs>[^\n]*)\n(?P<recipe>(?:\t.*\n)*)",
+        MAKEFILE,
+        re.MULTILINE,
+    )
+}
+
+
+def test_each_command_has_its_target() -> None:
+    commands = {str(c.callback.__name__) for c in app.registered_commands if c.callback}
+    assert commands - set(RULES) == set()
+
+
+def test_each_target_that_is_no_file_is_phony() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert {t for t in RULES if re.fullmatch(r"[a-z-]+", t)} == set(phony.split())
+
+
+def test_a_load_needs_no_rival() -> None:
+    needs = RULES["load"]["needs"]
+    assert f"{LOCUST.parents[1].name}/.ready" in needs
+    assert ".venv-bench" not in needs
+
+
+def test_what_is_installed_is_said_before() -> None:
+    install = re.compile(r"pip install|\$\(PIP\)")
+    installing = [rule["recipe"] for rule in RULES.values() if install.search(rule["recipe"])]
+    assert len(installing) == 4
+    for recipe in installing:
+        assert "@echo" in install.split(recipe)[0]
+
+
+def test_the_lock_marks_what_has_no_wheel_beside_linux() -> None:
+    lock = (PROJECT / "requirements-dev.lock").read_text()
+    assert re.search(r'^awslambdaric==[\d.]+; sys_platform == "linux"$', lock, re.MULTILINE)
