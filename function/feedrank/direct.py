@@ -5,6 +5,7 @@ that somebody added, such as a middleware or a dependency, it goes FastAPI's own
 """
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -102,16 +103,19 @@ class App(FastAPI):
         )
 
 
-def needs_no_loop(app: ASGIApp, scope: Scope) -> bool:
+def needs_no_loop(app: Any, scope: Scope) -> bool:  # noqa: ANN401 an ASGI app
     """Whether the app says that this request waits for nothing. One that doesn't say so itself,
     such as a wrapper or a subclass with a `__call__` of its own, may wait."""
-    for kind in type(app).__mro__:
-        own = vars(kind)
-        if "needs_no_loop" in own:
-            told: bool = "__call__" in own and own["needs_no_loop"](app, scope)
-            return told
-        if "__call__" in own:
-            return False
+    kind: Any = type(app)
+    told: bool = _tells(kind) and app.needs_no_loop(scope)
+    return told
+
+
+@cache
+def _tells(kind: type) -> bool:
+    for base in kind.__mro__:
+        if "needs_no_loop" in vars(base) or "__call__" in vars(base):
+            return "needs_no_loop" in vars(base) and "__call__" in vars(base)
     return False
 
 

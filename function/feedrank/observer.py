@@ -97,6 +97,7 @@ class Observer:
         route = getattr(scope.get("route"), "path", "none")
         fields = {**identity, "route": route, "status": status, "latency_ms": latency_ms}
         if ranking:
+            fields["timestamp"] = ranking.timestamp
             fields["items"] = len(ranking.order)
             fields["unknown_users"] = ranking.unknown_users
             fields["unknown_items"] = ranking.unknown_items

@@ -13,12 +13,19 @@ class Output:
     def __init__(self) -> None:
         self.lost = self.reported = 0
         self._is_cut = False
+        self._stream: Any = None  # what standard output was when a line was last written
+        self._raw: Any = None
 
     def write(self, line: bytes) -> bool:
         """The line, its newline included. Returns whether it was taken whole."""
         if self._is_cut:
             line = b"\n" + line  # not joined to what a full disk left of another
         try:
+            if sys.stdout is not self._stream:
+                self._stream = sys.stdout
+                self._raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
+                self._flush = self._stream.flush
+            self._flush()  # what others left in it comes first
             self._write(line)
         except (OSError, ValueError, AttributeError):  # ValueError: closed; AttributeError: None
             self.lost += 1
@@ -26,15 +33,12 @@ class Output:
         return True
 
     def _write(self, line: bytes) -> None:
-        stream: Any = sys.stdout
-        stream.flush()  # what others left in it comes first
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
-        if raw is None:  # a stand-in, such as a test's
-            stream.write(line.decode())
+        if self._raw is None:  # a stand-in, such as a test's
+            self._stream.write(line.decode())
             return
         left = line
         while left:
-            taken = raw.write(left)
+            taken = self._raw.write(left)
             if not taken:
                 raise BlockingIOError("standard output is full")
             left = left[taken:]

@@ -178,7 +178,7 @@ def log_request(fields: Mapping[str, Any], measured: Mapping[str, float]) -> Non
     line: dict[str, Any] = {
         "level": "INFO",
         "message": "request",
-        "timestamp": iso_utc(now_s),
+        "timestamp": fields.get("timestamp") or iso_utc(now_s),
         "service": metrics.service,
     }
     lost = output.lost - output.reported
