@@ -102,6 +102,22 @@ class Unbacked(nn.Module):
         return torch.sigmoid(x.sum(-1) + count + torch.nonzero(x[:, 0] > 0).shape[0])
 
 
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = self.out(x)
+        return torch.sigmoid(logits.float()).squeeze(-1)
+
+
+class Mapped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(torch.vmap(lambda row: (row * row).sum())(x) - x.shape[0] ** 0.5)
+
+
 class Named(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"scores": torch.sigmoid(x.sum(-1))}
@@ -121,6 +137,8 @@ KINDS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "shapes": lambda: (Shaped(), Dim.AUTO),
     "bounds": lambda: (Named(), Dim("rows", min=4, max=100)),
     "branches": lambda: (Branching(), Dim.AUTO),
+    "autocast": lambda: (Autocast(), Dim.AUTO),
+    "vmap": lambda: (Mapped(), Dim.AUTO),
     "unbacked": lambda: (Unbacked(), Dim.AUTO),
     "halves": lambda: (Halves(), 2 * Dim("half", min=2, max=600)),
 }

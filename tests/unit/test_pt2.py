@@ -255,6 +255,7 @@ def test_what_is_more_than_arithmetic_is_none(expression: Any) -> None:
         "L['x'].size()[0] > 4",
         "(L['flat_args'][0].size()[0] % 2) == 0",
         "2*L['x'].size()[0] < 4 + L['y'].size()[0]",
+        "math.trunc(0.5*torch.sym_float(L['x'].size()[0])) == 4",
         "L['x'].stride()[1] == 1 and not L['x'].storage_offset() != 0",
     ],
 )
@@ -273,6 +274,8 @@ def test_a_comparison_of_sizes_is_a_guard(guard: str) -> None:
         "L['x\"'].size()[0] > 4",
         "math.__loader__.load_module('os')",
         "max(L['x'].size()[0], key=print)",
+        "torch.load(L['x'].size()[0])",
+        "torch.ops.sym_float(L['x'].size()[0])",
         "True) or print(1",
         'True, "")\n  print(1',
     ],

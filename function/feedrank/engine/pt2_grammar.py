@@ -27,9 +27,18 @@ OPERATOR = re.compile(
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|and_|or_|xor|not_|eq|ne|lt|le|gt"
     r"|ge|lshift|rshift|getitem)"
     r"|math\.(ceil|floor|trunc|sqrt|pow|log2)"
+    r"|torch\._functorch\.predispatch\.(lazy_load_decompositions|_vmap_increment_nesting"
+    r"|_vmap_decrement_nesting|_add_batch_dim|_remove_batch_dim)"
     r"|torch\.(sym_(float|int|ite|max|min|not|sqrt|sum)|_sym_sqrt)"
 )
-operator = text(OPERATOR.pattern, 200)
+
+
+def operator(value: Any, place: str) -> str:  # noqa: ANN401
+    name = str(value)[:200]
+    if value != name or not OPERATOR.fullmatch(name):
+        raise wrong(place, f"{name!r} is no operator that a model may use")
+    return name
+
 
 # Which texts an operator takes. Any other would reach a file name or a message.
 # Which texts an operator takes, by the name of its argument. Any other could be a file's name.
@@ -51,6 +60,8 @@ TEXTS: Mapping[str, re.Pattern[str]] = {
     "driver": _MODE,
     "UPLO": _MODE,
     "device_type": _MODE,
+    # of autocast and vmap, whose arguments have no names
+    "": re.compile("cpu|cuda|mps|xpu|error|same|different"),
     "equation": re.compile(r"[A-Za-z,.> -]{1,200}"),
     "assert_msg": re.compile(
         r"Runtime assertion failed for expression [\w<>=!()+*/%|&~., -]{1,1000} on node '\w{1,200}'"
@@ -63,6 +74,9 @@ _FUNCTION = re.compile(
     "|FloorDiv|CleanDiv|CeilDiv|FloatTrueDiv|IntTrueDiv|PythonMod|ModularIndexing|Where|LShift"
     "|RShift|PowByNatural|FloatPow|CeilToInt|FloorToInt|TruncToInt|TruncToFloat|RoundToInt"
     "|RoundDecimal|ToFloat|Identity|IsNonOverlappingAndDenseIndicator"
+)
+_GUARD_FUNCTION = re.compile(
+    r"math\.(floor|ceil|trunc|sqrt)|torch\.sym_(float|int|max|min|not|sqrt)|max|min|abs"
 )
 _POWER = re.compile("Pow|PowByNatural|FloatPow|LShift|RShift")
 _ASSUMPTION = re.compile("positive|nonnegative|negative|nonpositive|nonzero|integer|real")
@@ -139,14 +153,9 @@ def _is_guard(node: ast.AST) -> bool:
             func=ast.Attribute(value=tensor, attr="storage_offset"), args=[], keywords=[]
         ):
             return _is_input(tensor)
-        case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="math"), attr="floor" | "ceil" | "trunc" | "sqrt"),
-            args=[inner],
-            keywords=[],
-        ):
-            return _is_guard(inner)
-        case ast.Call(func=ast.Name(id="max" | "min" | "abs"), args=arguments, keywords=[]):
-            return all(map(_is_guard, arguments))
+        case ast.Call(func=function, args=arguments, keywords=[]):
+            known = _GUARD_FUNCTION.fullmatch(ast.unparse(function))
+            return bool(known) and all(map(_is_guard, arguments))
         case ast.BinOp(op=ast.Pow(), left=left, right=right):
             return _is_guard(left) and _is_exponent(right)
         case _:
