@@ -177,4 +177,5 @@ def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture
         snapstart.after_restore(handler.stats, None)
         asyncio.get_event_loop().close()
     (line,) = (json.loads(each) for each in capsys.readouterr().out.splitlines())
-    assert (line["init_type"], len(line["InitDuration"])) == ("snap-start-restore", 1)
+    assert line["init_type"] == "snap-start-restore"
+    assert line["InitDuration"] > 0
