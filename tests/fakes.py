@@ -155,11 +155,15 @@ def model(
     version: str = "3",
     *,
     batches: bool = True,
+    **spec: Any,
 ) -> Model:
+    """`spec` changes keys of the small one."""
+    parsed = parse_spec(SMALL_SPEC | spec)
     return Model(
         manifest=manifest(version, batches=batches),
+        spec=parsed,
         features=store or FakeStore(),
-        matrix=MatrixBuilder(small_spec()),
+        matrix=MatrixBuilder(parsed),
         engine=engine or PriceEngine(),
         loaded_at=NOON,
         degraded=degraded,

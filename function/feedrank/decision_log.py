@@ -150,7 +150,7 @@ def _took(sink: Sink | Stream, line: bytes, day: str, *deadline_s: float) -> boo
 def decision(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
     """The record; its lists stand in the caller's order. `feature_time` is what the
     features took for now: the context's `timestamp`, or when the request came."""
-    ranks = [0] * len(ranking.order)
+    ranks: list[int | None] = [None] * len(ranking.scores)  # None: dropped
     for rank, at in enumerate(ranking.order, 1):
         ranks[at] = rank
     return {

@@ -57,6 +57,7 @@ class Call(NamedTuple):
 
 class Ranking(NamedTuple):
     """A finished answer: scores in the caller's order, `order` the positions from the best on.
+    Where the spec drops unknown items, `order` is without them.
 
     Plain lists: both JSON lines and the metrics read them, and each reads them item by item.
     """

@@ -29,7 +29,7 @@ from feedrank.errors import FeedrankError, ModelUnavailableError
 from feedrank.features import FeatureStore
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec import FeatureSpec, parse_spec
 from feedrank.self_test import bounded_memory, check_golden
 from feedrank.settings import Settings
 from feedrank.telemetry import logger
@@ -57,6 +57,7 @@ class Model:
     """What a request needs. `degraded` says what stands in for the real thing."""
 
     manifest: Manifest
+    spec: FeatureSpec
     features: FeatureStore
     matrix: MatrixBuilder
     engine: ScoringEngine
@@ -90,6 +91,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
     with memory:
         model = Model(
             manifest=bundle.manifest,
+            spec=spec,
             features=snapshot,
             matrix=MatrixBuilder(spec),
             engine=_engine(settings, program),

@@ -98,7 +98,7 @@ class Observer:
         fields = {**identity, "route": route, "status": status, "latency_ms": latency_ms}
         if ranking:
             fields["timestamp"] = ranking.timestamp
-            fields["items"] = len(ranking.order)
+            fields["items"] = len(ranking.scores)
             fields["unknown_users"] = ranking.unknown_users
             fields["unknown_items"] = ranking.unknown_items
             fields["degraded"] = ranking.degraded

@@ -96,10 +96,25 @@ RANKED_EXAMPLE: dict[str, Any] = {
         {"item_id": 3, "score": 0.032508, "rank": 5},
     ],
     "model_version": "feed_ranker-3",
+    "model_digest": "9f2c4e7a1b3d",
     "latency_ms": 1.204,
     "timestamp": "2026-11-22T20:15:00.123Z",
     "request_id": REQUEST_ID,
     "degraded": [],
+}
+RANKED_EXAMPLES: dict[str, Any] = {
+    "known": {"summary": "All known", "value": RANKED_EXAMPLE},
+    "unknown": {
+        "summary": "With an unknown item, ranked last",
+        "value": {
+            **RANKED_EXAMPLE,
+            "predictions": [
+                {"item_id": 256, "score": 0.412077, "rank": 1},
+                {"item_id": 999999, "score": 0.47821304, "rank": 2},
+            ],
+            "unknown": {"user": False, "items": [999999]},
+        },
+    },
 }
 HEALTHY_EXAMPLE: dict[str, Any] = {
     "status": "healthy",
@@ -169,19 +184,20 @@ HEADERS: dict[str, Any] = {
 }
 
 
-def _body(model: type[BaseModel], example: object) -> dict[str, Any]:
-    return {"schema": {"$ref": REFERENCE.format(model=model.__name__)}, "example": example}
+def _body(model: type[BaseModel], **examples: object) -> dict[str, Any]:
+    return {"schema": {"$ref": REFERENCE.format(model=model.__name__)}, **examples}
 
 
 def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
 
 
-def _answer(model: type[BaseModel], description: str, example: object) -> dict[str, Any]:
+def _answer(model: type[BaseModel], description: str, **examples: object) -> dict[str, Any]:
+    """With one `example` or several `examples`."""
     return {
         "description": description,
         "headers": _headers(),
-        "content": {"application/json": _body(model, example)},
+        "content": {"application/json": _body(model, **examples)},
     }
 
 
@@ -198,7 +214,7 @@ def _problem(
     return {
         "description": description,
         "headers": _headers(*headers),
-        "content": {"application/problem+json": _body(Problem, example)},
+        "content": {"application/problem+json": _body(Problem, example=example)},
     }
 
 
@@ -241,7 +257,7 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "tags": ["ranking"],
         "summary": "Rank items for a user",
         "responses": {
-            200: _answer(PredictResponse, "The items, best first", RANKED_EXAMPLE),
+            200: _answer(PredictResponse, "The items, best first", examples=RANKED_EXAMPLES),
             **_problems(413, 422, 500, 503, 504),
         },
         "openapi_extra": {  # the endpoint reads its own body, so FastAPI sees none
@@ -262,9 +278,9 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "security": [],  # for health checks, which have no credentials
         "summary": "Does this container serve?",
         "responses": {
-            200: _answer(Health, "A model serves, or its stand-in does", HEALTHY_EXAMPLE),
+            200: _answer(Health, "A model serves, or its stand-in does", example=HEALTHY_EXAMPLE),
             **_problems(500),
-            503: _answer(Health, "No model serves", UNHEALTHY_EXAMPLE),
+            503: _answer(Health, "No model serves", example=UNHEALTHY_EXAMPLE),
         },
     },
     "/metrics": {
@@ -272,7 +288,9 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "tags": ["service"],
         "summary": "What this container has served",
         "responses": {
-            200: _answer(ContainerMetrics, "Counts since the container started", METRICS_EXAMPLE),
+            200: _answer(
+                ContainerMetrics, "Counts since the container started", example=METRICS_EXAMPLE
+            ),
             **_problems(500),
         },
     },
@@ -282,7 +300,9 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "summary": "The model that serves",
         "responses": {
             200: _answer(
-                ModelCard, "Where it comes from, how good it is, what it reads", MODEL_EXAMPLE
+                ModelCard,
+                "Where it comes from, how good it is, what it reads",
+                example=MODEL_EXAMPLE,
             ),
             **_problems(500, 503),
         },
@@ -291,7 +311,7 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "operation_id": "about",
         "tags": ["service"],
         "summary": "Name, version and where the docs are",
-        "responses": {200: _answer(About, "The service", ABOUT_EXAMPLE), **_problems(500)},
+        "responses": {200: _answer(About, "The service", example=ABOUT_EXAMPLE), **_problems(500)},
     },
 }
 

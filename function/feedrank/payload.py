@@ -60,18 +60,21 @@ def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
     """`PredictResponse` as JSON, of plain data: a hundred validated models would cost more than the
     model run. A test holds it against the schema."""
     item_ids, scores = asked.item_ids, ranking.scores
-    answer = {
+    answer: dict[str, Any] = {
         "user_id": asked.user_id,
         "predictions": [
             {"item_id": item_ids[at], "score": scores[at], "rank": rank}
             for rank, at in enumerate(ranking.order, 1)
         ],
         "model_version": ranking.model_version,
+        "model_digest": ranking.model_digest,
         "latency_ms": ranking.latency_ms,
         "timestamp": ranking.timestamp,
         "request_id": ranking.request_id,
         "degraded": ranking.degraded,
     }
+    if ranking.unknown:
+        answer["unknown"] = ranking.unknown
     return orjson.dumps(answer)
 
 

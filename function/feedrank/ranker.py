@@ -46,6 +46,8 @@ class Ranker:
             scores, order = best_first(await self._scorer.score(model, query, rows, call))
         scored = perf_counter()
         unknown_items = int(np.count_nonzero(rows.unknown_items))
+        if unknown_items and model.spec.unknown_items != "default":
+            order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
         ranking = Ranking(
             request_id=call.request_id,
             timestamp=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -81,6 +83,13 @@ def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
         raise ScoringError("the model gave a score outside [0, 1]")
     listed: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
     return listed, order
+
+
+def known_first(order: list[int], rows: FeatureRows, *, drop: bool) -> list[int]:
+    """Unknown items behind the known ones, or left out; each part in the order of its scores."""
+    unknown = rows.unknown_items.tolist()
+    known = [at for at in order if not unknown[at]]
+    return known if drop else known + [at for at in order if unknown[at]]
 
 
 def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:

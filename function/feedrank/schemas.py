@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from feedrank.domain import MAX_ID, MAX_ITEMS
 
@@ -20,11 +21,12 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    user_id: Id = Field(description="An unknown user gets the feature defaults")
+    user_id: Id = Field(description="An unknown user gets the feature defaults, and is named")
     item_ids: list[Id] = Field(
         min_length=1,
         max_length=MAX_ITEMS,
-        description="Candidates; duplicates keep their places, unknown items get the defaults",
+        description="Candidates; duplicates keep their places, unknown items get the defaults and "
+        "are named",
     )
     context: dict[str, str] = Field(
         default_factory=dict,
@@ -41,16 +43,35 @@ class Answer(BaseModel):
 
 class Prediction(Answer):
     item_id: Id
-    score: float = Field(ge=0, le=1, description="Predicted probability of engagement")
+    score: float = Field(
+        ge=0, le=1, description="Predicted probability of engagement, exact as a 32-bit float"
+    )
     rank: int = Field(ge=1, description="1 is the best")
+
+
+class Unknown(Answer):
+    """What the model's feature tables don't have, and default values stand in for."""
+
+    user: bool
+    items: list[Id] = Field(description="Each once, in the request's order")
 
 
 class PredictResponse(Answer):
     """The items, best first; equal scores stay in the request's order."""
 
     user_id: Id
-    predictions: list[Prediction]
+    predictions: list[Prediction] = Field(
+        description="By score, from the best; unknown items stand where the model's feature spec "
+        "has them: by their score too, behind all known items, or not here at all"
+    )
+    unknown: Unknown | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="Only where the user or an item is unknown",
+    )
     model_version: str = Field(examples=["feed_ranker-3"])
+    model_digest: str = Field(
+        pattern="^[0-9a-f]{12}$", description="First digits of the digest that `/model` tells"
+    )
     latency_ms: float = Field(ge=0, description="Time in the function, start-up excluded")
     timestamp: datetime = Field(description="UTC")
     request_id: str

@@ -117,7 +117,7 @@ class ContainerStats:
         self._latencies_ms.append(latency_ms)
         self._recent.append(self._clock())
         if ranking:
-            self._predictions += len(ranking.order)
+            self._predictions += len(ranking.scores)
             self.last_prediction_at = ranking.timestamp
 
     def summary(self) -> dict[str, float | int | str]:
@@ -149,19 +149,19 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
     if ranking is None:
         counted = {"Latency": latency_ms, "Errors": int(status >= SERVER_ERROR)}
         return counted | {"ModelUnavailable": 1} if status == NO_MODEL else counted
-    scores, order = ranking.scores, ranking.order
+    scores = ranking.scores
     return {
         "Latency": latency_ms,
         "Errors": int(status >= SERVER_ERROR),
         "FeaturesLatency": ranking.features_ms,
         "ScoringLatency": ranking.scoring_ms,
-        "ItemsScored": len(order),
+        "ItemsScored": len(scores),
         "UnknownUsers": ranking.unknown_users,
         "UnknownItems": ranking.unknown_items,
         "Degraded": int(bool(ranking.degraded)),
         "DecisionsSpilled": ranking.spilled,
-        "ScoreMean": sum(scores) / len(order),
-        "ScoreSpread": scores[order[0]] - scores[order[-1]],
+        "ScoreMean": sum(scores) / len(scores),
+        "ScoreSpread": max(scores) - min(scores),
     }
 
 

@@ -88,6 +88,7 @@ def test_items_come_back_ranked(client: TestClient) -> None:
             {"item_id": 10, "score": 0.01, "rank": 3},
         ],
         "model_version": "feed_ranker-3",
+        "model_digest": "dddddddddddd",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "degraded": [],
     }
@@ -133,9 +134,26 @@ def test_every_valid_request_has_a_valid_answer(
 
 
 def test_an_answer_has_the_fields_of_its_schema(client: TestClient) -> None:
-    body = client.post("/predict", json=ASKED).json()
+    body = client.post("/predict", json=ASKED | {"user_id": 2}).json()
     assert body.keys() == PredictResponse.model_fields.keys()
     assert datetime.fromisoformat(body["timestamp"]) == fakes.NOON
+
+
+def test_what_is_unknown_is_named_and_absent_where_nothing_is(client: TestClient) -> None:
+    asked = {"user_id": 2, "item_ids": [10, 999, 500, 999]}
+    assert client.post("/predict", json=asked).json()["unknown"] == {
+        "user": True,
+        "items": [999, 500],
+    }
+    assert "unknown" not in client.post("/predict", json=ASKED).json()
+
+
+def test_dropped_items_are_named_though_nothing_is_ranked() -> None:
+    client = _client(fakes.model(unknown_items="drop"))
+    response = client.post("/predict", json={"user_id": 1, "item_ids": [500, 999]})
+    answer = PredictResponse.model_validate_json(response.content, strict=True)
+    assert (response.status_code, answer.predictions) == (200, [])
+    assert response.json()["unknown"] == {"user": False, "items": [500, 999]}
 
 
 def test_a_real_bundle_answers_its_golden_requests(served: tuple[TestClient, Path]) -> None:

@@ -18,6 +18,7 @@ from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
 from feedrank.model import Model
 from feedrank.ranker import Ranker, best_first
+from feedrank.telemetry import request_metrics
 
 
 def _rank(
@@ -92,6 +93,57 @@ def test_what_the_tables_lack_is_named(
     assert ranking.unknown_items == sum(item >= 100 for item in items)
 
 
+@pytest.mark.parametrize(
+    ("policy", "order"),
+    [
+        ("default", [1, 2, 5, 4, 3, 0]),
+        ("last", [5, 4, 3, 0, 1, 2]),
+        ("drop", [5, 4, 3, 0]),
+    ],
+)
+def test_unknown_items_stand_where_the_spec_has_them(policy: str, order: list[int]) -> None:
+    items = (10, 900, 500, 20, 30, 40)  # the fake store prices an unknown one highest, at 0.5
+    ranking = _rank(fakes.model(unknown_items=policy), fakes.query(1, items))
+    assert ranking.order == order
+    assert ranking.unknown == {"user": False, "items": [900, 500]}
+    assert ranking.scores == [0.01, 0.5, 0.5, 0.02, 0.03, 0.04]
+
+
+def test_unknown_items_behind_the_known_ones_are_in_the_order_of_their_scores() -> None:
+    engine = FixedEngine(0.2, 0.9, 0.1, 0.7, 0.9, 0.8)
+    items = (10, 900, 20, 800, 700, 600)
+    ranking = _rank(fakes.model(engine, unknown_items="last"), fakes.query(1, items))
+    assert [items[at] for at in ranking.order] == [10, 20, 900, 700, 600, 800]
+
+
+def test_a_request_for_unknown_items_alone_may_have_an_empty_answer(tmp_path: Path) -> None:
+    query, files = fakes.query(1, (900, 500, 900)), DailyFiles(tmp_path)
+    ranking = _rank(fakes.model(unknown_items="drop"), query, sinks=(files,))
+    assert (ranking.order, ranking.unknown) == ([], {"user": False, "items": [900, 500]})
+    record = json.loads((tmp_path / "predictions_2026-11-22.jsonl").read_bytes())
+    assert record["item_ids"] == [900, 500, 900]
+    assert (record["ranks"], record["scores"]) == ([None] * 3, [0.5] * 3)
+    measured = request_metrics(1.5, 200, ranking)
+    assert (measured["ScoreMean"], measured["ScoreSpread"]) == (0.5, 0.0)
+    assert (measured["ItemsScored"], measured["UnknownItems"]) == (3, 3)
+
+
+@given(
+    st.lists(st.integers(0, 199), min_size=1, max_size=30),
+    st.sampled_from(["default", "last", "drop"]),
+)
+def test_every_known_item_is_ranked_whatever_the_policy(items: list[int], policy: str) -> None:
+    ranking = _rank(fakes.model(unknown_items=policy), fakes.query(1, items))
+    known = [at for at, item in enumerate(items) if item < 100]
+    left_out = set(range(len(items))) - set(ranking.order)
+    assert [at for at in ranking.order if items[at] < 100] == sorted(
+        known, key=lambda at: -items[at]
+    )
+    assert left_out == (set(range(len(items))) - set(known) if policy == "drop" else set())
+    if policy == "last":
+        assert set(ranking.order[: len(known)]) == set(known)
+
+
 def test_equal_scores_keep_the_callers_order() -> None:
     scores = [0.5, 0.9, 0.5, 0.9, 0.1] * 20
     ranking = _rank(fakes.model(FixedEngine(*scores)), fakes.query(1, range(100)))
@@ -108,7 +160,7 @@ def test_small_scores_keep_their_order_and_can_be_told_apart() -> None:
     assert all(better > worse for better, worse in pairwise(shown))
 
 
-_SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, -0.0, 1e-45, 0.1, 1.0, 1 - 2**-24])
+_SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, -0.0, 2**-149, 0.1, 1.0, 1 - 2**-24])
 
 
 @given(st.lists(_SCORES, min_size=1, max_size=100), st.sampled_from([1, 2]))
@@ -116,7 +168,7 @@ def test_what_is_shown_reads_back_as_the_engines_score(scores: list[float], stri
     given_scores = np.repeat(np.array(scores, np.float32), stride)[::stride]
     shown, order = best_first(given_scores)
     assert np.array(shown).astype(np.float32).tolist() == given_scores.tolist()
-    assert order == sorted(range(len(scores)), key=lambda at: -scores[at])
+    assert order == sorted(range(len(scores)), key=lambda at: -given_scores[at])
     assert [repr(each) for each in shown] == [repr(float(str(each))) for each in given_scores]
 
 
