@@ -203,9 +203,9 @@ def test_a_store_that_can_not_be_used_is_named_before_anything_is_trained(tmp_pa
 def test_a_tracking_uri_is_the_one_given_or_the_environments_or_the_data_folders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.com")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///theirs.db")
     assert tracking_uri("sqlite:///mine.db") == "sqlite:///mine.db"
-    assert tracking_uri() == "https://mlflow.example.com"
+    assert tracking_uri() == "sqlite:///theirs.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking_uri() == DEFAULT_TRACKING_URI
 

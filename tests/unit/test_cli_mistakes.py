@@ -32,7 +32,8 @@ EMF = {
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With files that are not what a command needs, and no model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "text").write_text("no log\n")
@@ -65,6 +66,10 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("serve --model models:/a/1 --train", "--model names one model"),
         ("serve --model models:/a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
         ("serve --model a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
+        ("serve --tracking-uri http://127.0.0.1:9", "MLflow can't be reached at 127.0.0.1:9"),
+        ("serve --tracking-uri http://me:SECRET@127.0.0.1:x", "MLflow can't be reached at 127"),
+        ("train --tracking-uri http://127.0.0.1:9", "MLflow can't be reached at 127.0.0.1:9"),
+        ("publish --tracking-uri http://127.0.0.1:9", "MLflow can't be reached at 127.0.0.1:9"),
         ("serve --host 203.0.113.9 --port 18119", "--host must be an address of this machine"),
         ("serve --host nowhere.invalid --port 18119", "--host must be an address of this machine"),
         ("serve --port 0", "greater than or equal to 1"),
@@ -90,6 +95,7 @@ def test_a_mistake_is_said_in_a_line(line: str, message: str) -> None:
     assert isinstance(done.exception, SystemExit), done.exception
     assert message in done.stderr
     assert "Traceback" not in done.output
+    assert "SECRET" not in done.output
 
 
 def test_a_host_that_is_not_ours_is_blamed_and_not_the_port() -> None:

@@ -2,10 +2,13 @@
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, get_args
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from feedrank.errors import FeedrankError
 
@@ -13,6 +16,8 @@ NetworkName = Literal["deep_mlp", "two_tower"]
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_TRACKING_URI = "sqlite:///data/mlflow/mlflow.db"
+CONNECT_TIMEOUT_S = 5.0
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MIN_USERS = 10
 MIN_ITEMS = 200  # of fewer, slates would be too short; see data.py
 MIN_INTERACTIONS = 2_000  # so that each window has clicks to be judged by
@@ -23,8 +28,33 @@ ALIAS = re.compile(r"(?!latest$|v\d+$)[A-Za-z0-9_-]+")
 
 
 def tracking_uri(given: str | None = None) -> str:
-    """Where MLflow keeps its runs: as given, else as the environment has it, else in data/."""
-    return given or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
+    """Where MLflow keeps its runs: as given, else as the environment has it, else in data/.
+
+    Raises UnreachableError where that is a server that takes no connection; MLflow itself would try
+    for minutes.
+    """
+    uri = given or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
+    address = urlsplit(uri)
+    host = address.hostname or ""
+    if address.scheme in DEFAULT_PORTS and not _has_proxy(address.scheme, host):
+        at = address.netloc.rpartition("@")[2]  # without a password
+        try:
+            port = address.port or DEFAULT_PORTS[address.scheme]
+            socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+        except (OSError, ValueError) as error:  # the latter for a port that is none
+            raise UnreachableError(
+                f"MLflow can't be reached at {at}: {error}; start its "
+                f"server, or choose another by --tracking-uri or {TRACKING_VARIABLE}"
+            ) from error
+    return uri
+
+
+def _has_proxy(scheme: str, host: str) -> bool:
+    return scheme in getproxies() and not proxy_bypass(host)
+
+
+class UnreachableError(FeedrankError):
+    """No server answers where MLflow should be."""
 
 
 class OptionsError(FeedrankError):
