@@ -44,7 +44,7 @@ stream = FirehoseStream(settings.decision_stream) if settings.decision_stream el
 decision_log = DecisionLog(
     [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [], stream
 )
-ranker = Ranker(slot, decision_log, tracing)
+ranker = Ranker(slot, decision_log, tracing, strict=settings.context_check == "strict")
 api = create_app(settings, slot, ranker, stats)
 app = Observer(api, stats, settings)
 slot.load()

@@ -25,6 +25,7 @@ from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.engine import ScoringEngine
 from feedrank.errors import BundleError
 from feedrank.features import FeatureStore
+from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec, parse_spec
 from feedrank.model import Model, ModelSlot
@@ -164,6 +165,7 @@ def model(
         spec=parsed,
         features=store or FakeStore(),
         matrix=MatrixBuilder(parsed),
+        context=ContextKeys(parsed),
         engine=engine or PriceEngine(),
         loaded_at=NOON,
         degraded=degraded,
@@ -235,7 +237,12 @@ def app(loaded: Model | None, *sinks: Sink, **env: str) -> Observer:
 def app_of(model_slot: ModelSlot, *sinks: Sink, **env: str) -> Observer:
     chosen, counted = settings(**env), ContainerStats()
     configure(chosen)
-    ranker = Ranker(model_slot, DecisionLog(sinks), now=lambda: NOON)
+    ranker = Ranker(
+        model_slot,
+        DecisionLog(sinks),
+        now=lambda: NOON,
+        strict=chosen.context_check == "strict",
+    )
     api = create_app(chosen, model_slot, ranker, counted)
     return Observer(api, counted, chosen)
 

@@ -1,6 +1,7 @@
 """Routes and one error translator. No business rule."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from feedrank.errors import (
     RequestTooLargeError,
 )
 from feedrank.model import ModelSlot
-from feedrank.openapi import ROUTE_DOCS, openapi
+from feedrank.openapi import ROUTE_DOCS, openapi, with_context
 from feedrank.payload import answer_body, parse, to_query
 from feedrank.problems import problem
 from feedrank.ranker import Ranker
@@ -62,7 +63,8 @@ class Endpoints:
         return Response(orjson.dumps(self._stats.summary()), media_type=JSON)
 
     async def model(self) -> Response:
-        card = self._slot.model().manifest.public()
+        model = self._slot.model()
+        card = model.manifest.public() | {"context": model.context.described()}
         card["engine"] = self._settings.model_engine
         return Response(orjson.dumps(card), media_type=JSON)
 
@@ -74,6 +76,9 @@ class Endpoints:
     async def openapi(self, request: Request) -> Response:
         root = request.scope.get("root_path", "")
         document = {**request.app.openapi(), "servers": [{"url": root or "/"}]}
+        with suppress(ModelUnavailableError):
+            keys, check = self._slot.model().context, self._settings.context_check
+            document = with_context(document, keys.schema(), closed=check == "strict")
         return Response(orjson.dumps(document), media_type=JSON)
 
     async def docs(self) -> Response:
@@ -88,6 +93,10 @@ class Endpoints:
         return {
             "status": status,
             "model_version": model and model.manifest.model_version,
+            "model_digest": model and model.manifest.short_digest,
+            "trained_at": model and model.manifest.trained_at,
+            "snapshot_as_of": model and model.manifest.snapshot_as_of,
+            "published_at": model and model.manifest.published_at,
             "model_loaded_at": model and model.loaded_at,
             "uptime_seconds": round(self._stats.uptime_s, 3),
             "last_prediction_at": self._stats.last_prediction_at,

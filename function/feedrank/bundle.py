@@ -82,6 +82,12 @@ class Manifest:
         """Enough of the digest to tell two bundles of one version apart."""
         return self.digest[:SHORT_DIGEST_DIGITS]
 
+    def snapshot_age_s(self, now: datetime) -> float | None:
+        """None where nobody knows of when the feature tables are."""
+        if self.snapshot_as_of is None:
+            return None
+        return (now - datetime.fromisoformat(self.snapshot_as_of)).total_seconds()
+
     def public(self) -> dict[str, Any]:
         """What anybody may read: no file names, no place."""
         return {

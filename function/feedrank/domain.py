@@ -75,4 +75,6 @@ class Ranking(NamedTuple):
     scoring_ms: float
     latency_ms: float
     unknown: dict[str, Any] | None = None  # as the answer has it
+    warnings: tuple[str, ...] = ()  # what the context has that the model doesn't read
+    snapshot_age_s: float | None = None
     spilled: int = 0  # sinks that refused its record

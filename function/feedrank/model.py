@@ -27,6 +27,7 @@ from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.engine import ScoringEngine
 from feedrank.errors import FeedrankError, ModelUnavailableError
 from feedrank.features import FeatureStore
+from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, parse_spec
@@ -60,6 +61,7 @@ class Model:
     spec: FeatureSpec
     features: FeatureStore
     matrix: MatrixBuilder
+    context: ContextKeys
     engine: ScoringEngine
     loaded_at: datetime
     degraded: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
             spec=spec,
             features=snapshot,
             matrix=MatrixBuilder(spec),
+            context=ContextKeys(spec),
             engine=_engine(settings, program),
             loaded_at=datetime.now(UTC),
         )

@@ -1,6 +1,6 @@
 """The OpenAPI document: built when somebody asks for it, complete with examples and errors."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -119,6 +119,10 @@ RANKED_EXAMPLES: dict[str, Any] = {
 HEALTHY_EXAMPLE: dict[str, Any] = {
     "status": "healthy",
     "model_version": "feed_ranker-3",
+    "model_digest": "9f2c4e7a1b3d",
+    "trained_at": "2026-11-20T06:00:00Z",
+    "snapshot_as_of": "2026-11-20T00:00:00Z",
+    "published_at": "2026-11-21T08:30:00Z",
     "model_loaded_at": "2026-11-22T20:04:11.518220Z",
     "uptime_seconds": 649.107,
     "last_prediction_at": "2026-11-22T20:15:00.123Z",
@@ -126,6 +130,10 @@ HEALTHY_EXAMPLE: dict[str, Any] = {
 UNHEALTHY_EXAMPLE: dict[str, Any] = {
     "status": "unhealthy",
     "model_version": None,
+    "model_digest": None,
+    "trained_at": None,
+    "snapshot_as_of": None,
+    "published_at": None,
     "model_loaded_at": None,
     "uptime_seconds": 3.412,
     "last_prediction_at": None,
@@ -152,6 +160,10 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "digest": "9f2c4e7a1b3d5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8",
     "engine": "onnx",
     "metrics": {"test_auc": 0.7431},
+    "context": {
+        "device": {"type": "text", "values": ["mobile", "desktop"]},
+        "timestamp": {"type": "time"},
+    },
     "feature_spec": {
         "inputs": [
             {
@@ -346,6 +358,20 @@ def openapi(app: FastAPI, auth: str) -> dict[str, Any]:
         components["schemas"].pop(name, None)
     app.openapi_schema, app.state.described_routes = document, routes
     return document
+
+
+def with_context(
+    document: dict[str, Any], keys: Mapping[str, Any], *, closed: bool
+) -> dict[str, Any]:
+    """The document with the context keys of the model that serves."""
+    components = document["components"]
+    request = components["schemas"]["PredictRequest"]
+    context = {**request["properties"]["context"], "properties": dict(keys)}
+    if closed:
+        context["additionalProperties"] = False
+    request = {**request, "properties": {**request["properties"], "context": context}}
+    schemas = {**components["schemas"], "PredictRequest": request}
+    return {**document, "components": {**components, "schemas": schemas}}
 
 
 def _complete(operation: dict[str, Any], docs: dict[str, Any]) -> None:

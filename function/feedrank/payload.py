@@ -75,6 +75,8 @@ def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
     }
     if ranking.unknown:
         answer["unknown"] = ranking.unknown
+    if ranking.warnings:
+        answer["warnings"] = ranking.warnings
     return orjson.dumps(answer)
 
 

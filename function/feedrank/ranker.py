@@ -11,7 +11,7 @@ import orjson
 
 from feedrank.decision_log import DecisionLog
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
-from feedrank.errors import DeadlineExceededError, ScoringError
+from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
 from feedrank.model import Model, ModelSlot
 from feedrank.scoring import Scorer
 from feedrank.telemetry import NoTracing, Tracing
@@ -28,16 +28,21 @@ class Ranker:
         log: DecisionLog,
         tracing: Tracing | None = None,
         now: Callable[[], datetime] = utc_now,
+        *,
+        strict: bool = True,
     ) -> None:
+        """`strict` refuses a context that has what the model doesn't read."""
         self._slot = slot
         self._scorer = Scorer()
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._now = now
+        self._strict = strict
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
         model = self._slot.ready or await self._slot.model_within(call.deadline_s)
+        warnings = self._check(model, query) if query.context else ()
         begun = perf_counter()
         with self._span("features"):
             rows = await _within_deadline(model, query, call)
@@ -48,9 +53,10 @@ class Ranker:
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
+        now = self._now()
         ranking = Ranking(
             request_id=call.request_id,
-            timestamp=self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            timestamp=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             model_version=model.manifest.model_version,
             model_digest=model.manifest.short_digest,
             scores=scores,
@@ -62,9 +68,17 @@ class Ranker:
             scoring_ms=_milliseconds(scored - fetched),
             latency_ms=_milliseconds(perf_counter() - call.started_s),
             unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
+            warnings=warnings,
+            snapshot_age_s=model.manifest.snapshot_age_s(now),
         )
         spilled = await self._recorded(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking
+
+    def _check(self, model: Model, query: Query) -> tuple[str, ...]:
+        problems = model.context.problems(query.context)
+        if problems and self._strict:
+            raise InvalidRequestError("; ".join(problems))
+        return tuple(problems)
 
     async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
         """How many sinks refused it. A wait for the stream is this request's, nobody else's."""

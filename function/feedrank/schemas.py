@@ -30,8 +30,9 @@ class PredictRequest(BaseModel):
     )
     context: dict[str, str] = Field(
         default_factory=dict,
-        description="What the model's context features read, for instance `device`. `timestamp` "
-        "(ISO 8601, UTC where it has no offset) stands in for the time of the request",
+        description="What the model reads of the moment, for instance `device`; `/model` lists its "
+        "keys and values. Others are refused, or with `CONTEXT_CHECK=warn` named in `warnings`. "
+        "`timestamp` (ISO 8601, UTC where it has no offset) stands in for the time of the request",
     )
 
 
@@ -68,6 +69,10 @@ class PredictResponse(Answer):
         default_factory=lambda: None,
         description="Only where the user or an item is unknown",
     )
+    warnings: list[str] | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="With `CONTEXT_CHECK=warn`: what `context` has that the model doesn't read",
+    )
     model_version: str = Field(examples=["feed_ranker-3"])
     model_digest: str = Field(
         pattern="^[0-9a-f]{12}$", description="First digits of the digest that `/model` tells"
@@ -81,6 +86,10 @@ class PredictResponse(Answer):
 class Health(Answer):
     status: Literal["healthy", "degraded", "unhealthy"]
     model_version: str | None = Field(description="null while no model serves")
+    model_digest: str | None = Field(description="First digits of the bundle's digest")
+    trained_at: datetime | None
+    snapshot_as_of: datetime | None = Field(description="The moment its feature tables describe")
+    published_at: datetime | None
     model_loaded_at: datetime | None
     uptime_seconds: float
     last_prediction_at: datetime | None
@@ -113,6 +122,7 @@ class ModelCard(Answer):
     digest: str = Field(description="SHA-256 of the bundle's manifest")
     engine: Literal["onnx", "torch"]
     metrics: dict[str, float] = Field(description="On the test window, as MLflow has them")
+    context: dict[str, Any] = Field(description="The context keys that it reads, and their values")
     feature_spec: dict[str, Any]
     built_with: dict[str, str]
 

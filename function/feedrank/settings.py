@@ -72,6 +72,11 @@ class Settings(BaseModel):
     api_auth: Literal["none", "iam", "jwt"] = Field(
         default="none", description="How API Gateway knows callers, for `/openapi.json` to say"
     )
+    context_check: Literal["strict", "warn"] = Field(
+        default="strict",
+        description="A context key or value that the model doesn't read: `strict` answers 422, "
+        "`warn` ranks and names it in `warnings`",
+    )
     decision_log_dir: Path | None = Field(
         default=None, description="Also keep decision records here, one JSONL file a day"
     )

@@ -32,6 +32,7 @@ UNITS = {
     "Latency": "Milliseconds",
     "FeaturesLatency": "Milliseconds",
     "ScoringLatency": "Milliseconds",
+    "SnapshotAge": "Seconds",
     "ScoreMean": "None",
     "ScoreSpread": "None",
 }
@@ -150,7 +151,7 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
         counted = {"Latency": latency_ms, "Errors": int(status >= SERVER_ERROR)}
         return counted | {"ModelUnavailable": 1} if status == NO_MODEL else counted
     scores = ranking.scores
-    return {
+    counted = {
         "Latency": latency_ms,
         "Errors": int(status >= SERVER_ERROR),
         "FeaturesLatency": ranking.features_ms,
@@ -163,6 +164,11 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
         "ScoreMean": sum(scores) / len(scores),
         "ScoreSpread": max(scores) - min(scores),
     }
+    if ranking.snapshot_age_s is not None:
+        counted["SnapshotAge"] = round(ranking.snapshot_age_s)
+    if ranking.warnings:
+        counted["ContextWarnings"] = len(ranking.warnings)
+    return counted
 
 
 def log_request(fields: Mapping[str, Any], measured: Mapping[str, float]) -> None:

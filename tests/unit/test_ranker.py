@@ -182,7 +182,7 @@ def test_a_score_outside_zero_to_one_is_an_error(wrong: float, at: int) -> None:
 
 
 def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
-    query = fakes.query(1, (10, 30, 10), device="tablet")
+    query = fakes.query(1, (10, 30, 10), temp="21.5")
     call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
     ranking = _rank(fakes.model(), query, call, sinks=(DailyFiles(tmp_path),))
     written = json.loads((tmp_path / "predictions_2026-11-22.jsonl").read_bytes())

@@ -17,6 +17,7 @@ WRONG = {
     "REQUEST_TIMEOUT_MS": "0",
     "MAX_BODY_BYTES": "64k",
     "BASE_PATH": "prod",
+    "CONTEXT_CHECK": "lax",
     "TRACING": "yes",
     "POWERTOOLS_LOG_LEVEL": "LOUD",
 }
@@ -38,6 +39,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "max_body_bytes": 65_536,
         "base_path": "",
         "api_auth": "none",
+        "context_check": "strict",
         "decision_log_dir": None,
         "decision_stream": "",
         "tracing": "off",

@@ -103,9 +103,9 @@ def test_a_requests_line_is_its_metrics_line_too(
 def test_every_metric_has_a_unit_that_cloudwatch_knows() -> None:
     units = {str(unit.value) for unit in MetricUnit}
     assert set(telemetry.UNITS.values()) <= units | {"None"}
-    assert telemetry.UNITS.keys() <= request_metrics(1.0, 200, fakes.ranking()).keys() | {
-        "InitDuration"
-    }
+    assert telemetry.UNITS.keys() <= request_metrics(
+        1.0, 200, fakes.ranking(snapshot_age_s=60.0)
+    ).keys() | {"InitDuration"}
 
 
 @pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0)])

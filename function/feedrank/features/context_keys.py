@@ -1,0 +1,68 @@
+"""Which context keys a bundle reads, and which values each of them takes.
+
+A misspelt key or value would rank all the same, by a row that no training row is like, and nobody
+would notice.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from feedrank.features import context
+from feedrank.features.spec import FeatureSpec
+
+TIMESTAMP = "timestamp"
+
+
+class ContextKeys:
+    """`values` are the texts that a key may hold; `numbers` hold a number, whichever it is."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        values: dict[str, tuple[str, ...]] = {}
+        numbers: dict[str, None] = {}
+        for feature in spec.columns("context"):
+            example = context.parse(feature.expression).example
+            if example is None:
+                continue
+            key, text = example
+            if feature.expression.startswith("number"):
+                numbers[key] = None
+            else:
+                values[key] = (*values.get(key, ()), text)
+        for key, more in spec.context_values.items():
+            values[key] = (*values.get(key, ()), *more)
+        self.numbers = tuple(numbers)
+        self.values = {
+            key: tuple(dict.fromkeys(texts)) for key, texts in values.items() if key not in numbers
+        }
+        self._known = {*self.values, *self.numbers, TIMESTAMP}
+        self._texts = {key: frozenset(texts) for key, texts in self.values.items()}
+
+    def problems(self, sent: Mapping[str, str]) -> list[str]:
+        """What this context has that the bundle doesn't read; each names what is known, and repeats
+        nothing of what was sent."""
+        found = []
+        if not sent.keys() <= self._known:
+            known = ", ".join([*self.values, *self.numbers, TIMESTAMP])
+            found.append(f"context: unknown key; this model reads {known}")
+        found += [
+            f"context.{key}: must be one of {', '.join(self.values[key])}"
+            for key, texts in self._texts.items()
+            if key in sent and sent[key] not in texts
+        ]
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """By key, for the model card."""
+        texts = {key: {"type": "text", "values": list(v)} for key, v in self.values.items()}
+        return (
+            texts
+            | {key: {"type": "number"} for key in self.numbers}
+            | {TIMESTAMP: {"type": "time"}}
+        )
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of each key; values are always texts."""
+        texts = {key: {"type": "string", "enum": list(v)} for key, v in self.values.items()}
+        number = {"type": "string", "description": "A finite number", "examples": ["1.5"]}
+        time = {"type": "string", "description": "ISO 8601, UTC where it has no offset"}
+        return texts | dict.fromkeys(self.numbers, number) | {TIMESTAMP: time}

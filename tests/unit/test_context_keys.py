@@ -1,0 +1,138 @@
+"""What a bundle reads of the context is listed, and anything else is refused or named."""
+
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import demo
+import fakes
+from feedrank.domain import Query
+from feedrank.features.context_keys import ContextKeys
+from feedrank.features.spec import parse_spec
+from feedrank.telemetry import request_metrics
+
+SPEC: dict[str, Any] = {
+    "inputs": [
+        {
+            "name": "features",
+            "features": [
+                {"name": "likes", "source": "user", "default": 0.25},
+                {"name": "price", "source": "item", "default": 0.5},
+                {"name": "seen", "source": "pair"},
+                {"name": "hour", "source": "context", "expression": "hour"},
+                {"name": "mobile", "source": "context", "expression": "equals(device, mobile)"},
+                {"name": "tablet", "source": "context", "expression": "equals(device, tablet)"},
+                {"name": "paris", "source": "context", "expression": 'equals(city, "Paris, TX")'},
+                {"name": "temp", "source": "context", "expression": "number(temp)"},
+            ],
+        }
+    ],
+    "context": {"device": ["tv", "mobile"], "city": ["Oslo"], "app": ["web"]},
+}
+UNKNOWN_KEY = "context: unknown key; this model reads device, city, app, temp, timestamp"
+WRONG_DEVICE = "context.device: must be one of mobile, tablet, tv"
+ASKED: dict[str, Any] = {"user_id": 1, "item_ids": [10, 30, 20]}
+
+
+def _client(**env: str) -> TestClient:
+    return TestClient(fakes.app(fakes.model(**SPEC), **env), raise_server_exceptions=False)
+
+
+def _post(client: TestClient, context: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    response = client.post("/predict", json=ASKED | {"context": context})
+    return response.status_code, response.json()
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {},
+        {"device": "mobile"},
+        {"device": "tv", "city": "Paris, TX", "app": "web", "temp": "-2.5e3"},
+        {"timestamp": "2026-11-22T12:00:00Z", "city": "Oslo"},
+    ],
+)
+def test_what_the_model_reads_is_ranked(context: dict[str, str]) -> None:
+    status, body = _post(_client(), context)
+    assert status == 200
+    assert "warnings" not in body
+
+
+@pytest.mark.parametrize(
+    ("context", "problems"),
+    [
+        ({"devise": "mobile"}, [UNKNOWN_KEY]),
+        ({"": "mobile", "SECRET": "x"}, [UNKNOWN_KEY]),
+        ({"device": "Mobile"}, [WRONG_DEVICE]),
+        ({"device": ""}, [WRONG_DEVICE]),
+        ({"city": "Paris", "app": "web"}, ["context.city: must be one of Paris, TX, Oslo"]),
+        ({"devise": "x", "device": "iphone"}, [UNKNOWN_KEY, WRONG_DEVICE]),
+    ],
+)
+def test_anything_else_is_refused_by_name_or_with_a_warning(
+    context: dict[str, str], problems: list[str]
+) -> None:
+    status, body = _post(_client(), context)
+    assert (status, body["detail"]) == (422, "; ".join(problems))
+    status, body = _post(_client(CONTEXT_CHECK="warn"), context)
+    assert (status, body["warnings"]) == (200, problems)
+    assert [p["item_id"] for p in body["predictions"]] == [30, 20, 10]
+
+
+def test_warnings_are_counted() -> None:
+    measured = request_metrics(1.0, 200, fakes.ranking(warnings=(UNKNOWN_KEY, WRONG_DEVICE)))
+    assert measured["ContextWarnings"] == 2
+    assert "ContextWarnings" not in request_metrics(1.0, 200, fakes.ranking())
+
+
+def test_a_long_list_of_values_keeps_an_error_small() -> None:
+    spec = SPEC | {"context": {"city": [f"city number {n}" for n in range(1_000)]}}
+    client = TestClient(fakes.app(fakes.model(**spec)))
+    response = client.post("/predict", json=ASKED | {"context": {"city": "Berlin"}})
+    assert response.status_code == 422
+    assert len(response.content) <= 1_024
+
+
+def test_the_model_card_lists_keys_and_values() -> None:
+    assert _client().get("/model").json()["context"] == {
+        "device": {"type": "text", "values": ["mobile", "tablet", "tv"]},
+        "city": {"type": "text", "values": ["Paris, TX", "Oslo"]},
+        "app": {"type": "text", "values": ["web"]},
+        "temp": {"type": "number"},
+        "timestamp": {"type": "time"},
+    }
+
+
+@pytest.mark.parametrize(("check", "more"), [("strict", False), ("warn", {"type": "string"})])
+def test_the_document_describes_the_context_of_the_model_that_serves(check: str, more: Any) -> None:
+    document = _client(CONTEXT_CHECK=check).get("/openapi.json").json()
+    context = document["components"]["schemas"]["PredictRequest"]["properties"]["context"]
+    assert context["additionalProperties"] == more
+    assert context["properties"]["device"] == {
+        "type": "string",
+        "enum": ["mobile", "tablet", "tv"],
+    }
+    assert context["properties"].keys() == {"device", "city", "app", "temp", "timestamp"}
+
+
+def test_without_a_model_the_document_leaves_the_keys_open() -> None:
+    document = TestClient(fakes.app(None)).get("/openapi.json").json()
+    context = document["components"]["schemas"]["PredictRequest"]["properties"]["context"]
+    assert context["additionalProperties"] == {"type": "string"}
+
+
+def test_the_demo_takes_its_three_devices() -> None:
+    keys = ContextKeys(parse_spec(demo.demo_spec()))
+    assert keys.values == {"device": ("mobile", "desktop", "tablet")}
+    assert keys.problems({"device": "desktop"}) == []
+    assert keys.problems({"device": "Desktop"}) == [
+        "context.device: must be one of mobile, desktop, tablet"
+    ]
+
+
+def test_a_model_without_context_features_takes_a_time_alone() -> None:
+    query: Query = fakes.query(1, (10,), device="mobile")
+    features = [{"name": "price", "source": "item"}]
+    keys = ContextKeys(parse_spec({"inputs": [{"name": "x", "features": features}]}))
+    assert keys.problems(query.context) == ["context: unknown key; this model reads timestamp"]
