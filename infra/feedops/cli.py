@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
 from feedmodel.options import NetworkName, TrainOptions
 from feedops.bench import command as bench
 from feedops.display import print_facts, print_whole, steps
@@ -232,6 +233,14 @@ def publish(
         bool,
         typer.Option("--allow-pickle", help="Publish a pickled model too; that runs code in it."),
     ] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help=f"The moment that the tables describe, such as {TIME_EXAMPLE}.",
+            show_default="the run's tag feedrank.snapshot_as_of",
+        ),
+    ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make a bundle of a model in MLflow, compare it with torch, copy it to S3 or a folder."""
@@ -245,6 +254,7 @@ def publish(
         tables={"users": users, "items": items, "pairs": pairs},
         activation=activation,
         allow_pickle=allow_pickle,
+        as_of=as_of,
     )
     with steps(messages, "Publishing") as say:
         built = build_bundle(options, say)
@@ -254,6 +264,9 @@ def publish(
         "model": built.manifest.model_version,
         "bundle": uri,
         "digest": built.manifest.digest,
+        "trained": built.manifest.trained_at or "unknown: MLflow has no run of it",
+        "snapshot": built.manifest.snapshot_as_of or f"no date; give it: --as-of {TIME_EXAMPLE}",
+        "published": built.manifest.published_at or "",
         "size": f"{built.size_bytes / 1e6:.1f} MB",
         "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
         "batches": "yes" if built.manifest.batches else "no: a run for each request",

@@ -54,6 +54,9 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
         model_version = "mine-3"
         digest = "0" * 64
         batches = False
+        trained_at = "2026-06-01T08:00:00Z"
+        snapshot_as_of = None
+        published_at = "2026-06-02T09:30:00Z"
 
     uri = f"s3://bucket/models/mine/sha256-{Manifest.digest}/"
     built = SimpleNamespace(
@@ -65,13 +68,16 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
     )
     done = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
     assert done.stdout.splitlines() == [
-        "model     mine-3",
-        f"bundle    {uri}",
-        f"digest    {Manifest.digest}",
-        "size      2.5 MB",
-        "parity    1.5e-07 at most between torch and ONNX, 400 rows",
-        "batches   no: a run for each request",
-        "uploaded  nothing new",
+        "model      mine-3",
+        f"bundle     {uri}",
+        f"digest     {Manifest.digest}",
+        "trained    2026-06-01T08:00:00Z",
+        "snapshot   no date; give it: --as-of 2026-11-24T00:00:00Z",
+        "published  2026-06-02T09:30:00Z",
+        "size       2.5 MB",
+        "parity     1.5e-07 at most between torch and ONNX, 400 rows",
+        "batches    no: a run for each request",
+        "uploaded   nothing new",
         f"sam deploy --parameter-overrides ModelUri={uri} ModelDigest={Manifest.digest}",
     ]
 

@@ -14,6 +14,7 @@ from feedrank.errors import FeedrankError
 
 NetworkName = Literal["deep_mlp", "two_tower"]
 
+SNAPSHOT_AS_OF = "feedrank.snapshot_as_of"  # tag of a run: ISO 8601 UTC
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_TRACKING_URI = "sqlite:///data/mlflow/mlflow.db"
 CONNECT_TIMEOUT_S = 5.0

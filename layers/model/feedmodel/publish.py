@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from feedmodel.dates import now, parse_moment, parse_past
 from feedmodel.errors import PublishError
 from feedmodel.export import Program, load_program, run_torch, save_program, write_onnx
 from feedmodel.golden import GOLDEN as GOLDEN_QUERIES
 from feedmodel.golden import golden_case, parity_queries
-from feedmodel.options import tracking_uri
+from feedmodel.options import SNAPSHOT_AS_OF, tracking_uri
 from feedmodel.registry import TrackedModel, fetch_model
 from feedmodel.snapshot import Table, TableName, find_table, read_tables, write_snapshot
 from feedmodel.upload import files_below, put_in_place
@@ -33,7 +34,7 @@ from feedrank.bundle import (
 )
 from feedrank.domain import MAX_ITEMS, FloatArray, Query
 from feedrank.engine.onnx import OnnxEngine
-from feedrank.errors import ScoringError
+from feedrank.errors import BundleError, ScoringError
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, parse_spec
@@ -49,7 +50,8 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
-    """Tables and spec that are not given are taken from the run's `features/` artifacts."""
+    """Tables and spec that are not given are taken from the run's `features/` artifacts, the moment
+    that the tables describe (`as_of`, ISO 8601 with a zone) from its tag."""
 
     model_uri: str
     tracking_uri: str | None = None
@@ -57,6 +59,7 @@ class PublishOptions:
     tables: Mapping[TableName, Path | None] = field(default_factory=dict)
     activation: Literal["none", "sigmoid"] = "none"
     allow_pickle: bool = False
+    as_of: str | None = None
     bundles: Path = BUNDLES
 
 
@@ -76,11 +79,14 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
 
     Raises PublishError, SpecError or BundleError; a bundle that failed is not left behind.
     """
+    as_of = parse_past(options.as_of, "--as-of") if options.as_of else None
     options.bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.bundles, prefix=".build-") as scratch:
         step("fetching the model from MLflow")
         tracked_at = tracking_uri(options.tracking_uri)
         model = fetch_model(options.model_uri, tracked_at, Path(scratch))
+        if as_of is None and model.snapshot_as_of:
+            as_of = parse_moment(model.snapshot_as_of, f"the run's tag {SNAPSHOT_AS_OF}")
         step("reading the feature spec and tables")
         spec = _spec(options, model)
         tables = read_tables(spec, _table_paths(options, model))
@@ -98,7 +104,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         write_snapshot(tables, model.artifact / SNAPSHOT)
         step("holding ONNX against torch")
         parity, rows, batches = _write_golden(model.artifact, program, spec, tables)
-        manifest = _write_manifest(model, spec, batches=batches)
+        manifest = _write_manifest(model, spec, options.bundles, batches=batches, as_of=as_of)
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
@@ -198,8 +204,10 @@ def _same(scores: FloatArray, expected: FloatArray) -> bool:
     return bool((np.abs(scores - expected) <= allowed).all())
 
 
-def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) -> Manifest:
-    """Nothing in it changes from one publish to the next: the same model keeps its digest."""
+def _write_manifest(
+    model: TrackedModel, spec: FeatureSpec, bundles: Path, *, batches: bool, as_of: str | None
+) -> Manifest:
+    """Only `published_at` could change from one publish to the next; see `_published_at`."""
     root = model.artifact
     data: dict[str, Any] = {
         "format": FORMAT,
@@ -207,8 +215,8 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) ->
         "version": model.version,
         "run_id": model.run_id,
         "network": model.network,
-        "trained_at": None,
-        "snapshot_as_of": None,
+        "trained_at": model.trained_at,
+        "snapshot_as_of": as_of,
         "published_at": None,
         "batches": batches,
         "metrics": model.metrics,
@@ -216,11 +224,30 @@ def _write_manifest(model: TrackedModel, spec: FeatureSpec, *, batches: bool) ->
         "built_with": {package: version(package) for package in BUILT_WITH},
         "files": {name: _entry(root / name) for name in files_below(root)},
     }
-    raw = json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
+    model_version = parse_manifest(_to_bytes(data)).model_version
+    data["published_at"] = _published_at(data, bundles / model_version)
+    raw = _to_bytes(data)
     manifest = parse_manifest(raw)
     (root / DIGEST_SIDECAR).write_text(f"{manifest.digest}  manifest.json\n")
     (root / MANIFEST).write_bytes(raw)
     return manifest
+
+
+def _published_at(data: Mapping[str, Any], earlier: Path) -> str:
+    """Now, or, where nothing else differs from the earlier bundle of that version, when that one
+    was published: the same model keeps its digest."""
+    try:
+        raw = (earlier / MANIFEST).read_bytes()
+        published_at = parse_manifest(raw).published_at
+    except (OSError, BundleError):
+        return now()
+    if published_at and _to_bytes({**data, "published_at": published_at}) == raw:
+        return published_at
+    return now()
+
+
+def _to_bytes(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _entry(path: Path) -> dict[str, Any]:

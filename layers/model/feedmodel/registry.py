@@ -9,11 +9,13 @@ from pathlib import Path
 
 import mlflow
 from mlflow.artifacts import download_artifacts, list_artifacts
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from feedmodel.dates import from_milliseconds
 from feedmodel.errors import PublishError
-from feedmodel.options import TRACKING_VARIABLE
+from feedmodel.options import SNAPSHOT_AS_OF, TRACKING_VARIABLE
 
 FEATURES = "features"
 REGISTERED = "models:/"
@@ -24,13 +26,15 @@ LOAD_MARKER = "registered_model_meta"  # MLflow leaves it where it loads: not pa
 @dataclass(frozen=True, slots=True)
 class TrackedModel:
     """`artifact` is a byte-for-byte copy of the MLflow artifact, `features` of the run's features
-    folder, where it has one."""
+    folder, where it has one. `snapshot_as_of` is the run's tag as it was written."""
 
     name: str
     version: str
     run_id: str
     network: str
     metrics: dict[str, float]
+    trained_at: str | None
+    snapshot_as_of: str | None
     artifact: Path
     features: Path | None
 
@@ -76,6 +80,8 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
         run_id=address.run_id,
         network=run.data.params.get("network", "") if run else "",
         metrics={k: v for k, v in run.data.metrics.items() if isfinite(v)} if run else {},
+        trained_at=_end_of(run) if run else None,
+        snapshot_as_of=run.data.tags.get(SNAPSHOT_AS_OF) if run else None,
         artifact=artifact,
         features=features,
     )
@@ -108,6 +114,11 @@ def _by_model_id(model_id: str | None, uri: str) -> ModelAddress:
         raise PublishError(f"{uri}: was logged by an MLflow before 3; register it first")
     model = mlflow.MlflowClient().get_logged_model(model_id)
     return ModelAddress(model.name, model_id, model.source_run_id or "", model.artifact_location)
+
+
+def _end_of(run: Run) -> str:
+    """A run that is not over yet has its start instead."""
+    return from_milliseconds(run.info.end_time or run.info.start_time)
 
 
 def _features(run_id: str, into: Path) -> Path | None:
