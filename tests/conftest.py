@@ -58,7 +58,7 @@ def _published(
     name = {"deep_mlp": "feed_ranker", "two_tower": "feed_ranker_two_tower"}[network]
     with tracked_run(tracking_uri, "tests", network) as run_id:
         mlflow.log_param("network", network)
-        mlflow.log_metrics({"test_auc": 0.75, "test_ndcg_at_10": 0.5})
+        mlflow.log_metrics({"test/model/auc": 0.75, "test/model/ndcg_at_10": 0.5})
         demo.write_features(folder / "features", spec)
         mlflow.log_artifacts(str(folder / "features"), "features")
         model_uri = log_network(demo.network(network), parsed, examples)

@@ -141,7 +141,7 @@ def manifest(version: str = "3", *, batches: bool = True) -> Manifest:
         snapshot_as_of="2026-11-20T00:00:00Z",
         published_at="2026-11-21T08:30:00Z",
         batches=batches,
-        metrics={"test_auc": 0.75},
+        metrics={"test/model/auc": 0.75},
         feature_spec=SMALL_SPEC,
         built_with={"torch": "2.13.0"},
         files={},

@@ -159,7 +159,7 @@ MODEL_EXAMPLE: dict[str, Any] = {
     "run_id": "b8d1f0c2a9e44f6f8f5c1f6f0f3b7a52",
     "digest": "9f2c4e7a1b3d5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8",
     "engine": "onnx",
-    "metrics": {"test_auc": 0.7431},
+    "metrics": {"test/model/auc": 0.7431},
     "context": {
         "device": {"type": "text", "values": ["mobile", "desktop"]},
         "timestamp": {"type": "time"},

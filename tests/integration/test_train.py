@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
+import subprocess
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -11,6 +14,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from feedmodel.data import generate_feed
+from feedmodel.datasets import digest
 from feedmodel.options import (
     DEFAULT_TRACKING_URI,
     NetworkName,
@@ -18,9 +23,10 @@ from feedmodel.options import (
     TrainResult,
     tracking_uri,
 )
-from feedmodel.registry import LOAD_MARKER
+from feedmodel.registry import LOAD_MARKER, tracking_at
 from feedmodel.tracking import TrackingError, tracked_run
 from feedmodel.train import train
+from feedmodel.windows import split
 from feedrank.features.spec import parse_spec
 
 SMALL = TrainOptions(users=50, items=200, interactions=4_000, epochs=2, batch_size=256)
@@ -82,7 +88,7 @@ def test_the_run_holds_params_and_metrics_per_epoch_and_of_the_test(
     assert run.data.params["interactions"] == "4000"
     assert "tracking_uri" not in run.data.params
     assert result.metrics.items() <= run.data.metrics.items()
-    for metric in ("train_loss", "validation_loss", "validation_auc"):
+    for metric in ("train/loss", "validation/loss", "validation/auc"):
         assert [m.step for m in client.get_metric_history(result.run_id, metric)] == [1, 2]
 
 
@@ -169,12 +175,117 @@ def test_the_signature_names_the_specs_inputs(
     }
 
 
-def test_training_again_gives_the_same_model(
-    tmp_path: Path, results: dict[NetworkName, TrainResult]
+def test_training_again_gives_the_same_model_spec_tables_and_data(
+    tmp_path: Path, client: mlflow.MlflowClient, results: dict[NetworkName, TrainResult]
 ) -> None:
-    again = train(replace(SMALL, tracking_uri=f"sqlite:///{tmp_path}/m.db"), QUIET)
+    uri = f"sqlite:///{tmp_path}/m.db"
+    again = train(replace(SMALL, tracking_uri=uri), QUIET)
     assert again.metrics == results["deep_mlp"].metrics
     assert again.version == "1"
+    kept = []
+    for place, run_id in (
+        (client, results["deep_mlp"].run_id),
+        (mlflow.MlflowClient(uri), again.run_id),
+    ):
+        folder = Path(place.download_artifacts(run_id, "features", str(tmp_path / run_id)))
+        kept.append(
+            {path.name: path.read_bytes() for path in folder.iterdir()}
+            | {"as of": place.get_run(run_id).data.tags["feedrank.snapshot_as_of"]}
+            | digests(place, run_id)
+        )
+    assert kept[0] == kept[1]
+
+
+def digests(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
+    """Of the data that a run was given, by context."""
+    given = client.get_run(run_id).inputs.dataset_inputs
+    assert len(given) == 2
+    return {each.tags[0].value: each.dataset.digest for each in given}
+
+
+def test_the_run_says_what_it_was_trained_and_judged_on(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    feed = generate_feed(SMALL.users, SMALL.items, SMALL.interactions, SMALL.seed)
+    found = digests(client, result.run_id)
+    assert found == {
+        "training": digest(feed, split(feed).train),
+        "test": digest(feed, split(feed).test),
+    }
+    assert len(set(found.values())) == 2
+    model = client.get_logged_model(result.model_uri.removeprefix("models:/"))
+    judged_on = {m.dataset_digest for m in model.metrics if m.key == "test/model/ndcg_at_10"}
+    assert judged_on == {found["test"]}
+
+
+def test_other_clicks_have_another_digest() -> None:
+    feed = generate_feed(SMALL.users, SMALL.items, SMALL.interactions, SMALL.seed)
+    window = split(feed).test
+    clicked = feed.clicked.copy()
+    clicked[-1] = not clicked[-1]
+    assert digest(replace(feed, clicked=clicked), window) != digest(feed, window)
+    assert digest(replace(feed, clicked=clicked), split(feed).train) == digest(
+        feed, split(feed).train
+    )
+
+
+def test_the_run_dates_its_snapshot_by_the_end_of_the_feed(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    feed = generate_feed(SMALL.users, SMALL.items, SMALL.interactions, SMALL.seed)
+    as_of = client.get_run(result.run_id).data.tags["feedrank.snapshot_as_of"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", as_of)
+    assert datetime.fromisoformat(as_of).timestamp() == feed.time_s[-1] + 1
+
+
+def test_the_run_names_the_commit_of_the_code(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    head = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    tags = client.get_run(result.run_id).data.tags
+    assert tags.get("mlflow.source.git.commit", "") == head
+
+
+def test_the_run_names_optimiser_and_widths(
+    client: mlflow.MlflowClient, results: dict[NetworkName, TrainResult]
+) -> None:
+    params = {name: client.get_run(r.run_id).data.params for name, r in results.items()}
+    assert (params["deep_mlp"]["layers/body"], params["deep_mlp"]["layers/head"]) == (
+        *("512-256-128", "1"),
+    )
+    assert params["two_tower"]["layers/user_tower"] == "256-128-128"
+    assert params["two_tower"]["layers/item_tower"] == "256-128-128"
+    for each in params.values():
+        assert each["optimizer"] == "Adam"
+        assert each["adam/betas"] == "(0.9, 0.999)"
+        assert each["dropout"] == "0.1"
+
+
+def test_the_models_page_shows_the_registered_version_and_what_the_model_is(
+    client: mlflow.MlflowClient, result: TrainResult
+) -> None:
+    """The page reads a tag of the model; MLflow's own registration adds to ours one of its kind."""
+    model_id = result.model_uri.removeprefix("models:/")
+    ours = json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+    with tracking_at(client.tracking_uri):
+        beside = mlflow.register_model(result.model_uri, "registered_by_mlflow")
+    both = json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
+    assert ours == [{"name": result.registered_name, "version": int(result.version)}]
+    assert both == [*ours, {"name": "registered_by_mlflow", "version": beside.version}]
+    assert type(both[0]["version"]) is type(both[1]["version"])
+    version = client.get_model_version(result.registered_name, result.version)
+    assert version.source == result.model_uri
+    for description in (
+        client.get_logged_model(model_id).tags["mlflow.note.content"],
+        version.description,
+        client.get_registered_model(result.registered_name).description,
+    ):
+        assert description.startswith("The probability that a user engages with an item")
 
 
 def test_a_failed_training_is_a_failed_run(tmp_path: Path) -> None:
@@ -215,4 +326,7 @@ def test_the_evaluation_is_shown_beside_the_others(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     train(replace(SMALL, tracking_uri=uri), Console(file=shown, width=120))
     rankings = [line.split("│")[1].strip() for line in shown.getvalue().splitlines() if "│" in line]
-    assert rankings == ["random", "popularity", "click rate", "model", "known best"]
+    assert rankings == [
+        *("random", "popularity", "click rate"),
+        *("unknown items", "unknown users", "model", "known best"),
+    ]

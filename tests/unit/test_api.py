@@ -605,7 +605,7 @@ def test_the_model_card_is_the_manifests_public_part(client: TestClient) -> None
         "run_id": "0123456789abcdef",
         "digest": "d" * 64,
         "engine": "onnx",
-        "metrics": {"test_auc": 0.75},
+        "metrics": {"test/model/auc": 0.75},
         "context": {"temp": {"type": "number"}, "timestamp": {"type": "time"}},
         "feature_spec": fakes.SMALL_SPEC,
         "built_with": {"torch": "2.13.0"},
@@ -615,7 +615,7 @@ def test_the_model_card_is_the_manifests_public_part(client: TestClient) -> None
 def test_a_real_bundles_card_names_no_file(served: tuple[TestClient, Path]) -> None:
     client, bundle = served
     card = ModelCard.model_validate_json(client.get("/model").content, strict=True)
-    assert card.metrics == {"test_auc": 0.75, "test_ndcg_at_10": 0.5}
+    assert card.metrics == {"test/model/auc": 0.75, "test/model/ndcg_at_10": 0.5}
     assert str(bundle.parent) not in client.get("/model").text
 
 

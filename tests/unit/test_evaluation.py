@@ -4,7 +4,7 @@ from math import log, log2
 import numpy as np
 import pytest
 
-from feedmodel.evaluation import Evaluation, auc, evaluate, log_loss, reliability
+from feedmodel.evaluation import Evaluation, WithUnknown, auc, evaluate, log_loss, reliability
 
 CLICKED = np.array([True, False, False, True, False, True])
 SLATE = np.array([4, 4, 4, 9, 9, 9])
@@ -12,12 +12,22 @@ ZEROS = np.zeros(6)
 
 
 def judged(
-    score: list[float], slate: np.ndarray = SLATE, clicked: np.ndarray = CLICKED
+    score: list[float],
+    slate: np.ndarray = SLATE,
+    clicked: np.ndarray = CLICKED,
+    with_unknown: WithUnknown | None = None,
+    click_rate: list[float] | None = None,
 ) -> Evaluation:
     model = np.array(score)
     flat = np.zeros(len(clicked))
     return evaluate(
-        slate, clicked, model=model, popularity=flat, click_rate=flat, probability=clicked * 0.9
+        slate,
+        clicked,
+        model=model,
+        with_unknown=with_unknown or WithUnknown(model, model, np.zeros(len(clicked), bool)),
+        popularity=flat,
+        click_rate=flat if click_rate is None else np.array(click_rate),
+        probability=clicked * 0.9,
     )
 
 
@@ -105,18 +115,39 @@ def test_every_row_is_in_one_bin_of_about_the_same_size() -> None:
     assert result.observed.tolist() == [1.0] * 20
 
 
-def test_the_gap_covered_is_0_at_popularity_and_1_at_the_known_best() -> None:
+def test_the_way_is_0_at_its_start_and_1_at_the_known_best() -> None:
     best, flat = judged((CLICKED * 0.9).tolist()), judged([0.0] * 6)
-    assert (flat.ndcg_gap_covered, best.ndcg_gap_covered) == (0.0, 1.0)
+    assert (flat.way_from_popularity, best.way_from_popularity) == (0.0, 1.0)
+    half = [0.9, 0.1, 0.2, 0.9, 0.5, 0.1]
+    model, start = judged(half), judged(half, click_rate=half)
+    assert 0 < model.way_from_click_rate == model.way_from_popularity < 1
+    assert (start.way_from_click_rate, start.way_from_popularity) == (
+        0.0,
+        model.way_from_popularity,
+    )
 
 
-def test_metrics_are_flat_and_an_order_has_none_of_a_probability() -> None:
+def test_unknown_items_stand_last_and_unknown_users_are_ranked_by_their_own_scores() -> None:
+    best, worst = CLICKED * 0.9, 0.9 - CLICKED * 0.9
+    result = judged(best.tolist(), with_unknown=WithUnknown(worst, best, CLICKED))
+    clicks_last = judged(worst.tolist()).model
+    assert result.model.ndcg_at_10 == 1.0
+    assert result.unknown_users == clicks_last
+    assert result.unknown_items.ndcg_at_10 == clicks_last.ndcg_at_10
+    assert result.unknown_items.auc == 1.0  # of the scores themselves
+
+
+def test_metrics_are_grouped_and_an_order_has_none_of_a_probability() -> None:
     quality = ["auc", "ndcg_at_10", "precision_at_10"]
     of_probability = [*quality, "calibration_error", "log_loss"]
     names = {
-        *(f"test_{metric}" for metric in of_probability),
-        *(f"test_known_best_{metric}" for metric in of_probability),
-        *(f"test_{o}_{m}" for o in ("random", "popularity", "click_rate") for m in quality),
-        "ndcg_gap_covered",
+        *(
+            f"test/{ranking}/{metric}"
+            for ranking in ("model", "unknown_users", "unknown_items", "known_best")
+            for metric in of_probability
+        ),
+        *(f"test/{o}/{m}" for o in ("random", "popularity", "click_rate") for m in quality),
+        "test/way_to_known_best/from_popularity",
+        "test/way_to_known_best/from_click_rate",
     }
     assert set(judged([0.5] * 6).metrics()) == names

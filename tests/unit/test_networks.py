@@ -10,7 +10,7 @@ from feedmodel.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedrank.domain import FloatArray
 from feedrank.features.spec import FeatureSpec
 
-PRIOR = Priors(ctr=0.1, dwell_s=20.0, device="mobile")
+PRIOR = Priors(ctr=0.1, dwell_s=20.0, device="mobile", age_days=25.0)
 
 
 def rows(count: int, width: int, seed: int = 0) -> FloatArray:

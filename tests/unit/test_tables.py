@@ -41,7 +41,7 @@ FEATURES = [
 ]
 USER, ITEM, CONTEXT = FEATURES[:4], FEATURES[4:8], [*FEATURES[8:13], "is_weekend"]
 PAIR = ["user_item_previous_interactions"]
-PRIOR = Priors(ctr=0.125, dwell_s=20.0, device="mobile")
+PRIOR = Priors(ctr=0.125, dwell_s=20.0, device="mobile", age_days=25.0)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_a_stranger_is_what_the_priors_say() -> None:
         "user_avg_dwell_time": 20.0,
         "item_ctr": 0.125,
         "item_avg_dwell_time": 20.0,
+        "item_age_days": 25.0,
         "device_mobile": 1.0,
     }
 
@@ -168,10 +169,12 @@ def test_the_priors_are_those_of_the_warm_up(feed: Feed) -> None:
     clicks = sum(bool(feed.clicked[row]) for row in rows)
     dwell_s = sum(int(feed.dwell_ms[row]) for row in rows) / 1_000
     devices = [str(feed.device[row]) for row in rows]
+    ages_s = [int(feed.time_s[row] - feed.created_s[feed.item_id[row] - 1]) for row in rows]
     assert priors(feed, TRAIN_S) == Priors(
         ctr=clicks / len(rows),
         dwell_s=dwell_s / clicks,
         device=max(set(devices), key=devices.count),
+        age_days=sum(ages_s) / DAY_S / len(rows),
     )
 
 

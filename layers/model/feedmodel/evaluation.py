@@ -51,6 +51,8 @@ class Evaluation:
     random: Quality
     popularity: Quality  # items by the clicks they had so far
     click_rate: Quality  # items by their smoothed click rate so far
+    unknown_items: Quality  # the model, where some items are unknown
+    unknown_users: Quality  # the model, where every user is unknown
     model: Quality
     known_best: Quality  # the very probability that the clicks were drawn from
     reliability: Reliability  # the model's
@@ -63,25 +65,48 @@ class Evaluation:
             "random": self.random,
             "popularity": self.popularity,
             "click rate": self.click_rate,
+            "unknown items": self.unknown_items,
+            "unknown users": self.unknown_users,
             "model": self.model,
             "known best": self.known_best,
         }
 
     @property
-    def ndcg_gap_covered(self) -> float:
+    def way_from_popularity(self) -> float:
         """How much of the way in NDCG@10 from popularity (0) to the known best (1)."""
-        floor, ceiling = self.popularity.ndcg_at_10, self.known_best.ndcg_at_10
-        return (self.model.ndcg_at_10 - floor) / (ceiling - floor)
+        return self._way_from(self.popularity)
+
+    @property
+    def way_from_click_rate(self) -> float:
+        """The same from the click rate, which is harder to beat."""
+        return self._way_from(self.click_rate)
 
     def metrics(self) -> dict[str, float]:
-        """The model's as `test_<metric>`, the others' as `test_<ranking>_<metric>`."""
+        """As `test/<ranking>/<metric>`: MLflow groups by what stands before a slash."""
         flat = {
-            f"test_{name}_{field.name}".replace(" ", "_").replace("model_", ""): value
+            f"test/{name.replace(' ', '_')}/{field.name}": value
             for name, quality in self.rankings().items()
             for field in fields(quality)
             if (value := getattr(quality, field.name)) is not None
         }
-        return flat | {"ndcg_gap_covered": self.ndcg_gap_covered}
+        return flat | {
+            "test/way_to_known_best/from_popularity": self.way_from_popularity,
+            "test/way_to_known_best/from_click_rate": self.way_from_click_rate,
+        }
+
+    def _way_from(self, floor: Quality) -> float:
+        return (self.model.ndcg_at_10 - floor.ndcg_at_10) / (
+            self.known_best.ndcg_at_10 - floor.ndcg_at_10
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WithUnknown:
+    """The model's scores, (interactions,) each, where ids are unknown, and which items were."""
+
+    users: Scores
+    items: Scores
+    unknown_items: NDArray[np.bool_]
 
 
 def evaluate(
@@ -89,16 +114,24 @@ def evaluate(
     clicked: Clicks,
     *,
     model: Scores,
+    with_unknown: WithUnknown,
     popularity: Scores,
     click_rate: Scores,
     probability: Scores,
 ) -> Evaluation:
-    """All (interactions,); `slate` says which of them were shown together."""
+    """All (interactions,); `slate` says which of them were shown together.
+
+    Unknown items stand behind all others, as the demo's spec has it.
+    """
     slates = _Slates(slate, clicked)
     return Evaluation(
         random=slates.quality(slates.noise),
         popularity=slates.quality(popularity),
         click_rate=slates.quality(click_rate),
+        unknown_items=slates.quality(
+            with_unknown.items, are_probabilities=True, last=with_unknown.unknown_items
+        ),
+        unknown_users=slates.quality(with_unknown.users, are_probabilities=True),
         model=slates.quality(model, are_probabilities=True),
         known_best=slates.quality(probability, are_probabilities=True),
         reliability=reliability(clicked, model),
@@ -147,8 +180,15 @@ class _Slates:
         self.with_click = self._clicks > 0
         self.noise = np.random.default_rng(TIES_SEED).random(len(clicked))
 
-    def quality(self, score: Scores, *, are_probabilities: bool = False) -> Quality:
-        position = self._positions(score)
+    def quality(
+        self,
+        score: Scores,
+        *,
+        are_probabilities: bool = False,
+        last: NDArray[np.bool_] | None = None,
+    ) -> Quality:
+        """`last` are the rows that stand behind all others of their slate, whatever their score."""
+        position = self._positions(score, np.zeros(len(score), np.bool_) if last is None else last)
         return Quality(
             ndcg_at_10=self._ndcg(position),
             precision_at_10=self._precision(position),
@@ -159,9 +199,9 @@ class _Slates:
             else None,
         )
 
-    def _positions(self, score: Scores) -> IntArray:
+    def _positions(self, score: Scores, last: NDArray[np.bool_]) -> IntArray:
         """Each row's place in its slate from the best score to the worst, from 0."""
-        order = np.lexsort((self.noise, -score, self._slate))
+        order = np.lexsort((self.noise, -score, last, self._slate))
         position = np.empty(len(order), dtype=np.int64)
         position[order] = np.arange(len(order)) - self._starts[self._slate[order]]
         return position

@@ -72,7 +72,8 @@ def calibration(reliability: Reliability) -> Figure:
 
 def ranking_quality(evaluation: Evaluation) -> Figure:
     covered = (
-        f"NDCG@10: {evaluation.ndcg_gap_covered:.0%} of the way from popularity to the known best"
+        f"Of the way in NDCG@10 to the known best: {evaluation.way_from_popularity:.0%} from "
+        f"popularity, {evaluation.way_from_click_rate:.0%} from the click rate"
     )
     figure, axes = _figure(f"Ranking quality on the test window\n{covered}")
     rankings = evaluation.rankings()

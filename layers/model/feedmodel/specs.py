@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from feedrank.features.spec import Feature, FeatureSpec, Input
+from feedrank.features.spec import Feature, FeatureSpec, Input, UnknownItems
+
+# A fair guess at an unknown item's probability is the mean, and that lies above most items.
+UNKNOWN_ITEMS: UnknownItems = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +15,15 @@ class Priors:
     ctr: float
     dwell_s: float
     device: str
+    age_days: float
 
 
 def demo_features(prior: Priors) -> tuple[Feature, ...]:
     """The 15 features in their order, each with what stands in for an unknown value.
 
     An interaction is an item shown, clicked or not. `item_popularity` is log(1 + clicks),
-    `user_days_active` counts different days (UTC), dwell times are in seconds per click.
+    `user_days_active` counts different days (UTC), dwell times are in seconds per click. An unknown
+    item is of average age: taken for a new one it would outrank most of the catalogue.
     """
     return (
         Feature("user_historical_ctr", "user", prior.ctr),
@@ -28,7 +33,7 @@ def demo_features(prior: Priors) -> tuple[Feature, ...]:
         Feature("item_ctr", "item", prior.ctr),
         Feature("item_avg_dwell_time", "item", prior.dwell_s),
         Feature("item_popularity", "item"),
-        Feature("item_age_days", "item"),
+        Feature("item_age_days", "item", prior.age_days),
         Feature("hour_of_day", "context", expression="hour"),
         Feature("day_of_week", "context", expression="weekday"),
         *(
@@ -43,7 +48,7 @@ def demo_features(prior: Priors) -> tuple[Feature, ...]:
 
 
 def deep_mlp_spec(prior: Priors) -> FeatureSpec:
-    return FeatureSpec((Input("features", "item", demo_features(prior)),))
+    return FeatureSpec((Input("features", "item", demo_features(prior)),), UNKNOWN_ITEMS)
 
 
 def two_tower_spec(prior: Priors) -> FeatureSpec:
@@ -55,5 +60,6 @@ def two_tower_spec(prior: Priors) -> FeatureSpec:
     of_user = tuple(f for f in features if f.source in {"user", "context"})
     of_item = tuple(f for f in features if f.source == "item")
     return FeatureSpec(
-        (Input("user_features", "request", of_user), Input("item_features", "item", of_item))
+        (Input("user_features", "request", of_user), Input("item_features", "item", of_item)),
+        UNKNOWN_ITEMS,
     )

@@ -40,6 +40,7 @@ def priors(feed: Feed, until_s: int) -> Priors:
         ctr=clicks / max(int(seen.sum()), 1),
         dwell_s=float(feed.dwell_ms[seen].sum()) / 1_000 / clicks,
         device=str(DEVICES[np.argmax(devices)]),
+        age_days=float(_age_s(feed)[seen].sum()) / DAY_S / max(int(seen.sum()), 1),
     )
 
 
@@ -61,7 +62,7 @@ def training_columns(feed: Feed, prior: Priors) -> Columns:
             by_item.total(ones),
             by_item.total(feed.clicked),
             by_item.total(feed.dwell_ms),
-            feed.time_s - feed.created_s[feed.item_id - 1],
+            _age_s(feed),
             prior,
         )
         | _pair_columns(by_pair.total(ones))
@@ -145,6 +146,11 @@ def _sums(
 ) -> IntArray:
     """(groups,); float64 holds whole numbers up to 2**53 exactly."""
     return np.bincount(group, weights=values, minlength=groups).astype(np.int64)
+
+
+def _age_s(feed: Feed) -> IntArray:
+    """Of the item, at each interaction."""
+    return feed.time_s - feed.created_s[feed.item_id - 1]
 
 
 def _pair_keys(feed: Feed) -> IntArray:

@@ -9,27 +9,40 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import torch
+from mlflow.data.dataset import Dataset
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from sqlalchemy.engine import make_url
 from torch import nn
 from torch.fx import config as fx_config
 
+from feedmodel.networks import Network
+from feedmodel.options import SNAPSHOT_AS_OF, TrainOptions
 from feedmodel.registry import tracking_at
 from feedmodel.tables import Snapshot
 from feedmodel.training import Epoch
+from feedmodel.unknown import SHARE_IN_TRAINING
 from feedrank.domain import FloatArray
 from feedrank.errors import FeedrankError
 from feedrank.features.spec import FeatureSpec, Input
 
 SOURCE = {"mlflow.source.name": "feedrank train"}  # instead of the path of the script
+MODELS = "models:/"
 EXAMPLE_ROWS = 16
+OPTIMIZER_PARAMS = ("betas", "eps", "weight_decay")
+WHAT_IT_IS = (
+    "The probability that a user engages with an item of the feed, from features that `feedrank` "
+    "looks up. Trained on a synthetic feed; a share of users and items was unknown."
+)
 
 
 class TrackingError(FeedrankError):
@@ -45,19 +58,57 @@ def tracked_run(uri: str, experiment: str, name: str) -> Iterator[str]:
     with (
         tracking_at(uri),
         mlflow.start_run(
-            experiment_id=_experiment_id(uri, experiment), run_name=name, tags=SOURCE
+            experiment_id=_experiment_id(uri, experiment),
+            run_name=name,
+            tags=SOURCE | _commit(),
         ) as run,
     ):
         yield run.info.run_id
 
 
+def log_options(options: TrainOptions) -> None:
+    mlflow.log_params({k: v for k, v in asdict(options).items() if k != "tracking_uri"})
+    mlflow.log_param("unknown_share", SHARE_IN_TRAINING)
+
+
+def log_architecture(network: Network, optimizer: torch.optim.Optimizer) -> None:
+    """Layers' widths by part of the network, and what the optimiser was left at."""
+    for name, part in network.named_children():
+        linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+        if linear:
+            widths = "-".join(str(layer.out_features) for layer in linear)
+            mlflow.log_param(f"layers/{name}", widths)
+    dropout = {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)}
+    mlflow.log_params(
+        {
+            "dropout": ", ".join(map(str, sorted(dropout))),
+            "weights": sum(tensor.numel() for tensor in network.parameters()),
+            "optimizer": type(optimizer).__name__,
+            **{f"adam/{name}": optimizer.defaults[name] for name in OPTIMIZER_PARAMS},
+        }
+    )
+
+
 def log_epoch(epoch: Epoch) -> None:
-    losses = {k: v for k, v in asdict(epoch).items() if k != "number"}
-    mlflow.log_metrics(losses, step=epoch.number)
+    mlflow.log_metrics(
+        {
+            "train/loss": epoch.train_loss,
+            "validation/loss": epoch.validation_loss,
+            "validation/auc": epoch.validation_auc,
+        },
+        step=epoch.number,
+    )
 
 
-def log_features(spec: FeatureSpec, snapshot: Snapshot) -> None:
-    """The feature spec and the tables that serving looks up, under features/."""
+def log_quality(metrics: Mapping[str, float], model_uri: str, data: Dataset) -> None:
+    """Of the run and of its model, as measured on `data`."""
+    mlflow.log_metrics(dict(metrics), model_id=model_uri.removeprefix(MODELS), dataset=data)
+
+
+def log_features(spec: FeatureSpec, snapshot: Snapshot, as_of_s: int) -> None:
+    """The feature spec and the tables that serving looks up, under features/, and their date."""
+    as_of = datetime.fromtimestamp(as_of_s, UTC)
+    mlflow.set_tag(SNAPSHOT_AS_OF, as_of.strftime("%Y-%m-%dT%H:%M:%SZ"))
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder)
         (to / "feature_spec.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n")
@@ -86,7 +137,7 @@ def log_network(network: nn.Module, spec: FeatureSpec, inputs: Mapping[str, Floa
             signature=_signature(spec),
             input_example=example,
             pip_requirements=[f"torch=={torch_version}", f"numpy=={np.__version__}"],
-            tags=SOURCE,
+            tags=SOURCE | {MLFLOW_RUN_NOTE: WHAT_IT_IS},
         )
     return str(info.model_uri)
 
@@ -95,13 +146,25 @@ def register(model_uri: str, run_id: str, name: str, alias: str, tags: Mapping[s
     """Make the model a new version of `name` and let `alias` point to it. Returns the version."""
     client = mlflow.MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    model_id = model_uri.removeprefix("models:/")
+        client.create_registered_model(name, description=WHAT_IT_IS)
+    model_id = model_uri.removeprefix(MODELS)
     version = client.create_model_version(
-        name, model_uri, run_id=run_id, tags=dict(tags), model_id=model_id
+        *(name, model_uri),
+        run_id=run_id,
+        tags=dict(tags),
+        description=f"{WHAT_IT_IS} Network: {', '.join(tags.values())}.",
+        model_id=model_id,
     )
+    link = json.dumps([{"name": name, "version": version.version}])
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
     client.set_registered_model_alias(name, alias, version.version)
     return str(version.version)
+
+
+def _commit() -> dict[str, str]:
+    """Of the code that trains, where it lies in a repository. MLflow looks beside the script."""
+    commit = get_git_commit(__file__)
+    return {MLFLOW_GIT_COMMIT: commit} if commit else {}
 
 
 def _experiment_id(uri: str, name: str) -> str:

@@ -2,23 +2,34 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 
 import mlflow
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from feedmodel import tracking
 from feedmodel.data import Feed, generate_feed
-from feedmodel.evaluation import Evaluation, evaluate
+from feedmodel.datasets import log_data
+from feedmodel.evaluation import Evaluation, WithUnknown, evaluate
 from feedmodel.networks import DeepMLP, Network, TwoTower
 from feedmodel.options import NetworkName, TrainOptions, TrainResult, tracking_uri
 from feedmodel.plots import draw
 from feedmodel.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedmodel.tables import Columns, model_inputs, priors, snapshot, training_columns
-from feedmodel.training import Epoch, Examples, Schedule, best_of, fit, score, seeded
+from feedmodel.training import (
+    Epoch,
+    Examples,
+    Schedule,
+    best_of,
+    fit,
+    optimizer_of,
+    score,
+    seeded,
+)
+from feedmodel.unknown import SHARE_IN_TEST, partly_unknown, unknown_in_test, with_unknown
 from feedmodel.windows import TRAIN_S, split
 from feedrank.domain import FloatArray
 from feedrank.features.spec import FeatureSpec
@@ -47,17 +58,21 @@ def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
             prior = priors(feed, TRAIN_S)
             spec = SPECS[options.network](prior)
             columns = training_columns(feed, prior)
-            inputs = model_inputs(spec, columns)
-        mlflow.log_params({k: v for k, v in asdict(options).items() if k != "tracking_uri"})
-        network, epochs = _fit(options, inputs, feed, progress)
+        tracking.log_options(options)
+        test_data = log_data(feed, split(feed), options)
+        network, epochs = _fit(options, spec, columns, feed, progress)
         with _step(progress, "Evaluate"):
-            evaluation = _evaluate(network, inputs, columns, feed)
+            evaluation = _evaluate(network, spec, columns, feed)
         with _step(progress, "Log to MLflow"):
-            mlflow.log_metrics(evaluation.metrics() | {"best_epoch": best_of(epochs).number})
+            tracking.log_features(spec, snapshot(feed, feed.end_s, prior), feed.end_s)
+            model_uri = tracking.log_network(network, spec, model_inputs(spec, columns))
+            tracking.log_quality(
+                evaluation.metrics() | {"train/best_epoch": best_of(epochs).number},
+                model_uri,
+                test_data,
+            )
             for name, figure in draw(epochs, evaluation).items():
                 mlflow.log_figure(figure, f"plots/{name}.png")
-            tracking.log_features(spec, snapshot(feed, feed.end_s, prior))
-            model_uri = tracking.log_network(network, spec, inputs)
             version = tracking.register(
                 model_uri,
                 run_id,
@@ -70,13 +85,11 @@ def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
 
 
 def _fit(
-    options: TrainOptions, inputs: dict[str, FloatArray], feed: Feed, progress: Progress
+    options: TrainOptions, spec: FeatureSpec, columns: Columns, feed: Feed, progress: Progress
 ) -> tuple[Network, list[Epoch]]:
     windows = split(feed)
-    learn, validate = (
-        Examples({name: rows[window] for name, rows in inputs.items()}, feed.clicked[window])
-        for window in (windows.train, windows.validation)
-    )
+    learn = _examples(spec, partly_unknown(spec, columns, options.seed), feed, windows.train)
+    validate = _examples(spec, columns, feed, windows.validation)
     schedule = Schedule(options.epochs, options.batch_size, options.learning_rate, options.patience)
     batches = schedule.epochs * schedule.batches(len(learn))
     with (
@@ -84,25 +97,39 @@ def _fit(
         _step(progress, f"Train {options.network}", batches) as advance,
     ):
         network = NETWORKS[options.network](*learn.inputs.values())
+        tracking.log_architecture(network, optimizer_of(network, schedule))
         epochs = fit(
             network, learn, validate, schedule, on_batch=advance, on_epoch=tracking.log_epoch
         )
     return network, epochs
 
 
-def _evaluate(
-    network: Network, inputs: dict[str, FloatArray], columns: Columns, feed: Feed
-) -> Evaluation:
+def _evaluate(network: Network, spec: FeatureSpec, columns: Columns, feed: Feed) -> Evaluation:
     test = split(feed).test
-    examples = Examples({name: rows[test] for name, rows in inputs.items()}, feed.clicked[test])
+
+    def scored(columns: Columns) -> FloatArray:
+        return score(network, _examples(spec, columns, feed, test))
+
+    unknown = unknown_in_test(len(feed.clicked))
+    everyone = np.ones(len(feed.clicked), dtype=np.bool_)
     return evaluate(
         feed.slate[test],
-        examples.clicked,
-        model=score(network, examples),
+        feed.clicked[test],
+        model=scored(columns),
+        with_unknown=WithUnknown(
+            users=scored(with_unknown(spec, columns, "user", everyone)),
+            items=scored(with_unknown(spec, columns, "item", unknown)),
+            unknown_items=unknown[test],
+        ),
         popularity=columns["item_popularity"][test],
         click_rate=columns["item_ctr"][test],
         probability=feed.probability[test],
     )
+
+
+def _examples(spec: FeatureSpec, columns: Columns, feed: Feed, window: slice) -> Examples:
+    shown = {name: column[window] for name, column in columns.items()}
+    return Examples(model_inputs(spec, shown), feed.clicked[window])
 
 
 def _progress(console: Console) -> Progress:
@@ -130,8 +157,9 @@ def _summary(options: TrainOptions, version: str, evaluation: Evaluation) -> Tab
     table = Table(
         title=f"{options.registered_name} version {version} ({options.network}), test window: "
         f"{evaluation.interactions:,} interactions, {evaluation.slates:,} slates with clicks",
-        caption=f"{evaluation.ndcg_gap_covered:.0%} of the way in NDCG@10 "
-        "from popularity to the known best",
+        caption=f"Of the way in NDCG@10 to the known best: {evaluation.way_from_popularity:.0%} "
+        f"from popularity, {evaluation.way_from_click_rate:.0%} from the click rate. "
+        f"Unknown items: {SHARE_IN_TEST:.0%} of those shown, ranked last.",
         title_justify="left",
         caption_justify="left",
     )

@@ -70,6 +70,10 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def optimizer_of(network: Network, schedule: Schedule) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Torch computes in one thread inside, and in as many as before outside."""
@@ -92,7 +96,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> list[Epoch]:
     """Train the network in place, and leave it in evaluation mode with its best epoch's weights."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+    optimizer = optimizer_of(network, schedule)
     epochs: list[Epoch] = []
     weights = _copy_weights(network)
     while len(epochs) < schedule.epochs and not _out_of_patience(epochs, schedule.patience):
