@@ -271,14 +271,17 @@ def publish(
         "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
         "batches": "yes" if built.manifest.batches else "no: a run for each request",
     }
+    if built.missing:
+        cells = (f"{column} {count:,}" for column, count in built.missing.items())
+        facts["empty cells"] = f"{', '.join(cells)}; the spec's defaults stand in"
     if published:
         facts["uploaded"] = f"{published.uploaded} files" if published.uploaded else "nothing new"
     print_facts(output, facts)
     if uri.startswith("s3://"):
         print_whole(
-            output,
-            f"sam deploy --parameter-overrides ModelUri={uri} ModelDigest={built.manifest.digest}",
+            output, "To deploy it, give the stack this parameter, as the README's Deploy shows:"
         )
+        print_whole(output, f"ModelUri={uri}")
 
 
 @app.command()

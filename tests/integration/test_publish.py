@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -15,15 +15,12 @@ import pandas as pd
 import pytest
 import torch
 from botocore.exceptions import ConnectionClosedError
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
 
 import archives
 from feedmodel.errors import PublishError
 from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.tracking import tracked_run
 from feedmodel.upload import upload
 from feedrank.bundle import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
 from feedrank.domain import Query
@@ -32,39 +29,10 @@ from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import parse_spec
 from feedrank.model import load_model
 from feedrank.settings import Settings
+from shop import SHOP_SPEC, Registry, Shop
 
 BUCKET = "bundles"
 WEDNESDAY_NOON_S = 1_780_488_000.0  # 2026-06-03T12:00:00Z
-SHOP_SPEC: dict[str, Any] = {
-    "inputs": [
-        {
-            "name": "x",
-            "features": [
-                {"name": "price", "source": "item", "default": 9.5},
-                {"name": "hour", "source": "context", "expression": "hour"},
-                {"name": "age", "source": "user", "default": 30},
-                {"name": "basket", "source": "context", "expression": "number(basket)"},
-            ],
-        }
-    ]
-}
-
-
-class Shop(nn.Module):
-    """Four features of a shop, of which the demo has none; ends in probabilities."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = nn.Linear(4, 1)
-        with torch.no_grad():
-            self.weights.weight.copy_(torch.tensor([[-0.2, 0.05, 0.01, 0.3]]))
-            self.weights.bias.fill_(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.logits(x))
-
-    def logits(self, x: Tensor) -> Tensor:
-        return self.weights(x).squeeze(-1)
 
 
 class ShopLogits(Shop):
@@ -107,53 +75,6 @@ class FirstRowsUser(Shop):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x) + x[0, 2] / 100)
-
-
-@dataclass(frozen=True)
-class Registry:
-    """Logs models as somebody who has never heard of this project would."""
-
-    uri: str
-
-    def log(self, model: nn.Module, rows: int = 6, width: int = 4, **how: Any) -> str:
-        how = {"serialization_format": "pt2", **how}
-        shape = (-1 if rows > 1 else rows, width)
-        signature = ModelSignature(Schema([TensorSpec(np.dtype("float32"), shape, "x")]))
-        with tracked_run(self.uri, "shop", "a run"):
-            return mlflow.pytorch.log_model(
-                model.eval(),
-                name="shop",
-                signature=signature,
-                input_example=np.zeros((rows, width), np.float32),
-                pip_requirements=["torch"],
-                **how,
-            ).model_uri
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return Registry(f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
-
-
-@pytest.fixture(scope="module")
-def shop_uri(registry: Registry) -> str:
-    return registry.log(Shop())
-
-
-@pytest.fixture
-def options(registry: Registry, shop_uri: str, tmp_path: Path) -> PublishOptions:
-    """How the shop's model is published: tables from a warehouse, a spec written by hand."""
-    spec, users, items = tmp_path / "spec.json", tmp_path / "users.csv", tmp_path / "items.parquet"
-    spec.write_text(json.dumps(SHOP_SPEC))
-    pd.DataFrame({"user_id": [9, 4], "age": [51.0, None], "name": ["Ann", "Bob"]}).to_csv(users)
-    pd.DataFrame({"item_id": [30, 10, 20], "price": [3.0, 1.0, 2.0]}).to_parquet(items)
-    return PublishOptions(
-        shop_uri,
-        registry.uri,
-        spec=spec,
-        tables={"users": users, "items": items},
-        bundles=tmp_path / "bundles",
-    )
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [TrainOptions(network="two_tower", epochs=3)]
 
 
-def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_to_s3_prints_the_parameter_that_deploys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Manifest:
         model_version = "mine-3"
         digest = "0" * 64
@@ -60,7 +62,12 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
 
     uri = f"s3://bucket/models/mine/sha256-{Manifest.digest}/"
     built = SimpleNamespace(
-        folder=Path("built"), manifest=Manifest, size_bytes=2_500_000, parity=1.5e-7, rows=400
+        folder=Path("built"),
+        manifest=Manifest,
+        size_bytes=2_500_000,
+        parity=1.5e-7,
+        rows=400,
+        missing={"users.age": 1_200},
     )
     monkeypatch.setattr("feedmodel.publish.build_bundle", lambda _options, _step: built)
     monkeypatch.setattr(
@@ -68,17 +75,19 @@ def test_publishing_to_s3_prints_the_line_that_deploys(monkeypatch: pytest.Monke
     )
     done = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
     assert done.stdout.splitlines() == [
-        "model      mine-3",
-        f"bundle     {uri}",
-        f"digest     {Manifest.digest}",
-        "trained    2026-06-01T08:00:00Z",
-        "snapshot   no date; give it: --as-of 2026-11-24T00:00:00Z",
-        "published  2026-06-02T09:30:00Z",
-        "size       2.5 MB",
-        "parity     1.5e-07 at most between torch and ONNX, 400 rows",
-        "batches    no: a run for each request",
-        "uploaded   nothing new",
-        f"sam deploy --parameter-overrides ModelUri={uri} ModelDigest={Manifest.digest}",
+        "model        mine-3",
+        f"bundle       {uri}",
+        f"digest       {Manifest.digest}",
+        "trained      2026-06-01T08:00:00Z",
+        "snapshot     no date; give it: --as-of 2026-11-24T00:00:00Z",
+        "published    2026-06-02T09:30:00Z",
+        "size         2.5 MB",
+        "parity       1.5e-07 at most between torch and ONNX, 400 rows",
+        "batches      no: a run for each request",
+        "empty cells  users.age 1,200; the spec's defaults stand in",
+        "uploaded     nothing new",
+        "To deploy it, give the stack this parameter, as the README's Deploy shows:",
+        f"ModelUri={uri}",
     ]
 
 

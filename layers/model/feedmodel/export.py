@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Program:
     exported: ExportedProgram
     inputs: tuple[str, ...]
     file: Path | None = None
+    logits: ExportedProgram | None = None  # the program before a sigmoid was put behind it
 
 
 class Sigmoid(torch.nn.Module):
@@ -60,7 +61,8 @@ def load_program(
         check_inputs(program, spec)
         if sigmoid:
             module = Sigmoid(program.exported.module())
-            program = _export(module, spec, program.inputs)
+            logits = program.exported
+            program = replace(_export(module, spec, program.inputs), logits=logits)
     return program
 
 
@@ -72,11 +74,14 @@ def save_program(program: Program, path: Path) -> None:
         torch.export.save(program.exported, path)
 
 
-def run_torch(program: Program, inputs: Mapping[str, FloatArray]) -> FloatArray:
-    """(items,) float32, as torch scores them."""
+def run_torch(
+    program: Program, inputs: Mapping[str, FloatArray], *, logits: bool = False
+) -> FloatArray:
+    """(items,) float32, as torch scores them; or what its sigmoid is given."""
+    exported = program.logits if logits and program.logits else program.exported
     tensors = [torch.from_numpy(inputs[name]) for name in program.inputs]
     with torch.inference_mode():
-        scores: FloatArray = program.exported.module()(*tensors).reshape(-1).numpy()
+        scores: FloatArray = exported.module()(*tensors).reshape(-1).numpy()
     return scores
 
 

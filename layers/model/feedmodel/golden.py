@@ -18,16 +18,16 @@ SEED = 20_260_101
 MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
 STEP_S = 5 * context.HOUR_S + 1_800
 PARITY_SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)
-GOLDEN = (0, 1, 3, 6, 8, 10)  # which of them a bundle keeps: 1, 2, 5, 20, 50 and 100 items
+GOLDEN = (0, 1, 3, 6, 8, 10, 12, 13)  # which of them a bundle keeps
 UNKNOWN_ID = 2**63 - 1
 
 
 def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list[Query]:
-    """About four hundred rows in a dozen requests, the same for the same tables."""
+    """About four hundred rows in fourteen requests, the same for the same tables."""
     random = np.random.default_rng(SEED)
     users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
     known = context_examples(spec)
-    return [
+    requests = [
         Query(
             user_id=UNKNOWN_ID if number == 1 else _one_of(users, random),
             item_ids=_some_of(items, size, random),
@@ -36,6 +36,22 @@ def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list
         )
         for number, size in enumerate(PARITY_SIZES)
     ]
+    return [*requests, _of_defaults(), _of_pairs(tables["pairs"], known)]
+
+
+def _of_defaults() -> Query:
+    """Nothing is known: each feature but the hour's has its default."""
+    return Query(UNKNOWN_ID, np.array([UNKNOWN_ID, UNKNOWN_ID - 1]), {}, MONDAY_S)
+
+
+def _of_pairs(pairs: Table, known: Mapping[str, str]) -> Query:
+    """The user with the most pairs, and items of those: chosen at random, few pairs are met."""
+    users, counts = np.unique(pairs.ids[:, 0], return_counts=True)
+    if not len(users):
+        return _of_defaults()
+    user = users[counts.argmax()]
+    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2]
+    return Query(int(user), items, known, MONDAY_S + context.DAY_S)
 
 
 def context_examples(spec: FeatureSpec) -> dict[str, str]:

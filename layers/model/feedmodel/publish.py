@@ -3,22 +3,19 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from feedmodel.dates import now, parse_moment, parse_past
 from feedmodel.errors import PublishError
-from feedmodel.export import Program, load_program, run_torch, save_program, write_onnx
-from feedmodel.golden import GOLDEN as GOLDEN_QUERIES
-from feedmodel.golden import golden_case, parity_queries
+from feedmodel.export import Program, load_program, save_program, write_onnx
 from feedmodel.options import SNAPSHOT_AS_OF, tracking_uri
+from feedmodel.parity import Served, compare
 from feedmodel.registry import TrackedModel, fetch_model
-from feedmodel.snapshot import Table, TableName, find_table, read_tables, write_snapshot
+from feedmodel.snapshot import TableName, find_table, read_tables, write_snapshot
 from feedmodel.upload import files_below, put_in_place
 from feedrank.bundle import (
     DIGEST_SIDECAR,
@@ -32,17 +29,10 @@ from feedrank.bundle import (
     Manifest,
     parse_manifest,
 )
-from feedrank.domain import MAX_ITEMS, FloatArray, Query
-from feedrank.engine.onnx import OnnxEngine
-from feedrank.errors import BundleError, ScoringError
-from feedrank.features.matrix import MatrixBuilder
-from feedrank.features.snapshot import SnapshotStore
+from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec, parse_spec
-from feedrank.scoring import MOST_ITEMS
 
 SPEC_FILE = "feature_spec.json"
-MOST_APART = 1e-5
-MOST_APART_SHARE = 1e-3  # of a score
 BUNDLES = Path("data/bundles")
 BUILT_WITH = ("torch", "onnx", "onnxruntime", "mlflow", "numpy")
 Step = Callable[[str], None]
@@ -65,13 +55,15 @@ class PublishOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows."""
+    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows.
+    `missing` counts the empty cells by table and column, which took the spec's default."""
 
     folder: Path
     manifest: Manifest
     size_bytes: int
     parity: float
     rows: int
+    missing: Mapping[str, int]
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -102,13 +94,23 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         save_program(program, model.artifact / TORCH_MODEL)
         write_onnx(program, spec, model.artifact / ONNX_MODEL)
         write_snapshot(tables, model.artifact / SNAPSHOT)
-        step("holding ONNX against torch")
-        parity, rows, batches = _write_golden(model.artifact, program, spec, tables)
-        manifest = _write_manifest(model, spec, options.bundles, batches=batches, as_of=as_of)
+        served = Served(spec, model.artifact / ONNX_MODEL, model.artifact / SNAPSHOT)
+        parity = compare(served, program, tables, step)
+        cases = json.dumps({"cases": parity.cases}, indent=1)
+        (model.artifact / GOLDEN).write_text(cases)
+        manifest = _write_manifest(
+            model, spec, options.bundles, batches=parity.batches, as_of=as_of
+        )
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
-    return BuiltBundle(folder, manifest, size_bytes, parity, rows)
+    missing = {
+        f"{name}.{column}": count
+        for name, table in tables.items()
+        for column, count in table.missing.items()
+        if count
+    }
+    return BuiltBundle(folder, manifest, size_bytes, parity.apart, parity.rows, missing)
 
 
 def _spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:
@@ -136,72 +138,6 @@ def _in_model_order(spec: FeatureSpec, program: Program) -> FeatureSpec:
     """The torch engine hands inputs over by position."""
     by_name = {input_.name: input_ for input_ in spec.inputs}
     return replace(spec, inputs=tuple(by_name[name] for name in program.inputs))
-
-
-def _write_golden(
-    root: Path, program: Program, spec: FeatureSpec, tables: Mapping[TableName, Table]
-) -> tuple[float, int, bool]:
-    """Score the parity queries by torch and by the very code that serves; keep some as golden.
-
-    Raises PublishError where they differ by more than MOST_APART, or leave [0, 1].
-    """
-    engine, matrix = OnnxEngine(root / ONNX_MODEL, threads=1), MatrixBuilder(spec)
-    store = SnapshotStore(root / SNAPSHOT, spec)
-    apart, inputs_of, expected_of, cases = 0.0, [], [], []
-    queries: list[Query] = parity_queries(spec, tables)
-    for query in queries:
-        inputs = matrix.build(query, store.look_up(query))
-        expected = run_torch(program, inputs)
-        if not (expected.min() >= 0 and expected.max() <= 1):
-            raise PublishError(
-                "the model gives scores outside [0, 1]; where they are logits, publish it with "
-                "--activation sigmoid"
-            )
-        try:
-            scores = engine.score(inputs)
-        except ScoringError as error:
-            raise PublishError(f"ONNX Runtime can't score as torch does: {error}") from error
-        apart = max(apart, float(np.abs(scores - expected).max()))
-        inputs_of.append(inputs)
-        expected_of.append(expected)
-        cases.append(golden_case(query, expected))
-    if apart > MOST_APART:
-        raise PublishError(f"torch and ONNX scores are {apart:.1e} apart; {MOST_APART} is allowed")
-    kept = [cases[number] for number in GOLDEN_QUERIES]
-    (root / GOLDEN).write_text(json.dumps({"cases": kept}, indent=1))
-    rows = sum(map(len, expected_of))
-    return apart, rows, _batches(engine, spec, inputs_of, expected_of)
-
-
-def _batches(
-    engine: OnnxEngine,
-    spec: FeatureSpec,
-    inputs: Sequence[Mapping[str, FloatArray]],
-    expected: Sequence[FloatArray],
-) -> bool:
-    """Whether an item's score is its own: alone, and in the largest run that there can be, with
-    items of all those requests, it is what it was in its request."""
-    if any(input_.per == "request" for input_ in spec.inputs):
-        return False
-    rows = {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
-    scores = np.concatenate(expected)
-    most = MOST_ITEMS + MAX_ITEMS
-    crowd = {name: np.resize(table, (most, table.shape[1])) for name, table in rows.items()}
-    singles = [
-        {name: table[at : at + 1] for name, table in rows.items()} for at in range(len(scores))
-    ]
-    try:
-        alone = np.concatenate([engine.score(single) for single in singles])
-        crowded = engine.score(crowd)
-    except ScoringError:
-        return False
-    return _same(alone, scores) and _same(crowded, np.resize(scores, most))
-
-
-def _same(scores: FloatArray, expected: FloatArray) -> bool:
-    """Small scores are compared more closely: they rank too."""
-    allowed = np.minimum(MOST_APART, MOST_APART_SHARE * expected)
-    return bool((np.abs(scores - expected) <= allowed).all())
 
 
 def _write_manifest(

@@ -35,6 +35,7 @@ for at, event in enumerate(json.loads(Path(options["events"]).read_bytes())):
     by_handler = np.array([dict(ranked)[item] for item in json.loads(event["body"])["item_ids"]])
     pairs = (by_torch, by_onnx), (by_torch, by_handler), (by_onnx, by_handler)
     for name, (one, other) in zip(apart, pairs, strict=True):
-        apart[name] = max(apart[name], float(np.abs(one.reshape(-1) - other.reshape(-1)).max()))
+        # np.maximum keeps a NaN, which max() may drop.
+        apart[name] = float(np.maximum(apart[name], np.abs(one.ravel() - other.ravel()).max()))
     rows += len(ranked)
 Path(result).write_text(json.dumps({"rows": rows, "apart": apart}))
