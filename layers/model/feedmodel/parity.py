@@ -136,9 +136,15 @@ def _user_rows(served: Served, tables: Mapping[TableName, Table]) -> Iterator[Ro
 
 
 def _pair_rows(served: Served, tables: Mapping[TableName, Table]) -> Iterator[Rows]:
-    """With an unknown user and item: it is their own columns that are tried."""
+    """With an unknown user and item: it is their own columns that are tried, and of pairs, which
+    are many and mostly counts, each different row once."""
+    pairs = tables["pairs"]
+    if not len(pairs.ids):
+        return iter(())
+    rows = pairs.values.ravel() if pairs.values.shape[1] == 1 else pairs.values
+    _, first = np.unique(rows, axis=0, return_index=True)
     base = served.inputs(Query(UNKNOWN_ID, np.array([UNKNOWN_ID]), {}, MONDAY_S))
-    return _rows_of(served.spec, "pair", tables["pairs"], base)
+    return _rows_of(served.spec, "pair", Table(pairs.ids[first], pairs.values[first]), base)
 
 
 def _rows_of(spec: FeatureSpec, source: Source, table: Table, base: Inputs) -> Iterator[Rows]:
