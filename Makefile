@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train publish invoke build budget bench bench-check bench-rivals load dashboard lock clean
+.PHONY: help run test lint types tests serve train promote ui publish invoke build budget bench bench-check bench-rivals load dashboard lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,12 @@ serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
 
 train: $(READY)  ## Train and register the demo model
 	$(BIN)/feedrank train $(ARGS)
+
+promote: $(READY)  ## Compare a version with the one in production, and let it take over: ARGS="3"
+	$(BIN)/feedrank promote $(ARGS)
+
+ui: $(READY)  ## Open MLflow's pages: runs, metrics, models
+	$(BIN)/feedrank ui $(ARGS)
 
 publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@production --to s3://..."
 	$(BIN)/feedrank publish $(ARGS)

@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
-from feedmodel.options import NetworkName, TrainOptions
+from feedmodel.options import CANDIDATE, PRODUCTION, NetworkName, TrainOptions
 from feedops.bench import command as bench
 from feedops.display import print_facts, print_whole, steps
 from feedops.errors import OperationError
@@ -24,7 +24,7 @@ from feedrank.errors import FeedrankError
 
 DEMO = TrainOptions()
 WITHOUT_CHECKOUT = {"train", "publish", "promote", "ui"}
-PRODUCTION = f"models:/{DEMO.registered_name}@{DEMO.alias}"
+IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -206,14 +206,54 @@ def train(
     )
     from feedmodel.train import train as run_training
 
-    run_training(options, messages)
+    result = run_training(options, messages)
+    if alias == CANDIDATE:
+        print_whole(
+            output,
+            f"models:/{name}/{result.version} is the candidate; compare it with "
+            "what is in production, and let it take over: feedrank promote",
+        )
+
+
+@app.command()
+def promote(
+    version: Annotated[
+        str,
+        typer.Argument(
+            help=f"A version of {DEMO.registered_name}, or models:/name/version, or @alias."
+        ),
+    ] = f"models:/{DEMO.registered_name}@{CANDIDATE}",
+    *,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also where it ranks worse, or where nobody can tell."),
+    ] = False,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Compare a version with the one in production, and let it take over unless it ranks worse."""
+    from feedops.promote import promote as run_promotion
+
+    name = f"models:/{DEMO.registered_name}/{version}" if version.isdecimal() else version
+    run_promotion(name, tracking_uri=tracking_uri, force=force, console=output)
+
+
+@app.command()
+def ui(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The port to listen on.")] = 5_000,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Open MLflow's pages on this machine: runs, metrics, models and their versions."""
+    from feedops.ui import serve_ui
+
+    serve_ui(port, tracking_uri, output)
 
 
 @app.command()
 def publish(
     model: Annotated[
         str, typer.Argument(help="models:/name@alias, models:/name/version or runs:/id/path.")
-    ] = PRODUCTION,
+    ] = IN_PRODUCTION,
     *,
     to: Annotated[
         str, typer.Option(help="s3://bucket/prefix/ or a folder; without it, data/bundles only.")
@@ -288,7 +328,7 @@ def publish(
 def serve(
     *,
     model: Annotated[
-        str | None, typer.Option(help="A model in MLflow, by its URI.", show_default=PRODUCTION)
+        str | None, typer.Option(help="A model in MLflow, by its URI.", show_default=IN_PRODUCTION)
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="A bundle's folder, instead of a model in MLflow.")

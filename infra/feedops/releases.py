@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from feedmodel.options import NetworkName, TrainOptions
-from feedops.display import steps
+from feedmodel.options import CANDIDATE, PRODUCTION, NetworkName, TrainOptions
+from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, OperationError
 from feedops.workspace import BUNDLES
 from feedrank.bundle import MANIFEST, Manifest, parse_manifest
@@ -24,14 +24,22 @@ def model_to_serve(
 ) -> str:
     """A model's URI: the given one, or else that of the network's newest model, or else of the one
     in production. Unless a URI is given, what isn't there is trained first, or anyway if `train`.
+
+    Where nothing is in production, and no URI and no network is given, the candidate is promoted.
     """
     if model_uri and (network or train):
         raise OperationError("--model names one model: leave out --network and --train")
     if model_uri:
         return model_uri
     demo = TrainOptions(network=network) if network else TrainOptions()
-    found = None if train else _newest_of(demo) if network else _production(demo)
-    return found or _trained(demo, console)
+    found = _newest_of(demo) if network else _by_alias(demo, PRODUCTION)
+    if found and not train:
+        return found
+    candidate = None if train or network else _by_alias(demo, CANDIDATE)
+    uri = candidate or _trained(demo, console)
+    if not (found or network):
+        _promote_the_first(uri, console)
+    return uri
 
 
 def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
@@ -75,7 +83,7 @@ def manifest_of(bundle: Path) -> Manifest:
 
 def _newest_of(demo: TrainOptions) -> str | None:
     """Training tags each version with its network."""
-    if not _has_store():
+    if not has_store():
         return None
     import mlflow
 
@@ -84,9 +92,17 @@ def _newest_of(demo: TrainOptions) -> str | None:
     return f"models:/{demo.registered_name}/{max(numbers)}" if numbers else None
 
 
-def _production(demo: TrainOptions) -> str | None:
-    uri = f"models:/{demo.registered_name}@{demo.alias}"
+def _by_alias(demo: TrainOptions, alias: str) -> str | None:
+    uri = f"models:/{demo.registered_name}@{alias}"
     return uri if _resolve(uri) else None
+
+
+def _promote_the_first(uri: str, console: Console) -> None:
+    from feedmodel.promotion import compare, promote
+
+    comparison = compare(uri)
+    promote(comparison)
+    print_whole(console, f"Promoted {comparison.candidate.uri}: nothing was in production")
 
 
 def _trained(demo: TrainOptions, console: Console) -> str:
@@ -98,7 +114,7 @@ def _trained(demo: TrainOptions, console: Console) -> str:
 
 def _resolve(uri: str) -> "ModelAddress | None":
     """None where MLflow has no such model. Raises OperationError where MLflow can't say."""
-    if not _has_store():
+    if not has_store():
         return None
     from mlflow.exceptions import MlflowException
 
@@ -112,14 +128,14 @@ def _resolve(uri: str) -> "ModelAddress | None":
         raise OperationError(f"{uri}: MLflow: {error}") from error
 
 
-def _has_store() -> bool:
+def has_store(given: str | None = None) -> bool:
     """Whether there is a store to look into, and if so, let MLflow use it. Merely asked, MLflow
     would make an empty database of a missing one."""
     import mlflow
 
     from feedmodel.options import tracking_uri
 
-    uri = tracking_uri()
+    uri = tracking_uri(given)
     mlflow.set_tracking_uri(uri)
     return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 

@@ -81,7 +81,7 @@ def serve(options: ServeOptions, console: Console) -> None:
     options = replace(options, front=_front(options.front, console))
     with reserve(options.host, options.port) as bound, scratch_folder() as scratch:
         bundle = _bundle(options, console)
-        asyncio.run(_until_signal(_serve(options, bundle, bound, scratch, console)))
+        asyncio.run(until_signal(_serve(options, bundle, bound, scratch, console)))
     console.print("Stopped.")
 
 
@@ -113,7 +113,7 @@ def _bundle(options: ServeOptions, console: Console) -> Path:
     return local_bundle(model, publish=options.publish, console=console)
 
 
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -1,13 +1,16 @@
 """Which model `feedrank serve` takes, and when it trains or builds."""
 
+import io
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from feedmodel.options import TrainOptions, TrainResult
+from feedmodel.options import TrainOptions, TrainResult, tracking_uri
 from feedmodel.publish import BuiltBundle, PublishOptions
 from feedops.errors import ModelMissingError, OperationError
 from feedops.releases import (
@@ -22,15 +25,28 @@ CONSOLE = Console(quiet=True)
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
-    """Every training that was asked for; none takes place."""
+    """Every training that was asked for. Of each, MLflow has a version without anything in it."""
     asked: list[TrainOptions] = []
 
     def train(options: TrainOptions, _console: Console) -> TrainResult:
         asked.append(options)
-        return TrainResult("run", "models:/m-1", options.registered_name, "7", {})
+        mlflow.set_tracking_uri(tracking_uri())
+        version = version_of(mlflow.MlflowClient(), options)
+        return TrainResult("run", "models:/m-1", options.registered_name, version, {})
 
     monkeypatch.setattr("feedmodel.train.train", train)
     return asked
+
+
+def version_of(client: mlflow.MlflowClient, demo: TrainOptions) -> str:
+    """A candidate, as training registers one."""
+    with suppress(MlflowException):  # it is there
+        client.create_registered_model(demo.registered_name)
+    version = client.create_model_version(
+        demo.registered_name, "file:///nowhere", tags={"network": demo.network}
+    )
+    client.set_registered_model_alias(demo.registered_name, demo.alias, version.version)
+    return str(version.version)
 
 
 @pytest.fixture
@@ -47,10 +63,29 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[PublishOptions]:
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tracking_uri: str, demo_bundle: Path) -> str:
+def store(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """MLflow with `feed_ranker` in production, whose bundle is demo_bundle."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
-    return tracking_uri
+    request.getfixturevalue("demo_bundle")
+    uri: str = request.getfixturevalue("tracking_uri")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{database}").search_registered_models()
+    return database
+
+
+@pytest.fixture
+def client(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path
+) -> mlflow.MlflowClient:
+    """Of a store of this test's own, where nothing was trained."""
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return mlflow.MlflowClient(uri)
 
 
 @pytest.fixture(autouse=True)
@@ -60,36 +95,82 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def aliases(client: mlflow.MlflowClient) -> dict[str, str]:
+    found: dict[str, str] = client.get_registered_model("feed_ranker").aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
 def test_what_is_in_production_is_served(store: str, trained: list[TrainOptions]) -> None:
     uri = model_to_serve(None, None, train=False, console=CONSOLE)
     assert (uri, trained) == ("models:/feed_ranker@production", [])
 
 
-def test_where_nothing_was_ever_trained_the_demo_is(
-    folder: Path, trained: list[TrainOptions]
+def test_a_newer_candidate_is_not_served(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
 ) -> None:
+    version_of(client, TrainOptions(alias="production"))
+    version_of(client, TrainOptions())
     uri = model_to_serve(None, None, train=False, console=CONSOLE)
-    assert (uri, trained) == ("models:/feed_ranker/7", [TrainOptions()])
-    assert list(folder.iterdir()) == []  # looking made no database
+    assert (uri, trained) == ("models:/feed_ranker@production", [])
+    assert aliases(client) == {"production": "1", "candidate": "2"}
 
 
-def test_training_can_be_asked_for(store: str, trained: list[TrainOptions]) -> None:
-    assert model_to_serve(None, None, train=True, console=CONSOLE) == "models:/feed_ranker/7"
+def test_looking_for_a_model_makes_no_database(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_options: TrainOptions, _console: Console) -> TrainResult:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("feedmodel.train.train", fail)
+    with pytest.raises(ZeroDivisionError):
+        model_to_serve(None, None, train=False, console=CONSOLE)
+    assert list(folder.iterdir()) == []
+
+
+def test_where_nothing_was_ever_trained_the_demo_is_and_goes_into_production(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
+) -> None:
+    shown = io.StringIO()
+    uri = model_to_serve(None, None, train=False, console=Console(file=shown))
+    assert (uri, trained) == ("models:/feed_ranker/1", [TrainOptions()])
+    assert aliases(client) == {"candidate": "1", "production": "1"}
+    assert shown.getvalue() == "Promoted models:/feed_ranker/1: nothing was in production\n"
+
+
+def test_a_candidate_goes_into_production_where_nothing_is(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
+) -> None:
+    version_of(client, TrainOptions())
+    uri = model_to_serve(None, None, train=False, console=CONSOLE)
+    assert (uri, trained) == ("models:/feed_ranker@candidate", [])
+    assert aliases(client) == {"candidate": "1", "production": "1"}
+
+
+def test_training_can_be_asked_for_and_leaves_production_as_it_is(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
+) -> None:
+    version_of(client, TrainOptions(alias="production"))
+    assert model_to_serve(None, None, train=True, console=CONSOLE) == "models:/feed_ranker/2"
     assert trained == [TrainOptions()]
+    assert aliases(client) == {"production": "1", "candidate": "2"}
 
 
-def test_the_newest_model_of_a_network_is_served(store: str, trained: list[TrainOptions]) -> None:
-    client = mlflow.MlflowClient(store)
-    client.set_model_version_tag("feed_ranker", "1", "network", "deep_mlp")
-    uri = model_to_serve(None, "deep_mlp", train=False, console=CONSOLE)
+def test_the_newest_model_of_a_network_is_served_and_moves_no_alias(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
+) -> None:
+    version_of(client, TrainOptions(network="two_tower"))
+    version_of(client, TrainOptions())
+    uri = model_to_serve(None, "two_tower", train=False, console=CONSOLE)
     assert (uri, trained) == ("models:/feed_ranker/1", [])
+    assert aliases(client) == {"candidate": "2"}
 
 
-def test_a_network_that_has_no_model_is_trained(store: str, trained: list[TrainOptions]) -> None:
-    assert model_to_serve(None, "two_tower", train=False, console=CONSOLE) == (
-        "models:/feed_ranker/7"
-    )
-    assert trained == [TrainOptions(network="two_tower")]
+def test_a_network_that_has_no_model_is_trained_and_not_promoted(
+    client: mlflow.MlflowClient, trained: list[TrainOptions]
+) -> None:
+    uri = model_to_serve(None, "two_tower", train=False, console=CONSOLE)
+    assert (uri, trained) == ("models:/feed_ranker/1", [TrainOptions(network="two_tower")])
+    assert aliases(client) == {"candidate": "1"}
 
 
 def test_a_model_and_a_network_are_too_much(trained: list[TrainOptions]) -> None:

@@ -71,10 +71,11 @@ def test_everything_lands_in_the_data_folder(
     ]
 
 
-def test_the_alias_points_to_the_latest_training(
+def test_the_latest_training_is_the_candidate_and_nothing_is_in_production(
     client: mlflow.MlflowClient, results: dict[NetworkName, TrainResult]
 ) -> None:
-    version = client.get_model_version_by_alias("feed_ranker", "production")
+    assert client.get_registered_model("feed_ranker").aliases == {"candidate": "2"}
+    version = client.get_model_version_by_alias("feed_ranker", "candidate")
     assert (str(version.version), version.run_id) == ("2", results["deep_mlp"].run_id)
     tags = {n: client.get_model_version("feed_ranker", r.version).tags for n, r in results.items()}
     assert tags == {"deep_mlp": {"network": "deep_mlp"}, "two_tower": {"network": "two_tower"}}

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from feedmodel.options import TrainOptions
+from feedmodel.options import TrainOptions, TrainResult
 from feedops.cli import app
 from feedops.errors import StartError
 from feedops.serve import ServeOptions
@@ -40,13 +40,35 @@ def test_help_lists_the_commands() -> None:
 def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainOptions] = []
 
-    def train(options: TrainOptions, _console: Console) -> None:
+    def train(options: TrainOptions, _console: Console) -> TrainResult:
         asked.append(options)
+        return TrainResult("run", "models:/m-1", options.registered_name, "4", {})
 
     monkeypatch.setattr("feedmodel.train.train", train)
     done = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
     assert done.exit_code == 0
     assert asked == [TrainOptions(network="two_tower", epochs=3)]
+    assert done.stdout.startswith("models:/feed_ranker/4 is the candidate")
+    again = CliRunner().invoke(app, ["train", "--alias", "production"])
+    assert (again.exit_code, again.stdout, asked[-1].alias) == (0, "", "production")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "uri"),
+    [
+        ([], "models:/feed_ranker@candidate"),
+        (["12"], "models:/feed_ranker/12"),
+        (["models:/shop/3"], "models:/shop/3"),
+    ],
+)
+def test_what_is_promoted_is_the_candidate_a_number_or_a_uri(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], uri: str
+) -> None:
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr("feedops.promote.promote", lambda name, **how: asked.append((name, how)))
+    done = CliRunner().invoke(app, ["promote", *arguments, "--force"])
+    assert done.exit_code == 0
+    assert [(name, how["force"]) for name, how in asked] == [(uri, True)]
 
 
 def test_publishing_to_s3_prints_the_parameter_that_deploys(

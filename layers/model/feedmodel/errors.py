@@ -3,5 +3,9 @@
 from feedrank.errors import FeedrankError
 
 
+class PromotionError(FeedrankError):
+    """What was named is no registered version."""
+
+
 class PublishError(FeedrankError):
     """A model that can't be published as it is; the text says why and what helps."""

@@ -14,6 +14,7 @@ from feedrank.errors import FeedrankError
 
 NetworkName = Literal["deep_mlp", "two_tower"]
 
+PRODUCTION, CANDIDATE = "production", "candidate"  # aliases of a registered model's versions
 SNAPSHOT_AS_OF = "feedrank.snapshot_as_of"  # tag of a run: ISO 8601 UTC
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_TRACKING_URI = "sqlite:///data/mlflow/mlflow.db"
@@ -80,7 +81,7 @@ class TrainOptions:
     patience: int = 3  # epochs without a better one
     experiment: str = "feed_ranking"
     registered_name: str = "feed_ranker"
-    alias: str = "production"
+    alias: str = CANDIDATE
     tracking_uri: str | None = None
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
             run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
             features = _features(address.run_id, into) if address.run_id else None
     except (MlflowException, OSError) as error:
-        raise PublishError(f"{uri}: MLflow at {_without_secret(tracking_uri)}: {error}") from error
+        raise PublishError(f"{uri}: MLflow at {without_secret(tracking_uri)}: {error}") from error
     artifact = Path(copied)
     (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
@@ -128,7 +128,7 @@ def _features(run_id: str, into: Path) -> Path | None:
     return Path(copied)
 
 
-def _without_secret(uri: str) -> str:
+def without_secret(uri: str) -> str:
     """A tracking URI may carry a password before the @."""
     scheme, separator, rest = uri.partition("://")
     return scheme + separator + rest.rpartition("@")[2]
