@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from time import perf_counter
@@ -86,7 +87,7 @@ class Manifest:
         """None where nobody knows of when the feature tables are."""
         if self.snapshot_as_of is None:
             return None
-        return (now - datetime.fromisoformat(self.snapshot_as_of)).total_seconds()
+        return now.timestamp() - _unix_s(self.snapshot_as_of)
 
     def public(self) -> dict[str, Any]:
         """What anybody may read: no file names, no place."""
@@ -104,6 +105,11 @@ class Manifest:
             "feature_spec": self.feature_spec,
             "built_with": self.built_with,
         }
+
+
+@cache
+def _unix_s(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 @dataclass(frozen=True, slots=True)

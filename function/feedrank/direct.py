@@ -18,6 +18,7 @@ from feedrank.problems import problem
 from feedrank.web import APIRoute, FastAPI, Request
 
 JSON = "application/json"
+DIRECT = "feedrank.direct"  # in a scope: what `needs_no_loop` found
 Answer = Callable[[Scope, Receive], Awaitable[bytes]]
 # What monitoring agents replace by their own, and the module that each is from.
 PATCHED: tuple[tuple[type, str, str], ...] = (
@@ -59,10 +60,11 @@ class App(FastAPI):
         return stack
 
     def needs_no_loop(self, scope: Scope) -> bool:
-        return self._is_direct(scope) and not self._waits()
+        scope[DIRECT] = self._is_direct(scope)  # so that it is looked into once a request
+        return scope[DIRECT] and not self._waits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._is_direct(scope):
+        if not (scope[DIRECT] if DIRECT in scope else self._is_direct(scope)):
             await super().__call__(scope, receive, send)
             return
         scope["route"] = self._route

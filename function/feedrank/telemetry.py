@@ -150,7 +150,11 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
     if ranking is None:
         counted = {"Latency": latency_ms, "Errors": int(status >= SERVER_ERROR)}
         return counted | {"ModelUnavailable": 1} if status == NO_MODEL else counted
-    scores = ranking.scores
+    scores, order = ranking.scores, ranking.order
+    if ranking.unknown_items:  # which may stand last, or nowhere
+        best, worst = max(scores), min(scores)
+    else:
+        best, worst = scores[order[0]], scores[order[-1]]
     counted = {
         "Latency": latency_ms,
         "Errors": int(status >= SERVER_ERROR),
@@ -162,7 +166,7 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
         "Degraded": int(bool(ranking.degraded)),
         "DecisionsSpilled": ranking.spilled,
         "ScoreMean": sum(scores) / len(scores),
-        "ScoreSpread": max(scores) - min(scores),
+        "ScoreSpread": best - worst,
     }
     if ranking.snapshot_age_s is not None:
         counted["SnapshotAge"] = round(ranking.snapshot_age_s)
