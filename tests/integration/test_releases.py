@@ -56,7 +56,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[PublishOptions]:
 
     def build(options: PublishOptions, _step: object) -> BuiltBundle:
         asked.append(options)
-        return BuiltBundle(Path("built"), None, 0, 0.0, 0)  # type: ignore[arg-type]  # nobody reads it
+        return BuiltBundle(Path("built"), None, 0, 0.0, 0, {})  # type: ignore[arg-type]  # nobody reads it
 
     monkeypatch.setattr("feedmodel.publish.build_bundle", build)
     return asked

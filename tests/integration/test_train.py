@@ -74,7 +74,7 @@ def test_everything_lands_in_the_data_folder(
 def test_the_latest_training_is_the_candidate_and_nothing_is_in_production(
     client: mlflow.MlflowClient, results: dict[NetworkName, TrainResult]
 ) -> None:
-    assert client.get_registered_model("feed_ranker").aliases == {"candidate": "2"}
+    assert list(client.get_registered_model("feed_ranker").aliases) == ["candidate"]
     version = client.get_model_version_by_alias("feed_ranker", "candidate")
     assert (str(version.version), version.run_id) == ("2", results["deep_mlp"].run_id)
     tags = {n: client.get_model_version("feed_ranker", r.version).tags for n, r in results.items()}
