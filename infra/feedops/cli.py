@@ -284,8 +284,11 @@ def publish(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make a bundle of a model in MLflow, compare it with torch, copy it to S3 or a folder."""
+    from feedmodel.upload import check_target, upload
+
+    if to:
+        check_target(to)
     from feedmodel.publish import PublishOptions, build_bundle
-    from feedmodel.upload import upload
 
     options = PublishOptions(
         model,

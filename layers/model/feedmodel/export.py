@@ -1,7 +1,6 @@
 """From the MLflow artifact to what engines run: an exported torch program and one ONNX file."""
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,9 @@ import mlflow
 import torch
 from torch.export import Dim, ExportedProgram
 
+from feedmodel.admission import check_artifact, check_program
 from feedmodel.errors import PublishError
+from feedmodel.registry import environment
 from feedrank.domain import FloatArray
 from feedrank.engine.torch import load_program as load_exported
 from feedrank.errors import BundleError
@@ -50,14 +51,15 @@ class Sigmoid(torch.nn.Module):
 def load_program(
     artifact: Path, spec: FeatureSpec, *, allow_pickle: bool = False, sigmoid: bool = False
 ) -> Program:
-    """Raises PublishError for a model that is pickled, can't be exported, or whose inputs are not
-    the spec's."""
+    """Raises PublishError for a model that is pickled, can't be exported or served, or whose inputs
+    are not the spec's."""
     file = next((artifact / "data").glob(f"**/{PT2}"), None)
     with _quiet():
         if file:
             program = _load_exported(file)
         else:
             program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
+        check_program(program.exported)
         check_inputs(program, spec)
         if sigmoid:
             module = Sigmoid(program.exported.module())
@@ -148,7 +150,10 @@ def _check_input(tensor: torch.Tensor, input_: Input) -> None:
             f"{len(input_.features)}"
         )
     if tensor.dtype != torch.float32:
-        raise PublishError(f"input {input_.name}: the model takes {tensor.dtype}, not float32")
+        raise PublishError(
+            f"input {input_.name}: the model takes {tensor.dtype}, not float32: log model.float(), "
+            "with an input_example of float32"
+        )
     if isinstance(rows, int) and (input_.per == "item" or rows != 1):
         raise PublishError(
             f"input {input_.name}: the model takes exactly {rows} row(s); log it with two rows or "
@@ -199,34 +204,21 @@ def _load_exported(file: Path) -> Program:
 
 
 def _load_pickled(artifact: Path, *, allow_pickle: bool) -> torch.nn.Module:
-    if not (artifact / "MLmodel").is_file():
-        raise PublishError("the artifact is no MLflow model: it has no MLmodel file")
+    check_artifact(artifact)
     if not allow_pickle:
         raise PublishError(
             "the model is pickled, and unpickling runs whatever code the file holds. Log it with "
             'mlflow.pytorch.log_model(..., serialization_format="pt2"), or, where you trust its '
             "origin, publish it with --allow-pickle; the bundle itself never holds a pickle"
         )
-    with _environment(MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true"):
+    with environment(MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true"):
         try:
             model: torch.nn.Module = mlflow.pytorch.load_model(str(artifact), map_location="cpu")
         except Exception as error:  # unpickling may raise anything
-            raise PublishError(f"the pickled model can't be loaded: {_cause(error)}") from error
+            raise PublishError(
+                f"the pickle can't be loaded as a torch.nn.Module: {_cause(error)}"
+            ) from error
     return model.eval()
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

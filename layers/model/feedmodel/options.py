@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -19,6 +20,8 @@ SNAPSHOT_AS_OF = "feedrank.snapshot_as_of"  # tag of a run: ISO 8601 UTC
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_TRACKING_URI = "sqlite:///data/mlflow/mlflow.db"
 CONNECT_TIMEOUT_S = 5.0
+SQLITE_URI = re.compile(r"sqlite(?:\+\w+)?://(?:/([^?]*))?(?:\?.*)?")
+SQLITE_HEADER = b"SQLite format 3\0"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MIN_USERS = 10
 MIN_ITEMS = 200  # of fewer, slates would be too short; see data.py
@@ -32,10 +35,16 @@ ALIAS = re.compile(r"(?!latest$|v\d+$)[A-Za-z0-9_-]+")
 def tracking_uri(given: str | None = None) -> str:
     """Where MLflow keeps its runs: as given, else as the environment has it, else in data/.
 
-    Raises UnreachableError where that is a server that takes no connection; MLflow itself would try
-    for minutes.
+    Raises UnreachableError where that is a server that takes no connection (MLflow itself would try
+    for minutes), or a file that is no SQLite database.
     """
     uri = given or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
+    database = sqlite_database(uri)
+    if database and database.exists() and not _is_sqlite(database):
+        raise UnreachableError(
+            f"{database} is no SQLite database: choose another by --tracking-uri or "
+            f"{TRACKING_VARIABLE}"
+        )
     address = urlsplit(uri)
     host = address.hostname or ""
     if address.scheme in DEFAULT_PORTS and not _has_proxy(address.scheme, host):
@@ -49,6 +58,22 @@ def tracking_uri(given: str | None = None) -> str:
                 f"server, or choose another by --tracking-uri or {TRACKING_VARIABLE}"
             ) from error
     return uri
+
+
+def sqlite_database(uri: str) -> Path | None:
+    """The file of a SQLite store, None for another. Raises UnreachableError where it names none."""
+    match = SQLITE_URI.fullmatch(uri)
+    if match and not match[1]:
+        raise UnreachableError(f"{uri} names no database file; one is sqlite:///data/mlflow.db")
+    return Path(match[1]) if match else None
+
+
+def _is_sqlite(file: Path) -> bool:
+    """MLflow makes its tables in an empty file too."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(SQLITE_HEADER)) in (b"", SQLITE_HEADER)
 
 
 def _has_proxy(scheme: str, host: str) -> bool:

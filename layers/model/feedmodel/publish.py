@@ -71,6 +71,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
 
     Raises PublishError, SpecError or BundleError; a bundle that failed is not left behind.
     """
+    _check_files(options)
     as_of = parse_past(options.as_of, "--as-of") if options.as_of else None
     options.bundles.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.bundles, prefix=".build-") as scratch:
@@ -111,6 +112,12 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         if count
     }
     return BuiltBundle(folder, manifest, size_bytes, parity.apart, parity.rows, missing)
+
+
+def _check_files(options: PublishOptions) -> None:
+    for option, path in (("spec", options.spec), *options.tables.items()):
+        if path and not path.is_file():
+            raise PublishError(f"--{option} {path}: there is no such file")
 
 
 def _spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:

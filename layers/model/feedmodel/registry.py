@@ -6,20 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from sqlalchemy.exc import SQLAlchemyError
 
+from feedmodel.admission import LOG_IT, MLMODEL
 from feedmodel.dates import from_milliseconds
 from feedmodel.errors import PublishError
-from feedmodel.options import SNAPSHOT_AS_OF, TRACKING_VARIABLE
+from feedmodel.options import SNAPSHOT_AS_OF, TRACKING_VARIABLE, sqlite_database
 
 FEATURES = "features"
 REGISTERED = "models:/"
 LOGGED_MODEL = "m-"
+# A server that takes the connection and doesn't answer is given up; MLflow would wait 16 minutes.
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 LOAD_MARKER = "registered_model_meta"  # MLflow leaves it where it loads: not part of the artifact
 
 
@@ -59,19 +64,35 @@ def tracking_at(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(before)
 
 
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables for what happens inside."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
     """`models:/name@alias`, `models:/name/version`, `models:/m-id` or `runs:/id/path`.
 
     Raises PublishError where MLflow has no such thing, or can't be reached.
     """
+    _check_database(tracking_uri)
     try:
         with tracking_at(tracking_uri):
             address = resolve(uri)
             copied = download_artifacts(address.artifact_uri, dst_path=str(into / "artifact"))
             run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
             features = _features(address.run_id, into) if address.run_id else None
-    except (MlflowException, OSError) as error:
-        raise PublishError(f"{uri}: MLflow at {without_secret(tracking_uri)}: {error}") from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise PublishError(_reason(error, uri, tracking_uri)) from error
     artifact = Path(copied)
     (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
@@ -88,11 +109,18 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
 
 
 def resolve(uri: str) -> ModelAddress:
-    """Raises MlflowException where MLflow has no such model, PublishError for another URI."""
+    """Raises MlflowException where MLflow has no such model or doesn't answer, PublishError for
+    another URI."""
+    patience = {name: os.environ.get(name, value) for name, value in IMPATIENCE.items()}
+    with environment(**patience):
+        return _resolve(uri)
+
+
+def _resolve(uri: str) -> ModelAddress:
     client = mlflow.MlflowClient()
     path = uri.removeprefix(REGISTERED)
     if uri.startswith("runs:/"):
-        return _by_model_id(Model.load(uri).model_id, uri)
+        return _by_run(uri)
     if not uri.startswith(REGISTERED):
         raise PublishError(
             f"{uri}: must be models:/name@alias, models:/name/version or runs:/id/path"
@@ -106,6 +134,14 @@ def resolve(uri: str) -> ModelAddress:
         version = client.get_model_version(name, number)
     artifact_uri = client.get_model_version_download_uri(version.name, version.version)
     return ModelAddress(version.name, str(version.version), version.run_id or "", artifact_uri)
+
+
+def _by_run(uri: str) -> ModelAddress:
+    run_id, _, path = uri.removeprefix("runs:/").partition("/")
+    files = [Path(file.path).name for file in list_artifacts(run_id=run_id, artifact_path=path)]
+    if files and MLMODEL not in files:
+        raise PublishError(f"{uri}: holds files, but no MLflow model ({MLMODEL}): {LOG_IT}")
+    return _by_model_id(Model.load(uri).model_id, uri)
 
 
 def _by_model_id(model_id: str | None, uri: str) -> ModelAddress:
@@ -126,6 +162,24 @@ def _features(run_id: str, into: Path) -> Path | None:
         return None
     copied = download_artifacts(run_id=run_id, artifact_path=FEATURES, dst_path=str(into))
     return Path(copied)
+
+
+def _check_database(uri: str) -> None:
+    """MLflow would make an empty database of a path that is mistyped."""
+    database = sqlite_database(uri)
+    if database and not (database.is_file() and database.stat().st_size):
+        raise PublishError(
+            f"{database}: there is no MLflow database; mend --tracking-uri or {TRACKING_VARIABLE}, "
+            "or make a model by `feedrank train`"
+        )
+
+
+def _reason(error: Exception, uri: str, tracking_uri: str) -> str:
+    """One line, without the password that a tracking URI may carry."""
+    reason = " ".join(str(error).split())
+    if password := urlsplit(tracking_uri).password:
+        reason = reason.replace(password, "***")
+    return f"{uri}: MLflow at {without_secret(tracking_uri)}: {reason}"
 
 
 def without_secret(uri: str) -> str:

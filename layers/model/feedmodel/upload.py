@@ -1,6 +1,7 @@
 """From a bundle on disk to S3, or to the folder that the model layer is made of."""
 
 import hashlib
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 from feedmodel.errors import PublishError
 from feedrank.bundle import MANIFEST, parse_manifest
 
+S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
+OTHER_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|s3:|s3//", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -16,14 +20,26 @@ class Published:
     uploaded: int  # files; 0 where the bundle was there already
 
 
-def upload(bundle: Path, to: str) -> Published:
-    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
-    folder, which then holds this bundle alone."""
+def check_target(to: str) -> None:
+    """Raises PublishError where a bundle can't be brought there, before one is made."""
     if to.startswith("s3://"):
-        return _to_s3(bundle, to)
+        if not S3_URI.fullmatch(to):
+            raise PublishError(f"--to {to}: names no S3 bucket; write it as s3://bucket/prefix/")
+        return
+    if OTHER_URI.match(to):
+        raise PublishError(f"--to {to}: must be s3://bucket/prefix/ or a folder")
     folder = Path(to)
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise PublishError(f"{to}: holds something that is no bundle, and would be replaced")
+
+
+def upload(bundle: Path, to: str) -> Published:
+    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
+    folder, which then holds this bundle alone."""
+    check_target(to)
+    if to.startswith("s3://"):
+        return _to_s3(bundle, to)
+    folder = Path(to)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if _digest_of(folder) == _digest_of(bundle):
         return Published(to, uploaded=0)

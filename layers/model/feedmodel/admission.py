@@ -1,0 +1,138 @@
+"""What a model must be to be published, seen before it is exported to ONNX."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from feedmodel.errors import PublishError
+
+MLMODEL = "MLmodel"
+LOG_IT = 'log the torch.nn.Module by mlflow.pytorch.log_model(..., serialization_format="pt2")'
+MOST_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
+FLOAT_BYTES = 4
+SWITCHES = {"train", "training"}  # arguments of operators that training mode turns on
+CHANCES = {"p", "dropout", "dropout_p"}
+
+
+def check_artifact(artifact: Path) -> None:
+    """For one without an exported program. Raises PublishError where it holds no PyTorch model that
+    could become one."""
+    if not (artifact / MLMODEL).is_file():
+        raise PublishError(
+            "the artifact is no MLflow model: it has no MLmodel file, and weights alone (a "
+            f"state_dict) are no model: {LOG_IT}"
+        )
+    flavors = _flavors(artifact / MLMODEL)
+    if "pytorch" not in flavors:
+        flavor = next((name for name in flavors if name != "python_function"), "python_function")
+        raise PublishError(f"MLflow has it by the flavour {flavor}, not pytorch: {LOG_IT}")
+    if any(_is_torchscript(file) for file in (artifact / "data").glob("**/*.pth")):
+        raise PublishError(f"the model is TorchScript, which torch.export can't read: {LOG_IT}")
+
+
+def check_program(program: ExportedProgram) -> None:
+    """Raises PublishError for what can't be exported to one ONNX file that gives a float score for
+    each item, the same one each time."""
+    _check_weights(program)
+    _check_outputs(program)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            _check_operator(node)
+
+
+def _flavors(file: Path) -> list[str]:
+    try:
+        return [str(flavor) for flavor in yaml.safe_load(file.read_bytes())["flavors"]]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise PublishError(f"{MLMODEL} can't be read; log the model again") from error
+
+
+def _is_torchscript(file: Path) -> bool:
+    """TorchScript's archives hold source code beside the pickle."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _tensors(program: ExportedProgram) -> Iterator[torch.Tensor]:
+    constants = (each for each in program.constants.values() if isinstance(each, torch.Tensor))
+    yield from program.state_dict.values()
+    yield from constants
+
+
+def _check_weights(program: ExportedProgram) -> None:
+    tensors = list(_tensors(program))
+    for tensor in tensors:
+        _check_precision(tensor, "the model's weights are")
+    shared = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    if (size := sum(shared.values())) > MOST_WEIGHT_BYTES:
+        raise PublishError(
+            f"the model's weights take {size / 1e9:.2f} GB, and an ONNX file holds at most "
+            f"{MOST_WEIGHT_BYTES / 1e9:.2f} GB: train it with smaller embedding tables"
+        )
+
+
+def _check_outputs(program: ExportedProgram) -> None:
+    tree = program.call_spec.out_spec
+    if not tree.is_leaf():
+        kind = getattr(tree.type, "__name__", "structure")
+        raise PublishError(
+            f"the model's forward returns a {kind}: it must return one tensor, a score for each "
+            "item. Log a module that returns the scores alone"
+        )
+    (name,) = program.graph_signature.user_outputs
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    scores = values.get(str(name))
+    if not isinstance(scores, torch.Tensor) or not scores.dtype.is_floating_point:
+        raise PublishError("the model's forward must return a tensor of floats, one for each item")
+    _check_precision(scores, "the model's scores are")
+    columns = prod(scores.shape[1:])
+    if isinstance(columns, int) and columns > 1:
+        raise PublishError(
+            f"the model gives {columns} values for an item, not one: log a module that returns "
+            "the score alone"
+        )
+
+
+def _check_precision(tensor: torch.Tensor, subject: str) -> None:
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < FLOAT_BYTES:
+        raise PublishError(
+            f"{subject} {str(tensor.dtype).removeprefix('torch.')}, which ONNX Runtime can't run "
+            "as torch does: log model.float(), with an input_example of float32"
+        )
+
+
+def _check_operator(node: Node) -> None:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return
+    names = [argument.name for argument in schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if _trains(given):
+        raise PublishError(
+            f"the model was logged in training mode ({schema.name} is on): call model.eval() "
+            "before you log it"
+        )
+    tags = getattr(node.target, "tags", ())
+    if torch.Tag.nondeterministic_seeded in tags and not (SWITCHES | CHANCES) & set(names):
+        raise PublishError(
+            f"the model draws random numbers ({schema.name}): the same request must get the same "
+            "scores. Log it without them"
+        )
+
+
+def _trains(given: Mapping[str, Any]) -> bool:
+    """Whether an operator drops values by chance, or normalises by the batch. A chance of 0 does no
+    harm."""
+    chance = max((float(given[name] or 0) for name in CHANCES & given.keys()), default=None)
+    if switches := SWITCHES & given.keys():
+        return any(given[name] is True for name in switches) and chance != 0
+    return bool(chance) and "dropout_p" in given
