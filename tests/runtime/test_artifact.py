@@ -22,6 +22,7 @@ from feedops.build import build, find_python, runtime_packages
 from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import BuildError
 from feedops.workspace import EVENTS, PROJECT
+from feedrank.bundle import GOLDEN
 from stack.hook import load_canary
 from stack.transform import resolved, transformed
 
@@ -148,13 +149,14 @@ def test_the_canary_lets_it_pass(
     handled: Handled, demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = load_canary()
+    cases = json.loads((demo_bundle / GOLDEN).read_bytes())["cases"]
 
     class Client:
         def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
             return {"Payload": io.BytesIO(json.dumps(handled(Payload)).encode())}
 
     monkeypatch.setattr(canary.boto3, "client", lambda _service, **_: Client())
-    assert canary.judge("arn:version", str(demo_bundle), "") == 6
+    assert canary.judge("arn:version", str(demo_bundle), "") == len(cases)
 
 
 def test_every_module_is_of_the_artifact_or_of_lambda(

@@ -27,6 +27,7 @@ PARAMETERS = {
     "DirectStreamName": f"{NAME}-decisions-direct",
     "RequestTimeoutMs": "2000",
     "MemorySize": "1769",
+    "SnapshotAgeDays": "7",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:on-call",
 }
 
@@ -41,9 +42,10 @@ def resources(template: str, **parameters: str) -> dict[str, Any]:
 def of_the_code() -> set[Metric]:
     """Read from the lines that the code prints when it is called with all that can happen."""
     configure(fakes.settings(POWERTOOLS_SERVICE_NAME=NAME))
+    ranking = fakes.ranking(snapshot_age_s=86_400.0, warnings=("context: unknown key",))
     printed = io.StringIO()
     with redirect_stdout(printed):
-        log_request({}, request_metrics(1.0, 200, fakes.ranking()))
+        log_request({}, request_metrics(1.0, 200, ranking))
         log_request({}, request_metrics(1.0, 503, None))
         count_init("on-demand", 1.0)
     return {

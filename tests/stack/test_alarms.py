@@ -25,6 +25,7 @@ WARNINGS = {
     "delivery-errors",
     "decisions-spilled",
     "unknown-items",
+    "snapshot-age",
     "flat-scores",
     "spillover",
     "slow-init",
@@ -84,6 +85,10 @@ def test_silence_is_no_alarm_and_the_end_of_one_is_told_too(name: str) -> None:
 
 def test_alarms_of_the_direct_stream_are_made_only_with_it() -> None:
     assert set(_alarms(DecisionDelivery="logs")) == set(ALL) - ONLY_DIRECT
+
+
+def test_the_age_of_the_features_is_watched_where_somebody_says_how_old_they_may_be() -> None:
+    assert set(_alarms(SnapshotAgeDays="0")) == set(ALL) - {"snapshot-age"}
 
 
 @pytest.mark.parametrize("warm_start", ["snapstart", "none"])
@@ -162,6 +167,7 @@ def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
             "unknown-items",
             [("feedrank", "UnknownItems", OURS, 21), ("feedrank", "ItemsScored", OURS, 100)],
         ),
+        ("snapshot-age", [("feedrank", "SnapshotAge", OURS, 7 * 86_400 + 60)]),
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.0005)]),
         (
             "spillover",
@@ -203,6 +209,8 @@ def test_an_alarm_rings(alarm: str, samples: list[Sample]) -> None:
             "unknown-items",
             [("feedrank", "UnknownItems", OURS, 5), ("feedrank", "ItemsScored", OURS, 100)],
         ),
+        ("snapshot-age", [("feedrank", "SnapshotAge", OURS, 7 * 86_400 - 60)]),
+        ("snapshot-age", []),
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.2)]),
         ("model-unavailable", []),
         ("flat-scores", []),

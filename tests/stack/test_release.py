@@ -42,6 +42,7 @@ MORE_VALUES = {
     "HostedZoneId": ["Z1"],
     "BasePath": ["/v1", "/v2"],
     "DecisionRetentionDays": ["90"],
+    "SnapshotAgeDays": ["7"],
     "LogKeyArn": ["arn:aws:kms:eu-west-1:123456789012:key/1"],
     "AlarmTopicArn": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "AlarmEmail": ["on-call@example.com"],
@@ -139,7 +140,9 @@ def test_which_parameters_those_are() -> None:
     }
     assert publish == {
         "Architecture",
+        "Auth",
         "BasePath",
+        "ContextCheck",
         "DecisionDelivery",
         "LogLevel",
         "MemorySize",
@@ -168,6 +171,7 @@ def test_the_longest_description_fits() -> None:
         "Architecture": "arm64",
         "MemorySize": str(PARAMETERS["MemorySize"]["MaxValue"]),
         "RequestTimeoutMs": str(PARAMETERS["RequestTimeoutMs"]["MaxValue"]),
+        "Auth": "none",
         "LogLevel": max(PARAMETERS["LogLevel"]["AllowedValues"], key=len),
         "Tracing": "on",
         "WarmStart": "snapstart",

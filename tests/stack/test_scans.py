@@ -45,7 +45,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
     "data": [{}, {"DecisionDelivery": "direct"}],
     "observability": [
         {},
-        {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned"},
+        {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned", "SnapshotAgeDays": "7"},
         {"DecisionDelivery": "direct"},
     ],
     "delivery": [{}, ON_S3],

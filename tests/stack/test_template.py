@@ -28,6 +28,7 @@ NOT_IN_LAMBDA = {
     "MODEL_ENGINE": "torch is far over a zip function's size; it is for container images",
     "MODEL_LAYER_DIR": "a layer's place is Lambda's to say",
     "MODEL_CACHE_DIR": "the default is the one writable place",
+    "MODEL_LOAD_SECONDS": "the default is made for the ten seconds that Lambda gives an init",
     "ENGINE_THREADS": "follows from the memory size",
     "DECISION_LOG_DIR": "a file in a container that is thrown away is lost",
 }
@@ -70,12 +71,15 @@ def test_the_function_starts_with_what_the_template_gives() -> None:
             "MODEL_URI": bundle,
             "MODEL_DIGEST": "ab" * 32,
             "BASE_PATH": "/v1",
+            "API_AUTH": "iam",
             "POWERTOOLS_SERVICE_NAME": "feedrank-dev",
         }
     )
 
 
-@pytest.mark.parametrize("name", ["ModelFallback", "LogLevel", "Tracing", "WarmStart"])
+@pytest.mark.parametrize(
+    "name", ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck"]
+)
 def test_every_value_that_a_parameter_allows_is_one_that_the_function_takes(name: str) -> None:
     for value in template()["Parameters"][name]["AllowedValues"]:
         Settings.from_environment(_variables(**{name: value}))
