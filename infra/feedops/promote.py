@@ -18,7 +18,10 @@ NOT_SHOWN = (
 
 def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console) -> None:
     """Raises OperationError where the version ranks worse or can't be compared, unless `force`."""
+    import mlflow
     from mlflow.exceptions import MlflowException
+
+    from feedmodel.registry import reason_of
 
     if not has_store(tracking_uri):
         raise ModelMissingError(f"{uri}: nothing was trained here; `feedrank train` makes a model")
@@ -35,7 +38,8 @@ def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console
             )
         move_alias(comparison)
     except MlflowException as error:
-        raise OperationError(f"{uri}: MLflow: {error}") from error
+        reason = reason_of(error, mlflow.get_tracking_uri())
+        raise OperationError(f"{uri}: MLflow: {reason}") from error
     before = comparison.production
     print_whole(
         console,

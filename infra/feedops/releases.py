@@ -116,16 +116,18 @@ def _resolve(uri: str) -> "ModelAddress | None":
     """None where MLflow has no such model. Raises OperationError where MLflow can't say."""
     if not has_store():
         return None
+    import mlflow
     from mlflow.exceptions import MlflowException
 
-    from feedmodel.registry import resolve
+    from feedmodel.registry import reason_of, resolve
 
     try:
         return resolve(uri)
     except MlflowException as error:
         if error.error_code in ABSENT:
             return None
-        raise OperationError(f"{uri}: MLflow: {error}") from error
+        reason = reason_of(error, mlflow.get_tracking_uri())
+        raise OperationError(f"{uri}: MLflow: {reason}") from error
 
 
 def has_store(given: str | None = None) -> bool:

@@ -79,6 +79,13 @@ def environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def impatient() -> Iterator[None]:
+    """For the first questions to a server. What the environment says of timeouts goes before."""
+    with environment(**{name: os.environ.get(name, value) for name, value in IMPATIENCE.items()}):
+        yield
+
+
 def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
     """`models:/name@alias`, `models:/name/version`, `models:/m-id` or `runs:/id/path`.
 
@@ -92,7 +99,8 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
             run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
             features = _features(address.run_id, into) if address.run_id else None
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise PublishError(_reason(error, uri, tracking_uri)) from error
+        at = without_secret(tracking_uri)
+        raise PublishError(f"{uri}: MLflow at {at}: {reason_of(error, tracking_uri)}") from error
     artifact = Path(copied)
     (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
@@ -111,8 +119,7 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
 def resolve(uri: str) -> ModelAddress:
     """Raises MlflowException where MLflow has no such model or doesn't answer, PublishError for
     another URI."""
-    patience = {name: os.environ.get(name, value) for name, value in IMPATIENCE.items()}
-    with environment(**patience):
+    with impatient():
         return _resolve(uri)
 
 
@@ -174,12 +181,11 @@ def _check_database(uri: str) -> None:
         )
 
 
-def _reason(error: Exception, uri: str, tracking_uri: str) -> str:
+def reason_of(error: Exception, tracking_uri: str) -> str:
     """One line, without the password that a tracking URI may carry."""
     reason = " ".join(str(error).split())
-    if password := urlsplit(tracking_uri).password:
-        reason = reason.replace(password, "***")
-    return f"{uri}: MLflow at {without_secret(tracking_uri)}: {reason}"
+    password = urlsplit(tracking_uri).password
+    return reason.replace(password, "***") if password else reason
 
 
 def without_secret(uri: str) -> str:

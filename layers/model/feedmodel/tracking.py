@@ -27,7 +27,7 @@ from torch.fx import config as fx_config
 
 from feedmodel.networks import Network
 from feedmodel.options import SNAPSHOT_AS_OF, TrainOptions
-from feedmodel.registry import tracking_at
+from feedmodel.registry import impatient, reason_of, tracking_at
 from feedmodel.tables import Snapshot
 from feedmodel.training import Epoch
 from feedmodel.unknown import SHARE_IN_TRAINING
@@ -170,11 +170,12 @@ def _commit() -> dict[str, str]:
 def _experiment_id(uri: str, name: str) -> str:
     try:
         location = _artifacts_beside_database(uri)
-        if experiment := mlflow.get_experiment_by_name(name):
-            return str(experiment.experiment_id)
-        return str(mlflow.create_experiment(name, artifact_location=location))
+        with impatient():
+            if experiment := mlflow.get_experiment_by_name(name):
+                return str(experiment.experiment_id)
+            return str(mlflow.create_experiment(name, artifact_location=location))
     except (MlflowException, OSError) as error:
-        raise TrackingError(f"MLflow experiment {name!r}: {error}") from error
+        raise TrackingError(f"MLflow experiment {name!r}: {reason_of(error, uri)}") from error
 
 
 def _artifacts_beside_database(uri: str) -> str | None:
