@@ -1,6 +1,6 @@
 """Routes and one error translator. No business rule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,8 @@ class Endpoints:
 
     async def ranked(self, scope: Scope, receive: Receive) -> bytes:
         state = scope["state"]
-        asked = parse(await read_body(receive, self._settings.max_body_bytes))
+        body = await read_body(receive, self._settings.max_body_bytes)
+        asked = parse(body, self._context_keys)
         state["ranking"] = ranking = await self._ranker.rank(to_query(asked), state["call"])
         return answer_body(asked, ranking)
 
@@ -83,6 +84,12 @@ class Endpoints:
 
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
+
+    def _context_keys(self) -> Iterable[str]:
+        try:
+            return self._slot.model().context.known
+        except ModelUnavailableError:
+            return ()
 
     def _health(self) -> dict[str, Any]:
         try:

@@ -1,7 +1,7 @@
 """What comes in and goes out at /predict: bytes to a request, a ranking to bytes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -19,18 +19,19 @@ UNKNOWN_FIELD = f"unknown field; the fields are {', '.join(FIELDS)}"
 MOST_DIGITS = 30  # before the point; an id has 19
 
 
-def parse(body: bytes) -> PredictRequest:
-    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held."""
+def parse(body: bytes, context_keys: Callable[[], Iterable[str]] = tuple) -> PredictRequest:
+    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held. Of
+    the context it names those keys alone, and asks for them only then."""
     try:
         return PredictRequest.model_validate_json(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
         if not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
-            raise InvalidRequestError(_told(error)) from None
+            raise InvalidRequestError(_told(error, context_keys)) from None
     try:
         return PredictRequest.model_validate(json.loads(body, parse_float=whole_number))
     except ValidationError as error:
-        raise InvalidRequestError(_told(error)) from None
+        raise InvalidRequestError(_told(error, context_keys)) from None
     except ValueError:  # more digits than Python makes a number of
         raise InvalidRequestError("body: a number has too many digits") from None
 
@@ -80,10 +81,10 @@ def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
     return orjson.dumps(answer)
 
 
-def _told(error: ValidationError) -> str:
+def _told(error: ValidationError, context_keys: Callable[[], Iterable[str]]) -> str:
     """Unknown fields are one problem, and the first: what is told of one is told of each."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     shown: list[Mapping[str, Any]] = [e for e in errors if e["type"] != "extra_forbidden"]
     if len(shown) < len(errors):
         shown.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
-    return listed(shown, {*FIELDS})
+    return listed(shown, {*FIELDS, *context_keys()})

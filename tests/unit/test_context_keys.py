@@ -91,7 +91,16 @@ def test_a_long_list_of_values_keeps_an_error_small() -> None:
     client = TestClient(fakes.app(fakes.model(**spec)))
     response = client.post("/predict", json=ASKED | {"context": {"city": "Berlin"}})
     assert response.status_code == 422
+    assert response.json()["detail"].endswith("city number 8 and 991 more, see /model")
     assert len(response.content) <= 1_024
+
+
+def test_a_value_that_is_no_text_names_its_key_where_the_model_reads_it() -> None:
+    body = ASKED | {"context": {"device": 5, "SECRET": 6}}
+    detail = _client().post("/predict", json=body).json()["detail"]
+    assert detail == (
+        "context.device: Input should be a valid string; context: Input should be a valid string"
+    )
 
 
 def test_the_model_card_lists_keys_and_values() -> None:

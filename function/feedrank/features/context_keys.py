@@ -4,13 +4,14 @@ A misspelt key or value would rank all the same, by a row that no training row i
 would notice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedrank.features import context
 from feedrank.features.spec import FeatureSpec
 
 TIMESTAMP = "timestamp"
+SHOWN = 10  # of a long list of values, in an error
 
 
 class ContextKeys:
@@ -34,7 +35,8 @@ class ContextKeys:
         self.values = {
             key: tuple(dict.fromkeys(texts)) for key, texts in values.items() if key not in numbers
         }
-        self._known = {*self.values, *self.numbers, TIMESTAMP}
+        self.known = (*self.values, *self.numbers, TIMESTAMP)
+        self._known = frozenset(self.known)
         self._texts = {key: frozenset(texts) for key, texts in self.values.items()}
 
     def problems(self, sent: Mapping[str, str]) -> list[str]:
@@ -42,10 +44,9 @@ class ContextKeys:
         nothing of what was sent."""
         found = []
         if not sent.keys() <= self._known:
-            known = ", ".join([*self.values, *self.numbers, TIMESTAMP])
-            found.append(f"context: unknown key; this model reads {known}")
+            found.append(f"context: unknown key; this model reads {_some(self.known)}")
         found += [
-            f"context.{key}: must be one of {', '.join(self.values[key])}"
+            f"context.{key}: must be one of {_some(self.values[key])}"
             for key, texts in self._texts.items()
             if key in sent and sent[key] not in texts
         ]
@@ -66,3 +67,8 @@ class ContextKeys:
         number = {"type": "string", "description": "A finite number", "examples": ["1.5"]}
         time = {"type": "string", "description": "ISO 8601, UTC where it has no offset"}
         return texts | dict.fromkeys(self.numbers, number) | {TIMESTAMP: time}
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - SHOWN
+    return ", ".join(texts[:SHOWN]) + (f" and {more:,} more, see /model" if more > 0 else "")
