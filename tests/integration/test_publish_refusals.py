@@ -275,6 +275,14 @@ def test_weights_alone_are_named(store: Store) -> None:
             "text is no SQLite database: choose another by --tracking-uri or MLFLOW_TRACKING_URI",
         ),
         (
+            "--tracking-uri http://[x",
+            "--tracking-uri or MLFLOW_TRACKING_URI is no address: Invalid IPv6 URL",
+        ),
+        (
+            "--tracking-uri mssql+pymssql://me:SECRET@h/x",
+            "models:/a/1: MLflow at mssql+pymssql://h/x: No module named 'pymssql'",
+        ),
+        (
             "--tracking-uri sqlite://",
             "sqlite:// names no database file; one is sqlite:///data/mlflow.db",
         ),

@@ -45,7 +45,12 @@ def tracking_uri(given: str | None = None) -> str:
             f"{database} is no SQLite database: choose another by --tracking-uri or "
             f"{TRACKING_VARIABLE}"
         )
-    address = urlsplit(uri)
+    try:
+        address = urlsplit(uri)
+    except ValueError as error:
+        raise UnreachableError(
+            f"--tracking-uri or {TRACKING_VARIABLE} is no address: {error}"
+        ) from error
     host = address.hostname or ""
     if address.scheme in DEFAULT_PORTS and not _has_proxy(address.scheme, host):
         at = address.netloc.rpartition("@")[2]  # without a password

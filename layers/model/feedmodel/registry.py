@@ -98,7 +98,7 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
             copied = download_artifacts(address.artifact_uri, dst_path=str(into / "artifact"))
             run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
             features = _features(address.run_id, into) if address.run_id else None
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # a database's driver
         at = without_secret(tracking_uri)
         raise PublishError(f"{uri}: MLflow at {at}: {reason_of(error, tracking_uri)}") from error
     artifact = Path(copied)
