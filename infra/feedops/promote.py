@@ -14,6 +14,7 @@ NOT_SHOWN = (
     *("train/", "validation/"),
     *("test/random/", "test/popularity/", "test/click_rate/", "test/known_best/"),
 )
+DIGITS = 8  # of a digest that are shown, so that 80 columns are enough
 
 
 def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console) -> None:
@@ -51,13 +52,14 @@ def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console
 def _table(comparison: Comparison) -> Table:
     candidate, production = comparison.candidate, comparison.production
     table = Table(title=candidate.name, title_justify="left")
-    table.add_column("")
-    table.add_column(f"candidate, version {candidate.version}", justify="right")
+    table.add_column("", overflow="fold")
+    table.add_column(f"candidate\nversion {candidate.version}", justify="right")
     if production:
-        table.add_column(f"production, version {production.version}", justify="right")
+        table.add_column(f"production\nversion {production.version}", justify="right")
         table.add_column("difference", justify="right")
     columns = [candidate, production] if production else [candidate]
-    table.add_row("test data", *(each.test_data or "not named" for each in columns))
+    digests = [each.test_data for each in columns]
+    table.add_row("test data", *(digest[:DIGITS] if digest else "not named" for digest in digests))
     names = sorted({name for each in columns for name in each.metrics})
     for name in (name for name in names if not name.startswith(NOT_SHOWN)):
         values = [each.metrics.get(name) for each in columns]
