@@ -122,7 +122,7 @@ def log_network(network: nn.Module, spec: FeatureSpec, inputs: Mapping[str, Floa
     """Log the network as a torch.export program, free of pickle. Returns the model's URI.
 
     A per-request input's example has one row, which torch.export takes as fixed; a per-item one
-    has several, which makes its rows dynamic.
+    has several, which makes its rows dynamic. MLflow keeps the example of a single input alone.
     """
     torch_version = torch.__version__.partition("+")[0]  # without the build, such as +cpu
     example = tuple(
@@ -135,7 +135,7 @@ def log_network(network: nn.Module, spec: FeatureSpec, inputs: Mapping[str, Floa
             name="model",
             serialization_format="pt2",
             signature=_signature(spec),
-            input_example=example,
+            input_example=example if len(example) > 1 else example[0],
             pip_requirements=[f"torch=={torch_version}", f"numpy=={np.__version__}"],
             tags=SOURCE | {MLFLOW_RUN_NOTE: WHAT_IT_IS},
         )
