@@ -11,7 +11,8 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from rich.console import Console
 
-from feedmodel.errors import PromotionError
+from feedmodel.errors import PromotionError, PublishError
+from feedmodel.publish import PublishOptions, build_bundle
 from feedops.errors import ModelMissingError, OperationError
 from feedops.promote import promote
 
@@ -146,6 +147,16 @@ def test_what_is_in_production_is_not_promoted_again(client: mlflow.MlflowClient
     add(client, "production", {NDCG: math.nan})
     assert promoted("models:/shop/1").endswith("models:/shop/1 is in production already.\n")
     assert client.get_model_version("shop", "1").tags == {}
+
+
+def test_publishing_before_a_promotion_names_the_command(
+    client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    add(client, "candidate", {NDCG: 0.5})
+    with pytest.raises(
+        PublishError, match=r"alias production not found.*\n`feedrank promote` sets"
+    ):
+        build_bundle(PublishOptions("models:/shop@production", bundles=tmp_path / "bundles"))
 
 
 @pytest.mark.parametrize("uri", ["models:/shop/9", "models:/nobody/1", "models:/shop@candidate"])

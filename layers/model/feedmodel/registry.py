@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from feedmodel.admission import LOG_IT, MLMODEL
 from feedmodel.dates import from_milliseconds
 from feedmodel.errors import PublishError
-from feedmodel.options import SNAPSHOT_AS_OF, TRACKING_VARIABLE, sqlite_database
+from feedmodel.options import PRODUCTION, SNAPSHOT_AS_OF, TRACKING_VARIABLE, sqlite_database
 
 FEATURES = "features"
 REGISTERED = "models:/"
@@ -100,7 +100,9 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
             features = _features(address.run_id, into) if address.run_id else None
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # a database's driver
         at = without_secret(tracking_uri)
-        raise PublishError(f"{uri}: MLflow at {at}: {reason_of(error, tracking_uri)}") from error
+        hint = "\n`feedrank promote` sets the alias" if uri.endswith(f"@{PRODUCTION}") else ""
+        reason = reason_of(error, tracking_uri)
+        raise PublishError(f"{uri}: MLflow at {at}: {reason}{hint}") from error
     artifact = Path(copied)
     (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
