@@ -1,6 +1,7 @@
 """From Lambda's event to the app, and back."""
 
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from typing import Any, TypeVar
 
 from mangum import Mangum
@@ -12,7 +13,15 @@ from feedrank.errors import MalformedEventError, UnservedEventError
 from feedrank.events import AUTHORIZERS, answer_to_unread
 
 Result = TypeVar("Result")
-SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGateway, APIGateway)
+
+
+class HTTPGatewayOnce(HTTPGateway):
+    """Mangum makes an event's scope for the request, and again to read the event's version."""
+
+    scope = cached_property(HTTPGateway.scope.fget)  # type: ignore[attr-defined]
+
+
+SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGatewayOnce, APIGateway)
 SERVER_HEADERS = {"host", "x-forwarded-port"}
 
 
