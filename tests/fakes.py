@@ -194,9 +194,11 @@ def settings(**variables: str) -> Settings:
     return Settings.from_environment({"MODEL_URI": "/nowhere", **variables})
 
 
-def call(budget_s: float = 60.0, *, is_alone: bool = True) -> Call:
+def call(budget_s: float = 60.0, *, is_alone: bool = True, limit_s: float | None = None) -> Call:
+    """`limit_s` is what Lambda leaves, from now on."""
     now = perf_counter()
-    return Call("req-1", now, now + budget_s, is_alone)
+    limit_s = 0.0 if limit_s is None else now + limit_s
+    return Call("req-1", now, now + budget_s, is_alone, limit_s=limit_s)
 
 
 def query(user_id: int = 1, items: Sequence[int] = (10, 30, 20), **context: str) -> Query:

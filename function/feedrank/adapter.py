@@ -61,6 +61,8 @@ class Adapter(Mangum):
             scope = handler.scope
         if not (type(scope["method"]) is type(scope["path"]) is str):
             raise MalformedEventError("method and path are texts")
+        if not isinstance(event["requestContext"], dict):
+            raise MalformedEventError("requestContext is an object")
         try:
             body = handler.body
         except ValueError:  # neither base64 nor Unicode, so no JSON either

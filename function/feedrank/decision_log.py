@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import orjson
 
@@ -25,6 +26,8 @@ from feedrank.telemetry import logger
 RECORD = "decision"
 ONE_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
+LOCK_TRIES = 125
+LOCK_PAUSE_S = 0.002  # a record is written in less
 FIREHOSE_CONNECT_TIMEOUT_S = 0.3
 FIREHOSE_READ_TIMEOUT_S = 0.7  # one try: the request waits for it
 FIREHOSE_PAUSE_S = 5.0  # after no answer at all
@@ -55,13 +58,23 @@ class DailyFiles:
     def write(self, line: bytes, day: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"predictions_{day}.jsonl").open("a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            _lock(file)  # until it is closed
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line  # whoever wrote last was killed, or had no lock
             if file.write(line) < len(line):
                 file.truncate(size)
                 raise OSError("only a part of the record was written")
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Raises BlockingIOError, and the record is spilled, where somebody keeps it locked."""
+    for _ in range(LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(LOCK_PAUSE_S)
+    raise BlockingIOError("another process keeps the file locked")
 
 
 class FirehoseStream:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feedrank.errors import FeedrankError
 from feedrank.problems import problem
-from feedrank.web import APIRoute, FastAPI, Request
+from feedrank.web import APIRoute, APIRouter, FastAPI, Request
 
 JSON = "application/json"
 DIRECT = "feedrank.direct"  # in a scope: what `needs_no_loop` found
@@ -100,6 +100,10 @@ class App(FastAPI):
             and not route.dependencies
             and not route.dependant.dependencies
             and not router.dependencies
+            and type(router) is APIRouter
+            and router.middleware_stack == router.app
+            and "app" not in vars(router)
+            and "handle" not in vars(route)
             and not self.dependency_overrides
             and not self.root_path
         )

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from feedrank.errors import BundleError
 
 Rule = Callable[[Any, str], Any]
@@ -25,7 +27,10 @@ def read(raw: bytes, place: str, rule: Rule) -> Any:  # noqa: ANN401 what the ru
         data = json.loads(
             raw.decode(), object_pairs_hook=_without_doubles, parse_constant=_no_constant
         )
+        orjson.dumps(data)  # half a character, or a number beyond 64 bits, could not be told on
         return rule(data, f"{place}: ")
+    except TypeError as error:
+        raise BundleError(f"{place}: not JSON: {error}") from error
     except ValueError as error:
         raise BundleError(f"{place}: not JSON: {error}") from error
     except RecursionError as error:

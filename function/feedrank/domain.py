@@ -53,6 +53,7 @@ class Call(NamedTuple):
     is_alone: bool
     correlation_id: str | None = None
     trace_id: str | None = None
+    limit_s: float = 0.0  # Lambda's own deadline; for nothing but a wait for the first model
 
 
 class Ranking(NamedTuple):

@@ -23,7 +23,7 @@ from feedrank.bundle import (
     Manifest,
     fetch_bundle,
 )
-from feedrank.domain import FeatureRows, FloatArray, Query
+from feedrank.domain import Call, FeatureRows, FloatArray, Query
 from feedrank.engine import ScoringEngine
 from feedrank.errors import FeedrankError, ModelUnavailableError
 from feedrank.features import FeatureStore
@@ -41,6 +41,7 @@ FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the f
 FALLBACK_S = 2.0  # the rest of them
 LONGEST_RETRY_S = 300.0
 EXIT_S = 2.0  # that the process waits for a load before it ends
+STAND_IN_SHARE = 0.5  # of its time, that the request which starts a retry gives it on Lambda
 FALLBACK = "model:layer"  # how `degraded` names it
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
@@ -140,15 +141,22 @@ class ModelSlot:
         self._retry_if_due()
         return self._serving()
 
-    async def model_within(self, deadline_s: float) -> Model:
-        """The same, but while nothing serves it waits for a load that is under way: on Lambda a
-        thread stands still between requests, and would never end. `deadline_s` is of
-        `perf_counter()`."""
-        self._retry_if_due()
-        attempt = self._attempt
-        if attempt and not (self.ready or self._stand_in):
+    async def model_within(self, call: Call) -> Model:
+        """The same, but while nothing serves it waits for a load that is under way. On Lambda a
+        thread stands still between requests, and a load would never end: so there it may take all
+        the time that Lambda gives, and while the fallback serves, the one request that starts a
+        retry gives it half its budget."""
+        has_begun = self._retry_if_due()
+        attempt, now_s = self._attempt, perf_counter()
+        if self._stand_in is None:
+            wait_s = max(call.deadline_s, call.limit_s) - now_s
+        else:
+            wait_s = STAND_IN_SHARE * (call.deadline_s - now_s) if call.limit_s and has_begun else 0
+        if attempt and not self.ready and wait_s > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(attempt), deadline_s - perf_counter())
+                await asyncio.wait_for(
+                    asyncio.wrap_future(attempt), min(wait_s, self._load_s + FALLBACK_S)
+                )
         return self._serving()
 
     @property
@@ -181,13 +189,16 @@ class ModelSlot:
         wait_s = max(1, round(self._next_s - self._clock()))
         raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
 
-    def _retry_if_due(self) -> None:
+    def _retry_if_due(self) -> bool:
+        """Whether it began one."""
         if self.ready is None and self._clock() >= self._next_s:
             with self._lock:
                 if self._attempt and not self._attempt.done():
                     self._refuse(self._attempt, self._too_long)
                 elif self._clock() >= self._next_s:
                     self._begin()
+                    return True
+        return False
 
     def _begin(self) -> Future[None]:
         attempt: Future[None] = Future()

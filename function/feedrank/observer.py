@@ -78,9 +78,11 @@ class Observer:
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()
         context, budget_ms, request_id = scope.get("aws.context"), self._timeout_ms, ""
+        limit_s = 0.0
         if context is not None:
             left_ms = context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS
             budget_ms, request_id = min(budget_ms, left_ms), context.aws_request_id
+            limit_s = started_s + left_ms / 1_000
         return Call(
             request_id or str(uuid.uuid4()),
             started_s,
@@ -88,6 +90,7 @@ class Observer:
             is_alone="aws.event" in scope,
             correlation_id=correlation_id(scope),
             trace_id=trace_id(scope),
+            limit_s=limit_s,
         )
 
     def _end(self, scope: Scope, call: Call, status: int, identity: Mapping[str, Any]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 class Output:
-    """Each line is one write of bytes, so that neither another process nor an encoding comes in
-    between. `lost` counts the lines that were not taken: by a closed pipe, a full disk, a closed
-    file."""
+    """Each line is one write of bytes, so that no encoding comes in between, and another process
+    only on a pipe, beyond the 4,096 bytes that Linux takes at once. `lost` counts the lines that
+    were not taken: by a closed pipe, a full disk, a closed file."""
 
     def __init__(self) -> None:
         self.lost = self.reported = 0

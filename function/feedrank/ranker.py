@@ -41,7 +41,9 @@ class Ranker:
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
-        model = self._slot.ready or await self._slot.model_within(call.deadline_s)
+        model = self._slot.ready
+        if model is None:
+            model, call = await self._awaited(call)
         warnings = self._check(model, query) if query.context else ()
         begun = perf_counter()
         with self._span("features"):
@@ -73,6 +75,14 @@ class Ranker:
         )
         spilled = await self._recorded(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking
+
+    async def _awaited(self, call: Call) -> tuple[Model, Call]:
+        """A request that waited for the first model has its budget once more, within Lambda's."""
+        model = await self._slot.model_within(call)
+        if call.limit_s and perf_counter() > call.deadline_s:
+            budget_s = call.deadline_s - call.started_s
+            call = call._replace(deadline_s=min(perf_counter() + budget_s, call.limit_s))
+        return model, call
 
     def _check(self, model: Model, query: Query) -> tuple[str, ...]:
         problems = model.context.problems(query.context)

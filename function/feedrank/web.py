@@ -12,12 +12,13 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.openapi.utils import get_openapi
     from fastapi.params import Depends
-    from fastapi.routing import APIRoute
+    from fastapi.routing import APIRoute, APIRouter
 finally:  # whoever goes on without FastAPI has models of its own
     del BaseModel.model_config["defer_build"]
 
 __all__ = [
     "APIRoute",
+    "APIRouter",
     "Depends",
     "FastAPI",
     "Request",

@@ -161,6 +161,40 @@ def test_a_pair_beyond_the_models_vocabulary_is_named(
         build_bundle(published)
 
 
+def test_a_category_below_the_first_is_named_which_onnx_takes_for_the_last(
+    options: PublishOptions, registry: Registry
+) -> None:
+    prices = [-1.0 if n == 250 else 3.0 for n in range(500)]
+    uri = registry.log(Catalogue(PRICE, 10))
+    rows = {"item_id": range(500), "price": prices}
+    published = with_table(replace(options, model_uri=uri), "items", rows)
+    with pytest.raises(PublishError, match="table items, item_id 250: torch can't score it"):
+        build_bundle(published)
+
+
+class Share(nn.Module):
+    """What part of a user's clicks were on the item: at most 1, for a real pair."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, BASKET] / x[:, AGE].clamp(min=1)
+
+
+def test_a_pair_is_tried_with_its_own_user_and_item(
+    options: PublishOptions, registry: Registry
+) -> None:
+    features = [
+        {"name": "price", "source": "item", "default": 9.5},
+        {"name": "hour", "source": "context", "expression": "hour"},
+        {"name": "age", "source": "user"},
+        {"name": "basket", "source": "pair"},
+    ]
+    assert options.spec
+    options.spec.write_text(json.dumps({"inputs": [{"name": "x", "features": features}]}))
+    published = replace(options, model_uri=registry.log(Share()))
+    pairs = {"user_id": [9, 9], "item_id": [10, 20], "basket": [20.0, 5.0]}
+    assert build_bundle(with_table(published, "pairs", pairs)).parity <= 1e-5
+
+
 def test_a_regression_is_not_sent_to_the_sigmoid_which_would_merge_its_scores(
     options: PublishOptions, registry: Registry
 ) -> None:
@@ -177,7 +211,7 @@ def test_a_regression_is_not_sent_to_the_sigmoid_which_would_merge_its_scores(
 def test_a_model_that_is_saturated_by_itself_is_refused(
     options: PublishOptions, registry: Registry
 ) -> None:
-    with pytest.raises(PublishError, match="every score is 0 or 1 to the last digit"):
+    with pytest.raises(PublishError, match=r"\d+ of \d+ scores are 0 or 1 to the last digit"):
         build_bundle(replace(options, model_uri=registry.log(Saturated())))
 
 
@@ -205,6 +239,8 @@ def test_small_scores_are_compared_by_their_own_size_and_nan_is_never_the_same()
     assert not same(expected + np.array([1e-9, 0], np.float32), expected)
     assert not same(np.array([2e-7, np.nan], np.float32), expected)
     assert not same(expected, np.array([np.nan, 0.5], np.float32))
+    small = np.linspace(2e-7, 1.2e-6, 100, dtype=np.float32)
+    assert not same(small[::-1], small)
 
 
 def test_what_publishing_says_of_empty_cells(options: PublishOptions) -> None:

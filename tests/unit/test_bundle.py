@@ -232,6 +232,8 @@ def test_a_manifest_is_read_as_it_is_written() -> None:
         ("version", "1/2"),
         ("run_id", "a\nb"),
         ("network", ["deep"]),
+        ("network", "\ud800"),
+        ("feature_spec", {"inputs": [{"name": "x", "features": [{"default": 10**30}]}]}),
         ("batches", "true"),
         ("batches", 1),
         ("metrics", {"auc": float("nan")}),

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import subprocess
 import sys
@@ -159,6 +160,19 @@ def test_half_a_line_of_a_process_that_was_killed_is_ended(tmp_path: Path) -> No
     DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
     DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
     assert file.read_bytes() == b'{"half": \n{}\n{}\n'
+
+
+def test_a_file_that_somebody_keeps_locked_costs_a_record_its_place_there_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedrank.decision_log.LOCK_TRIES", 2)
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    with file.open("wb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        with pytest.raises(BlockingIOError):
+            DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+    assert file.read_bytes() == b"{}\n"
 
 
 def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:

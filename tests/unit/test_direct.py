@@ -94,12 +94,39 @@ def _wrapped_route(app: App) -> None:
     route.app = _Guard(route.app)
 
 
+def _own_router(app: App) -> None:
+    class Guarded(APIRouter):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await _Guard(super().__call__)(scope, receive, send)
+
+    router = Guarded()
+    router.routes[:] = app.router.routes
+    app.router = router
+
+
+def _wrapped_handle(app: App) -> None:
+    route: Any = app.router.routes[0]
+    route.handle = _Guard(route.handle)
+
+
+def _wrapped_router_stack(app: App) -> None:
+    app.router.middleware_stack = _Guard(app.router.middleware_stack)
+
+
+def _wrapped_router_app(app: App) -> None:
+    app.router.app = app.router.middleware_stack = _Guard(app.router.app)  # type: ignore[method-assign]
+
+
 GUARDS: dict[str, Callable[[App], object]] = {
     "a middleware": lambda app: app.add_middleware(_Guard),
     "a dependency of the route": _route_dependency,
     "a wrapped middleware stack": _wrapped_stack,
     "a route before ours": _route_before,
     "a wrapped route": _wrapped_route,
+    "a router of another kind": _own_router,
+    "a wrapped handle": _wrapped_handle,
+    "a wrapped stack of the router": _wrapped_router_stack,
+    "a wrapped app of the router": _wrapped_router_app,
 }
 every_guard = pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS.keys())
 

@@ -155,6 +155,8 @@ def test_whatever_one_field_holds_the_event_is_answered(
         ("REST API", ("requestContext",), None),
         ("ALB", ("headers",), None),
         ("ALB", ("requestContext",), None),
+        ("ALB", ("requestContext",), "elb"),
+        ("ALB", ("requestContext",), ["elb"]),
         ("ALB", ("httpMethod",), REMOVED),
         ("ALB, multi-value", ("multiValueHeaders",), None),
         ("ALB, multi-value", ("multiValueHeaders", "host"), None),

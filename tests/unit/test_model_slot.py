@@ -272,7 +272,7 @@ def test_a_load_that_hangs_without_a_fallback_is_503_at_once() -> None:
     slot, _ = _hanging(loader)
     assert _wait_of(slot) == 5
     with pytest.raises(ModelUnavailableError):
-        asyncio.run(slot.model_within(perf_counter() + 60))
+        asyncio.run(slot.model_within(fakes.call(60)))
     loader.free.set()
     _settled(slot)
 
@@ -297,13 +297,60 @@ def test_nobody_waits_for_a_retry_while_the_fallback_serves() -> None:
     slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
     slot.load()
     clock.now_s += 5
-    served = asyncio.run(slot.model_within(perf_counter() + 60))
+    served = asyncio.run(slot.model_within(fakes.call(60)))
     assert served.degraded == ("model:layer",)
     assert again.begun.wait(30)
     assert slot.model() is served, "one try at a time"
     again.free.set()
     _settled(slot)
     assert slot.model().degraded == ()
+
+
+def test_on_lambda_the_request_that_starts_a_retry_gives_it_time_and_no_other_does() -> None:
+    """Between requests a thread stands still there: a retry beside them would never end."""
+    again = HangingLoader(fakes.model())
+    clock = fakes.FakeClock()
+    loads = _in_turn(Loader(*_refused()), again)
+    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+    brief = asyncio.run(slot.model_within(fakes.call(0.05, limit_s=60)))
+    assert again.begun.is_set()
+    assert brief.degraded == ("model:layer",)
+    assert asyncio.run(slot.model_within(fakes.call(600, limit_s=600))) is brief, "at once"
+    again.free.set()
+    _settled(slot)
+
+
+def test_on_lambda_a_retry_that_is_quick_enough_ends_in_the_request_that_starts_it() -> None:
+    clock = fakes.FakeClock()
+    loads = _in_turn(Loader(*_refused()), Loader(fakes.model()))
+    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+    assert asyncio.run(slot.model_within(fakes.call(60, limit_s=60))).degraded == ()
+
+
+def _until(moment_s: float) -> None:
+    while perf_counter() <= moment_s:
+        pass
+
+
+def test_on_lambda_a_wait_for_the_first_model_may_take_longer_than_a_request_has() -> None:
+    again = HangingLoader(fakes.model())
+    clock = fakes.FakeClock()
+    slot = ModelSlot(_in_turn(Loader(*_refused()), again), None, 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+
+    async def ask() -> Model:
+        call = fakes.call(0.01, limit_s=60)
+        waiting = asyncio.create_task(slot.model_within(call))
+        await asyncio.to_thread(_until, call.deadline_s)
+        again.free.set()
+        return await waiting
+
+    assert asyncio.run(ask()).degraded == ()
 
 
 def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop() -> None:
@@ -315,7 +362,7 @@ def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop
     clock.now_s += 5
 
     async def both() -> list[Model]:
-        waiting = [asyncio.create_task(slot.model_within(perf_counter() + 60)) for _ in range(3)]
+        waiting = [asyncio.create_task(slot.model_within(fakes.call(60))) for _ in range(3)]
         await asyncio.to_thread(again.begun.wait, 30)
         assert not any(task.done() for task in waiting)
         again.free.set()
@@ -332,7 +379,7 @@ def test_a_request_that_waits_is_told_to_come_again_when_its_time_is_up() -> Non
     slot.load()
     clock.now_s += 5
     with pytest.raises(ModelUnavailableError) as error:
-        asyncio.run(slot.model_within(perf_counter() + 0.01))
+        asyncio.run(slot.model_within(fakes.call(0.01)))
     assert error.value.retry_after_s == 30
     again.free.set()  # who went away did not end it
     _settled(slot)

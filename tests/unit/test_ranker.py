@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import fakes
 from feedrank.decision_log import DailyFiles, DecisionLog, Sink
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
-from feedrank.model import Model
+from feedrank.model import Model, ModelSlot
 from feedrank.ranker import Ranker, best_first
 from feedrank.telemetry import request_metrics
 
@@ -29,6 +30,25 @@ def _rank(
 ) -> Ranking:
     ranker = Ranker(fakes.slot(loaded), DecisionLog(sinks), now=lambda: fakes.NOON)
     return asyncio.run(ranker.rank(query or fakes.query(), call or fakes.call()))
+
+
+class LateSlot:
+    """Has its model when the request's own time is over."""
+
+    ready = None
+
+    async def model_within(self, call: Call) -> Model:
+        while perf_counter() <= call.deadline_s:
+            pass
+        return fakes.model()
+
+
+def test_a_request_that_waited_for_the_first_model_has_its_budget_once_more_on_lambda() -> None:
+    ranker = Ranker(cast("ModelSlot", LateSlot()), DecisionLog(), now=lambda: fakes.NOON)
+    call = fakes.call(0.02, limit_s=60)
+    assert asyncio.run(ranker.rank(fakes.query(), call)).order == [1, 2, 0]
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(ranker.rank(fakes.query(), fakes.call(0.02)))
 
 
 class FixedEngine:

@@ -116,7 +116,7 @@ def _is_expression(node: ast.AST) -> bool:
         case ast.Name(id=name):
             return _SYMBOL.fullmatch(name) is not None or name in {"true", "false"}
         case ast.BinOp(op=ast.Pow(), left=left, right=right):
-            return _is_expression(left) and _is_exponent(right)
+            return _is_expression(left) and _is_power(left, right)
     return _is_operation(node, _is_expression)
 
 
@@ -133,7 +133,7 @@ def _is_call(call: ast.Call, name: str) -> bool:
         case "Rational", arguments, []:
             return all(map(_is_exponent, arguments))
         case _, [base, exponent], [] if _POWER.fullmatch(name):
-            return _is_expression(base) and _is_exponent(exponent)
+            return _is_expression(base) and _is_power(base, exponent)
         case _, arguments, []:
             plain = _FUNCTION.fullmatch(name) and not _POWER.fullmatch(name)
             return bool(plain) and all(map(_is_expression, arguments))
@@ -157,7 +157,7 @@ def _is_guard(node: ast.AST) -> bool:
             known = _GUARD_FUNCTION.fullmatch(ast.unparse(function))
             return bool(known) and all(map(_is_guard, arguments))
         case ast.BinOp(op=ast.Pow(), left=left, right=right):
-            return _is_guard(left) and _is_exponent(right)
+            return _is_guard(left) and _is_power(left, right)
         case _:
             return _is_operation(node, _is_guard)
 
@@ -196,8 +196,18 @@ def _is_flag(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, bool)
 
 
+def _is_power(base: ast.AST, exponent: ast.AST) -> bool:
+    """By a small number, and not of a power: a power of powers would never end."""
+    nested = any(
+        isinstance(node, ast.Pow)
+        or (isinstance(node, ast.Call) and _POWER.fullmatch(getattr(node.func, "id", "")))
+        for node in ast.walk(base)
+    )
+    return not nested and _is_exponent(exponent)
+
+
 def _is_exponent(node: ast.AST) -> bool:
-    """A small number: a power of powers would never end."""
+    """A small number."""
     match node:
         case ast.Call(func=ast.Name(id="Float" | "Rational" as name)):
             return _is_call(node, name)

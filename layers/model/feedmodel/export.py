@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -76,15 +76,18 @@ def save_program(program: Program, path: Path) -> None:
         torch.export.save(program.exported, path)
 
 
-def run_torch(
-    program: Program, inputs: Mapping[str, FloatArray], *, logits: bool = False
-) -> FloatArray:
-    """(items,) float32, as torch scores them; or what its sigmoid is given."""
-    exported = program.logits if logits and program.logits else program.exported
-    tensors = [torch.from_numpy(inputs[name]) for name in program.inputs]
-    with torch.inference_mode():
-        scores: FloatArray = exported.module()(*tensors).reshape(-1).numpy()
-    return scores
+def torch_scorer(
+    exported: ExportedProgram, names: Sequence[str]
+) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+    """Gives (items,) float32, as torch scores the inputs of these names."""
+    module = exported.module()
+
+    def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
+        with torch.inference_mode():
+            scores: FloatArray = module(*(torch.from_numpy(inputs[name]) for name in names)).numpy()
+        return scores.reshape(-1)
+
+    return score
 
 
 def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:

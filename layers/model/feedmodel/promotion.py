@@ -95,7 +95,10 @@ def promote(comparison: Comparison) -> None:
 def _contender(version: ModelVersion) -> Contender:
     if not version.run_id:
         return Contender(version.name, str(version.version), {}, None)
-    run = mlflow.MlflowClient().get_run(version.run_id)
+    run_id = version.run_id
+    run = _unless_absent(lambda: mlflow.MlflowClient().get_run(run_id))
+    if run is None:  # removed since
+        return Contender(version.name, str(version.version), {}, None)
     digests = [
         given.dataset.digest
         for given in (run.inputs.dataset_inputs if run.inputs else ())

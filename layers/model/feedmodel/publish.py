@@ -95,8 +95,9 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         save_program(program, model.artifact / TORCH_MODEL)
         write_onnx(program, spec, model.artifact / ONNX_MODEL)
         write_snapshot(tables, model.artifact / SNAPSHOT)
-        served = Served(spec, model.artifact / ONNX_MODEL, model.artifact / SNAPSHOT)
-        parity = compare(served, program, tables, step)
+        onnx, snapshot = model.artifact / ONNX_MODEL, model.artifact / SNAPSHOT
+        served = Served(spec, onnx, snapshot, program)
+        parity = compare(served, tables, step)
         cases = json.dumps({"cases": parity.cases}, indent=1)
         (model.artifact / GOLDEN).write_text(cases)
         manifest = _write_manifest(
