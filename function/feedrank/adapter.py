@@ -18,7 +18,9 @@ Result = TypeVar("Result")
 class HTTPGatewayOnce(HTTPGateway):
     """Mangum makes an event's scope for the request, and again to read the event's version."""
 
-    scope = cached_property(HTTPGateway.scope.fget)  # type: ignore[attr-defined]
+    @cached_property
+    def scope(self) -> Scope:
+        return super().scope
 
 
 SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGatewayOnce, APIGateway)
