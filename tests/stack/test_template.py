@@ -77,6 +77,12 @@ def test_the_function_starts_with_what_the_template_gives() -> None:
     )
 
 
+def test_a_model_uri_has_one_digest_by_which_it_is_taken_apart() -> None:
+    pattern, digest = template()["Parameters"]["ModelUri"]["AllowedPattern"], "ab" * 32
+    assert re.fullmatch(pattern, f"s3://bundles/mirror/feed/sha256-{digest}/")
+    assert not re.fullmatch(pattern, f"s3://bundles/sha256-old/feed/sha256-{digest}/")
+
+
 @pytest.mark.parametrize(
     "name", ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck"]
 )

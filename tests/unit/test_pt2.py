@@ -233,6 +233,7 @@ def test_arithmetic_over_sizes_is_an_expression(expression: str) -> None:
         "s0; s1",
         "s0\ns1",
         "9**9**9**9",
+        "((9**64)**64)**64",
         "Pow(Integer(10), Integer(10000))",
         "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
         "Rational(1, 10000000)",
