@@ -1,6 +1,7 @@
 """A model and tables of a shop, made as somebody would who has never heard of this project."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -63,3 +64,9 @@ class Registry:
                 pip_requirements=["torch"],
                 **how,
             ).model_uri
+
+    def artifact(self, model_uri: str) -> Path:
+        """The folder that MLflow keeps a logged model in."""
+        client = mlflow.MlflowClient(self.uri)
+        model = client.get_logged_model(model_uri.removeprefix("models:/"))
+        return Path(model.artifact_location.removeprefix("file://"))

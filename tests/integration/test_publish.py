@@ -9,7 +9,6 @@ from typing import Any
 from urllib.request import urlopen
 
 import boto3
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,10 +155,7 @@ def test_a_broken_upload_leaves_no_manifest_and_is_made_good_by_the_next(
 def test_the_mlflow_artifact_is_copied_byte_for_byte(
     options: PublishOptions, registry: Registry
 ) -> None:
-    mlflow.set_tracking_uri(registry.uri)
-    client = mlflow.MlflowClient()
-    model = client.get_logged_model(options.model_uri.removeprefix("models:/"))
-    logged = Path(model.artifact_location.removeprefix("file://"))
+    logged = registry.artifact(options.model_uri)
     built = build_bundle(options)
     copied = {
         n: built.folder / n for n in files_below(built.folder) if not n.startswith(f"{SERVING}/")
@@ -246,9 +242,7 @@ def test_code_in_an_exported_model_is_refused_and_does_not_run(
 ) -> None:
     """Without a pickle in it: PyTorch evaluates the sizes of tensors."""
     uri = registry.log(Shop())
-    mlflow.set_tracking_uri(registry.uri)
-    model = mlflow.MlflowClient().get_logged_model(uri.removeprefix("models:/"))
-    file = Path(model.artifact_location.removeprefix("file://")) / "data/model.pt2"
+    file = registry.artifact(uri) / "data/model.pt2"
     records = archives.read(file)
     program = records[archives.PROGRAM].decode()
     payload = f"__import__('pathlib').Path('{tmp_path}/ran').touch()"

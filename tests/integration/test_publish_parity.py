@@ -301,8 +301,6 @@ def test_a_broken_archive_is_refused(
     options: PublishOptions, registry: Registry, content: bytes
 ) -> None:
     uri = registry.log(Shop())
-    mlflow.set_tracking_uri(registry.uri)
-    model = mlflow.MlflowClient().get_logged_model(uri.removeprefix("models:/"))
-    (Path(model.artifact_location.removeprefix("file://")) / "data/model.pt2").write_bytes(content)
+    (registry.artifact(uri) / "data/model.pt2").write_bytes(content)
     with pytest.raises(PublishError, match=r"model\.pt2|exported model"):
         build_bundle(replace(options, model_uri=uri))

@@ -23,6 +23,7 @@ from feedmodel.publish import PublishOptions, build_bundle
 from feedmodel.tracking import tracked_run
 from feedmodel.upload import check_target
 from feedops.cli import app
+from shop import Registry
 
 WIDTH = 4
 SPEC: dict[str, Any] = {
@@ -105,9 +106,7 @@ class Store:
         return str(info.model_uri)
 
     def artifact(self, model_uri: str) -> Path:
-        client = mlflow.MlflowClient(self.uri)
-        model = client.get_logged_model(model_uri.removeprefix("models:/"))
-        return Path(model.artifact_location.removeprefix("file://"))
+        return Registry(self.uri).artifact(model_uri)
 
     def publish(self, model_uri: str, *, allow_pickle: bool = False) -> float:
         options = replace(self._options, model_uri=model_uri, allow_pickle=allow_pickle)

@@ -246,6 +246,17 @@ def _hanging(
     return slot, clock
 
 
+def _due_again(
+    again: Callable[[], Model], fallback: Callable[[], Model] | None = None
+) -> ModelSlot:
+    """A slot that was refused its model at init, and whose pause is over."""
+    clock = fakes.FakeClock()
+    slot = ModelSlot(_in_turn(Loader(*_refused()), again), fallback, 5.0, clock, load_s=30)
+    slot.load()
+    clock.now_s += 5
+    return slot
+
+
 def _settled(slot: ModelSlot, *, ready: bool = True) -> None:
     """Waits until its threads are done."""
     for thread in threading.enumerate():
@@ -291,12 +302,8 @@ def test_a_fallback_that_hangs_too_does_not_keep_init_busy(
 
 
 def test_nobody_waits_for_a_retry_while_the_fallback_serves() -> None:
-    first, again = Loader(*_refused()), HangingLoader(fakes.model())
-    clock = fakes.FakeClock()
-    loads = _in_turn(first, again)
-    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    again = HangingLoader(fakes.model())
+    slot = _due_again(again, Loader(fakes.model(version="2")))
     served = asyncio.run(slot.model_within(fakes.call(60)))
     assert served.degraded == ("model:layer",)
     assert again.begun.wait(30)
@@ -309,11 +316,7 @@ def test_nobody_waits_for_a_retry_while_the_fallback_serves() -> None:
 def test_on_lambda_the_request_that_starts_a_retry_gives_it_time_and_no_other_does() -> None:
     """Between requests a thread stands still there: a retry beside them would never end."""
     again = HangingLoader(fakes.model())
-    clock = fakes.FakeClock()
-    loads = _in_turn(Loader(*_refused()), again)
-    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    slot = _due_again(again, Loader(fakes.model(version="2")))
     brief = asyncio.run(slot.model_within(fakes.call(0.05, limit_s=60)))
     assert again.begun.is_set()
     assert brief.degraded == ("model:layer",)
@@ -323,11 +326,7 @@ def test_on_lambda_the_request_that_starts_a_retry_gives_it_time_and_no_other_do
 
 
 def test_on_lambda_a_retry_that_is_quick_enough_ends_in_the_request_that_starts_it() -> None:
-    clock = fakes.FakeClock()
-    loads = _in_turn(Loader(*_refused()), Loader(fakes.model()))
-    slot = ModelSlot(loads, Loader(fakes.model(version="2")), 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    slot = _due_again(Loader(fakes.model()), Loader(fakes.model(version="2")))
     assert asyncio.run(slot.model_within(fakes.call(60, limit_s=60))).degraded == ()
 
 
@@ -338,10 +337,7 @@ def _until(moment_s: float) -> None:
 
 def test_on_lambda_a_wait_for_the_first_model_may_take_longer_than_a_request_has() -> None:
     again = HangingLoader(fakes.model())
-    clock = fakes.FakeClock()
-    slot = ModelSlot(_in_turn(Loader(*_refused()), again), None, 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    slot = _due_again(again)
 
     async def ask() -> Model:
         call = fakes.call(0.01, limit_s=60)
@@ -355,11 +351,7 @@ def test_on_lambda_a_wait_for_the_first_model_may_take_longer_than_a_request_has
 
 def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop() -> None:
     again = HangingLoader(fakes.model())
-    clock = fakes.FakeClock()
-    loads = _in_turn(Loader(*_refused()), again)
-    slot = ModelSlot(loads, None, 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    slot = _due_again(again)
 
     async def both() -> list[Model]:
         waiting = [asyncio.create_task(slot.model_within(fakes.call(60))) for _ in range(3)]
@@ -373,11 +365,7 @@ def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop
 
 def test_a_request_that_waits_is_told_to_come_again_when_its_time_is_up() -> None:
     again = HangingLoader(fakes.model())
-    clock = fakes.FakeClock()
-    loads = _in_turn(Loader(*_refused()), again)
-    slot = ModelSlot(loads, None, 5.0, clock, load_s=30)
-    slot.load()
-    clock.now_s += 5
+    slot = _due_again(again)
     with pytest.raises(ModelUnavailableError) as error:
         asyncio.run(slot.model_within(fakes.call(0.01)))
     assert error.value.retry_after_s == 30
