@@ -114,7 +114,7 @@ def check_rows(served: Served, tables: Mapping[TableName, Table], step: Step) ->
         rows, done = len(tables[name].ids), 0
         for ids, inputs in rows_of(served, tables):
             if done % PROGRESS_ROWS == 0:
-                step(f"scoring every row of {name}: {done:,} of {rows:,}")
+                step(f"scoring the rows of {name}: {done:,} of {rows:,}")
             if trouble := _trouble(served, inputs, len(ids)):
                 raise PublishError(_first_bad_row(served, name, ids, inputs) or trouble)
             done += len(ids)
