@@ -24,7 +24,8 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(decision_log, "FIREHOSE_READ_TIMEOUT_S", 0.1)
+    for limit in ("FIREHOSE_READ_TIMEOUT_S", "FIREHOSE_LONGEST_S"):
+        monkeypatch.setattr(decision_log, limit, 30)  # a busy machine takes its time
     with _aws() as moto, FaultyFront(moto) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
@@ -73,9 +74,9 @@ def _delivered(front: FaultyFront) -> list[str]:
     return sorted(identifier for body in bodies for identifier in _ids(body))
 
 
-def _record(records: DecisionLog, *ids: str) -> list[int]:
+def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
     """How many sinks refused each."""
-    call = fakes.call()
+    call = fakes.call(left_s)
     return [records.record(fakes.query(), fakes.ranking(request_id=each), call) for each in ids]
 
 
@@ -102,28 +103,33 @@ def test_a_throttled_record_is_spilled_and_the_next_one_tried(
     )
 
 
-@pytest.mark.parametrize("fault", ["dropped", "late"])
+@pytest.mark.parametrize(("fault", "left_s"), [("dropped", 60), ("late", 1)])
 def test_without_an_answer_the_stream_is_left_alone_for_a_while(
-    fault: Fault,
+    fault: Fault, left_s: float, front: FaultyFront, spilled: Spilled, log: fakes.LogLines
+) -> None:
+    """Else every request would wait for it."""
+    clock = fakes.FakeClock()
+    front.faults.append(fault)
+    records = DecisionLog(stream=FirehoseStream("decisions", clock))
+    assert _record(records, "a", "b", left_s=left_s) == [1, 1]
+    assert (spilled(), len(front.ports)) == (["a", "b"], 1)
+    clock.now_s += decision_log.FIREHOSE_PAUSE_S
+    assert _record(records, "c") == [0]
+    assert spilled() == []
+
+
+@pytest.mark.parametrize("limit", ["FIREHOSE_READ_TIMEOUT_S", "FIREHOSE_LONGEST_S"])
+def test_an_answer_is_waited_for_no_longer_than_the_limit(
+    limit: str,
     front: FaultyFront,
     spilled: Spilled,
     log: fakes.LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else every request would wait for it."""
-    if (
-        fault == "dropped"
-    ):  # which is seen at once, so that a busy machine has all the time it wants
-        monkeypatch.setattr(decision_log, "FIREHOSE_READ_TIMEOUT_S", 30)
-        monkeypatch.setattr(decision_log, "FIREHOSE_LONGEST_S", 30)
-    clock = fakes.FakeClock()
-    front.faults.append(fault)
-    records = DecisionLog(stream=FirehoseStream("decisions", clock))
-    assert _record(records, "a", "b") == [1, 1]
-    assert (spilled(), len(front.ports)) == (["a", "b"], 1)
-    clock.now_s += decision_log.FIREHOSE_PAUSE_S
-    assert _record(records, "c") == [0]
-    assert spilled() == []
+    monkeypatch.setattr(decision_log, limit, 0.1)
+    front.faults.append("late")
+    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a") == [1]
+    assert spilled() == ["a"]
 
 
 def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes.LogLines) -> None:
@@ -135,7 +141,8 @@ def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes
     ids = [f"r{number}" for number in range(10)]
     refused = 0
     for each in ids:
-        refused += sum(_record(records, each))
+        late = list(front.faults)[:1] == ["late"]
+        refused += sum(_record(records, each, left_s=1 if late else 60))
         clock.now_s += 3
     out = spilled()
     delivered = _delivered(front)

@@ -40,7 +40,6 @@ def operator(value: Any, place: str) -> str:  # noqa: ANN401
     return name
 
 
-# Which texts an operator takes. Any other would reach a file name or a message.
 # Which texts an operator takes, by the name of its argument. Any other could be a file's name.
 _MODE = re.compile(r"[a-zA-Z][a-z0-9_-]{0,19}")
 TEXTS: Mapping[str, re.Pattern[str]] = {
