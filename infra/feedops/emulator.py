@@ -119,6 +119,7 @@ class ExecutionEnvironment:
                 *("--runtime-api-address", f"{LOCALHOST}:{runtime_port}"),
                 *(function.python, "-m", "awslambdaric", function.handler),
             ]
+            log_bytes = _size(log)
             process = await Process.start(
                 "the Lambda emulator", command, log, environ, cwd=function.task_root
             )
@@ -128,6 +129,7 @@ class ExecutionEnvironment:
             except StartError:
                 if attempt == START_ATTEMPTS:
                     raise
+                os.truncate(log, log_bytes)  # its last words aren't the function's
         return cls(function, process, port, aiohttp.ClientSession())
 
     @property
@@ -229,3 +231,7 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder.absolute()
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0

@@ -6,7 +6,9 @@ import socket
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Self
 
 from feedops import tether
@@ -15,6 +17,8 @@ from feedops.errors import ListenError, StartError
 LOCALHOST = "127.0.0.1"
 POLL_S = 0.005
 LINES_QUOTED = 12
+SERVER_PORTS = range(10_000, 32_768)  # above, Linux gives ports to clients and for port 0
+_random = SystemRandom()  # nobody seeds it: two processes choose differently
 
 
 class Process:
@@ -121,10 +125,11 @@ def _remedy(error: OSError) -> str:
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment."""
-    with socket.create_server((LOCALHOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port that nothing listens on at the moment, and that no outgoing connection is given."""
+    while True:
+        port = _random.choice(SERVER_PORTS)
+        with suppress(OSError), socket.create_server((LOCALHOST, port)):
+            return port
 
 
 async def _is_listening(host: str, port: int) -> bool:

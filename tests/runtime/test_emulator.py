@@ -19,7 +19,7 @@ from feedops.errors import (
     FunctionTimeoutError,
     StartError,
 )
-from feedops.report import reports
+from feedops.report import printed_by_function, reports
 from feedops.tether import members_of
 
 MakeEvent = Callable[..., bytes]
@@ -66,6 +66,28 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_function_answers_what_it_returns(ask: Ask) -> None:
     assert ask("answer", {"statusCode": 200, "body": "é"}) == {"statusCode": 200, "body": "é"}
+
+
+def test_a_start_that_had_to_be_tried_again_leaves_nothing_in_the_log(
+    tmp_path: Path,
+    start: Start,
+    standin: Function,
+    runner: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "environment.log").write_text("of an earlier start\n")
+    unlucky = tmp_path / "unlucky"
+    unlucky.write_text(
+        f'#!/bin/sh\ncd "{tmp_path}"\nmkdir tried 2>&- || exec {find_emulator()} "$@"\n'
+        "echo panic: address already in use\nexit 2\n"
+    )
+    unlucky.chmod(0o755)
+    monkeypatch.setattr(emulator, "find_emulator", lambda: unlucky)
+    environment = start(standin)
+    runner.run(environment.invoke(b"{}"))
+    lines = printed_by_function(environment.log.read_text().splitlines())
+    assert (tmp_path / "tried").is_dir()
+    assert lines == ["of an earlier start", "stand-in initialised"]
 
 
 def test_the_function_sees_lambdas_variables_and_its_own_but_not_the_shells(
