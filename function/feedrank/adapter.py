@@ -25,6 +25,7 @@ class HTTPGatewayOnce(HTTPGateway):
 
 SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGatewayOnce, APIGateway)
 SERVER_HEADERS = {"host", "x-forwarded-port"}
+UNREAD = {"cookies", "rawQueryString", "queryStringParameters", "multiValueQueryStringParameters"}
 
 
 class Adapter(Mangum):
@@ -58,8 +59,8 @@ class Adapter(Mangum):
         handler = self.infer(event, context)
         try:
             scope = handler.scope
-        except ValueError:  # a Host that Mangum can't split, such as `[::1]:443`
-            handler = self.infer(_without_server(event), context)
+        except ValueError:  # a Host that Mangum can't split, such as `[::1]:443`; no Unicode
+            handler = self.infer(_without_unread(event), context)
             scope = handler.scope
         if not (type(scope["method"]) is type(scope["path"]) is str):
             raise MalformedEventError("method and path are texts")
@@ -106,11 +107,24 @@ def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:
     raise RuntimeError("a request waited that was said not to")
 
 
-def _without_server(event: dict[str, Any]) -> dict[str, Any]:
-    """The app never reads where it was asked."""
-    kept = {
-        kind: {k: v for k, v in event[kind].items() if k.lower() not in SERVER_HEADERS}
+def _without_unread(event: dict[str, Any]) -> dict[str, Any]:
+    """The app never reads where it was asked, a cookie or a query, nor what is no Unicode."""
+    kept = {name: part for name, part in event.items() if name not in UNREAD}
+    return kept | {
+        kind: {
+            k: v
+            for k, v in event[kind].items()
+            if k.lower() not in SERVER_HEADERS and _is_unicode(k, v)
+        }
         for kind in ("headers", "multiValueHeaders")
         if event.get(kind)
     }
-    return event | kept
+
+
+def _is_unicode(name: str, value: str | list[str]) -> bool:
+    """JSON can hold a lone surrogate; UTF-8 can't."""
+    try:
+        "".join((name, *value)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

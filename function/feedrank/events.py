@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from feedrank.errors import MalformedEventError, UnservedEventError
+from feedrank.invocation import request_id_of
 from feedrank.problems import PROBLEM_JSON, problem_body
 from feedrank.telemetry import log_request
 
@@ -27,7 +28,7 @@ def answer_to_unread(event: Any, context: Any, error: Exception) -> dict[str, An
     kind = kind_of(event)
     if kind is None:
         raise UnservedEventError from None
-    request_id = getattr(context, "aws_request_id", "none")
+    request_id = request_id_of(context)
     title, status = MalformedEventError.title, MalformedEventError.status
     fields = {"request_id": request_id, "route": "none", "status": status, "kind": kind}
     named = {"error": MalformedEventError.__name__, "reason": type(error).__name__}

@@ -5,7 +5,6 @@ Plain ASGI, so that Lambda and the container images have the same.
 
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank.direct import needs_no_loop
 from feedrank.domain import Call, Ranking
+from feedrank.invocation import is_id, request_id_of, time_left_ms
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, log_request, logger, request_ids, request_metrics
 
@@ -77,14 +77,14 @@ class Observer:
 
     def _begin(self, scope: Scope) -> Call:
         started_s = perf_counter()
-        context, budget_ms, request_id = scope.get("aws.context"), self._timeout_ms, ""
-        limit_s = 0.0
-        if context is not None:
-            left_ms = context.get_remaining_time_in_millis() - ANSWER_MARGIN_MS
-            budget_ms, request_id = min(budget_ms, left_ms), context.aws_request_id
-            limit_s = started_s + left_ms / 1_000
+        context = scope.get("aws.context")
+        budget_ms: float = self._timeout_ms
+        left_ms, limit_s = time_left_ms(context), 0.0
+        if left_ms is not None:
+            left_ms -= ANSWER_MARGIN_MS
+            budget_ms, limit_s = min(budget_ms, left_ms), started_s + left_ms / 1_000
         return Call(
-            request_id or str(uuid.uuid4()),
+            request_id_of(context),
             started_s,
             started_s + budget_ms / 1_000,
             is_alone="aws.event" in scope,
@@ -119,7 +119,7 @@ def correlation_id(scope: Scope) -> str | None:
     """The gateway's own id of the request; a load balancer has only its trace id."""
     if event := scope.get("aws.event"):
         found = event["requestContext"].get("requestId")
-        if found and type(found) is str and found.isascii() and found.isprintable():
+        if is_id(found):
             return found[:LONGEST_ID]
         if sent := _sent_trace_id(scope):
             return f"Root={sent}"

@@ -15,6 +15,7 @@ from feedops.errors import FunctionError, MalformedAnswerError, ThrottledError
 from feedops.gateway import HttpRequest, HttpResponse
 
 DRAIN_S = 5.0  # for requests under way when the front closes
+LARGEST_LINE_BYTES = 65_536  # past what API Gateway takes, so that the front can say so itself
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,10 @@ class Front:
 
     async def answer(self, request: web.Request) -> web.Response:
         request_id = gateway.new_request_id()
-        response = await self._respond(request, request_id)
+        if _head_bytes(request) > gateway.LARGEST_HEAD_BYTES:
+            response = gateway.HEAD_TOO_LARGE
+        else:
+            response = await self._respond(request, request_id)
         headers = [*response.headers, ("apigw-requestid", request_id)]
         return web.Response(status=response.status, headers=headers, body=response.body)
 
@@ -72,7 +76,14 @@ async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
     app = web.Application(client_max_size=gateway.LARGEST_REQUEST_BYTES)
     app.router.add_route("*", "/{path:.*}", front.answer)
     # A compressed body is the function's to decompress, or to refuse.
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=DRAIN_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=DRAIN_S,
+        max_line_size=LARGEST_LINE_BYTES,
+        max_field_size=LARGEST_LINE_BYTES,
+    )
     await runner.setup()
     try:
         await web.SockSite(runner, at).start()
@@ -87,9 +98,15 @@ def _received(request: web.Request, body: bytes) -> HttpRequest:
         method=request.method,
         path=request.path,
         query=request.raw_path.partition("?")[2],
-        headers=tuple(request.headers.items()),
+        headers=tuple((name.decode(), gateway.header_text(v)) for name, v in request.raw_headers),
         body=body,
         source_ip=request.remote or "",
         protocol=f"HTTP/{request.version.major}.{request.version.minor}",
         port=port,
     )
+
+
+def _head_bytes(request: web.Request) -> int:
+    """What API Gateway's quota counts: the request line and the values of the headers."""
+    line = f"{request.method} {request.raw_path} HTTP/1.1"
+    return len(line) + sum(len(value) for _, value in request.raw_headers)

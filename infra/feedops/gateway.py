@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 from feedops.errors import MalformedAnswerError
 
 LARGEST_REQUEST_BYTES = 10 * 1_024 * 1_024  # HTTP API
+LARGEST_HEAD_BYTES = 10_240  # HTTP API, request line and header values together
 LARGEST_EVENT_BYTES = 6 * 1_024 * 1_024  # Lambda, synchronous invocation
 INTEGRATION_TIMEOUT_S = 30.0  # HTTP API
 LARGEST_STATUS = 599
@@ -127,10 +128,24 @@ def failure(status: HTTPStatus, message: str, *headers: tuple[str, str]) -> Http
 
 # A function that raised, died or ran out of its own time; a malformed answer.
 INTERNAL_ERROR = failure(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+HEAD_TOO_LARGE = failure(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"
+)
 TOO_LARGE = failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large")
 TOO_MANY = failure(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", ("retry-after", "1"))
 # A function that API Gateway waited too long for.
 UNAVAILABLE = failure(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
+
+
+def header_text(value: bytes) -> str:
+    """A header's bytes as an event's text, which is Unicode. Events show UTF-8 as the characters
+    that it stands for (github.com/aws/aws-lambda-rust-runtime, pull request 800, is AWS's mend for
+    such an event). Of other bytes AWS says nothing: HTTP reads them as ISO-8859-1 (RFC 9110, 5.5).
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def new_request_id() -> str:

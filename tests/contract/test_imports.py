@@ -39,6 +39,7 @@ LAYERS = (
     "feedrank.output",
     "feedrank.settings",
     "feedrank.web",
+    "feedrank.invocation",
     "feedrank.errors",
     "feedrank.domain",
     "feedrank",

@@ -3,10 +3,13 @@
 import base64
 import copy
 import json
+import math
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -313,6 +316,48 @@ def test_an_event_without_a_context_is_served(handler: ModuleType, kind: str) ->
     ids = [json.loads(answer["body"])["request_id"] for answer in (first, second)]
     assert [first["statusCode"], second["statusCode"]] == [200, 200]
     assert len(set(ids)) == 2
+
+
+HALF: dict[str, Any] = {
+    "an object": object(),
+    "no clock": SimpleNamespace(aws_request_id="ours"),
+    "no id": SimpleNamespace(get_remaining_time_in_millis=lambda: 9_000),
+    "a mock": Mock(),
+    "a clock that is a number": SimpleNamespace(get_remaining_time_in_millis=9_000),
+    "a dictionary": {"aws_request_id": "ours"},
+    **{
+        f"time left {left!r}": SimpleNamespace(get_remaining_time_in_millis=lambda left=left: left)
+        for left in ("9000", None, math.nan, math.inf, 10**400, True + 9_000, 9_000.5)
+    },
+    **{
+        f"id {found!r}": SimpleNamespace(aws_request_id=found)
+        for found in ("", None, 5, "\ud800", "a\r\nb: c", b"id")
+    },
+}
+
+
+@pytest.mark.parametrize("context", HALF.values(), ids=[name[:40] for name in HALF])
+@every_kind
+def test_half_a_context_is_served(handler: ModuleType, kind: str, context: Any) -> None:
+    answer = handler.lambda_handler(EVENTS[kind], context)
+    own = getattr(context, "aws_request_id", None)
+    request_id = json.loads(answer["body"])["request_id"]
+    assert answer["statusCode"] == 200
+    assert request_id == own if own == "ours" else uuid.UUID(request_id)
+
+
+@pytest.mark.parametrize("left_ms", [0, -1, -math.inf, 49.5, -1e300])
+def test_a_context_that_says_time_is_up_gets_504(handler: ModuleType, left_ms: float) -> None:
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: left_ms)
+    assert handler.lambda_handler(EVENTS["HTTP API"], context)["statusCode"] == 504
+
+
+def test_a_damaged_event_without_a_context_has_an_id_of_its_own(handler: ModuleType) -> None:
+    damaged = _damaged(EVENTS["HTTP API"], ("headers",), None)
+    first, second = (handler.lambda_handler(damaged, None) for _ in range(2))
+    ids = {answer["headers"]["x-request-id"] for answer in (first, second)}
+    assert [first["statusCode"], second["statusCode"]] == [400, 400]
+    assert len({uuid.UUID(each) for each in ids}) == 2
 
 
 ROOT = "Root=1-5c536348-3d683b8b04734faae651f476"

@@ -33,6 +33,22 @@ def ask(invoke: Invoke, method: str = "GET", timeout_s: float = 30.0, **request:
     return asyncio.run(exchange())
 
 
+def ask_raw(invoke: Invoke, head: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body, for a request as no client library would send it."""
+
+    async def exchange() -> bytes:
+        with reserve(LOCALHOST, 0) as bound:
+            async with serving(Front(invoke), bound):
+                reader, writer = await asyncio.open_connection(*bound.getsockname())
+                writer.write(head + b"Connection: close\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+                return answer
+
+    first, _, rest = asyncio.run(exchange()).partition(b"\r\n")
+    return int(first.split()[1]), json.loads(rest.partition(b"\r\n\r\n")[2])
+
+
 def raising(error: Exception) -> Invoke:
     async def invoke(_event: bytes) -> bytes:
         raise error
@@ -139,3 +155,66 @@ def test_a_request_that_is_too_large_does_not_reach_the_function(size: int) -> N
     sent = BytesIO(b"x" * size)
     status, _, body = ask(raising(AssertionError()), "POST", data=sent, headers=headers)
     assert (status, body) == (413, b'{"message": "Request Entity Too Large"}')
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        (b"Jos\xe9", "Jos\xe9"),  # no UTF-8, so ISO-8859-1
+        ("Jos\xe9".encode(), "Jos\xe9"),
+        ("Sr\u012bperumb\u016bd\u016br".encode(), "Sr\u012bperumb\u016bd\u016br"),
+        (b"\xff\xfe", "\xff\xfe"),
+        (b"\x80abc", "\x80abc"),
+        (b"\xc3", "\xc3"),
+        (b"\xc0\xaf", "\xc0\xaf"),  # what UTF-8 forbids
+        (b"\xed\xb3\xa9", "\xed\xb3\xa9"),  # a surrogate
+        (b"\xf5\x80\x80\x80", "\xf5\x80\x80\x80"),  # past Unicode
+        (b"a\tb", "a\tb"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "user-agent", "host", "cookie", "x-amzn-trace-id"])
+def test_a_headers_bytes_are_text_in_the_event(name: str, sent: bytes, shown: str) -> None:
+    host = b"" if name == "host" else b"Host: a\r\n"
+    head = b"GET /a HTTP/1.1\r\n%s%s: %s\r\n" % (host, name.encode(), sent)
+    status, event = ask_raw(echo, head)
+    assert status == 200
+    assert shown == (event["cookies"][0] if name == "cookie" else event["headers"][name])
+
+
+def test_names_lose_their_case_and_repeated_headers_are_joined() -> None:
+    head = b"GET /a HTTP/1.1\r\nhOsT: a\r\nX-oDD: 1\r\nx-Odd: Jos\xe9\r\nX-ODD:\r\n"
+    assert ask_raw(echo, head)[1]["headers"].items() >= {"host": "a", "x-odd": "1,Jos\xe9,"}.items()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/a%ffb", "/a%ffb", ""),
+        ("/a%zz%", "/a%zz%", ""),
+        ("/a%00", "/a\x00", ""),
+        ("/a?x=%ff&x=%c3%28", "/a", "x=%ff&x=%c3%28"),
+        ("/a?;&&=&a&=b&%&c?d", "/a", ";&&=&a&=b&%&c?d"),
+        ("//a:b/[?[", "//a:b/[", "["),
+    ],
+)
+def test_an_odd_target_reaches_the_function(target: str, path: str, query: str) -> None:
+    status, event = ask_raw(echo, b"GET %s HTTP/1.1\r\nHost: a\r\n" % target.encode())
+    assert (status, event["rawPath"], event["rawQueryString"]) == (200, path, query)
+
+
+@pytest.mark.parametrize("long", ["target", "header"])
+def test_a_head_past_api_gateways_quota_does_not_reach_the_function(long: str) -> None:
+    """The quota counts the request line and the headers' values."""
+
+    def head(size: int) -> bytes:
+        counted = len("GET / HTTP/1.1" + "a" + "close")
+        target, value = size - counted, 0
+        if long == "header":
+            target, value = value, target
+        return b"GET /%s HTTP/1.1\r\nHost: a\r\nx: %s\r\n" % (b"a" * target, b"a" * value)
+
+    assert ask_raw(echo, head(10_240))[0] == 200
+    assert ask_raw(raising(AssertionError()), head(10_241)) == (
+        431,
+        {"message": "Request Header Fields Too Large"},
+    )

@@ -226,6 +226,44 @@ def test_a_host_that_is_none_does_not_matter(
 
 
 @every_event
+@pytest.mark.parametrize("name", ["x", "user-agent", "host", "x-amzn-trace-id", "x\udce9"])
+@pytest.mark.parametrize(
+    "value", ["Jos\xe9", "Sr\u012bperumb\u016bd\u016br", "Jos\udce9", "\ud800", "\0"]
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_header_that_is_no_ascii_or_no_unicode_does_not_matter(
+    handler: ModuleType, event_of: EventOf, name: str, value: str, *, several: bool
+) -> None:
+    event = event_of("POST", "/predict", ASKED)
+    event["headers"][name] = value
+    if several and "version" not in event:
+        event["multiValueHeaders"] = {name: [held] for name, held in event["headers"].items()}
+        event["multiValueHeaders"][name] = ["Jos\xe9", value]
+    answer = _call(handler, event)
+    assert answer["statusCode"] == 200
+    assert value not in json.dumps(answer)
+
+
+@every_event
+@pytest.mark.parametrize(
+    "query", ["x=%ff&x=%c3%28", ";&&=&a&=b&%&c?d", "x=\udce9", "a" * 10_000, "\0"]
+)
+def test_an_odd_query_does_not_matter(handler: ModuleType, event_of: EventOf, query: str) -> None:
+    event = event_of("POST", "/predict", ASKED)
+    if "rawQueryString" in event:
+        event["rawQueryString"] = query
+    event["queryStringParameters"] = {"x": query, query: "x"}
+    event["cookies"] = [query]
+    assert _call(handler, event)["statusCode"] == 200
+
+
+@every_event
+@pytest.mark.parametrize("path", ["/a%ff", "/%zz%", "/\udce9", "/\0", "//a:b/[", "/" + "a" * 9_000])
+def test_an_odd_path_is_404(handler: ModuleType, event_of: EventOf, path: str) -> None:
+    _problem(_call(handler, event_of("POST", path, ASKED)), 404)
+
+
+@every_event
 @pytest.mark.parametrize(
     ("change"),
     [

@@ -1,0 +1,72 @@
+"""Requests as no client library sends them, through the front, the emulator and the handler."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from feedops.emulator import ExecutionEnvironment, Function
+from feedops.front import Front, serving
+from feedops.processes import LOCALHOST, reserve
+from feedops.workspace import FUNCTION
+
+BODY = b'{"user_id": 42, "item_ids": [17, 256, 3]}'
+LINES = [
+    *(b"%s: Jos\xe9" % name for name in (b"x", b"user-agent", b"cookie", b"x-amzn-trace-id")),
+    *(b"%s: \xff\xfe\x80" % name for name in (b"accept", b"x-forwarded-for", b"referer")),
+    b"content-type: application/json; charset=\xe9",
+    b"x: \xed\xb3\xa9",
+    "x: Sr\u012bperumb\u016bd\u016br".encode(),
+    b"X-oDD: 1\r\nx-Odd: \xe9",
+    b"x: " + b"a" * 9_000,
+]
+TARGETS = [
+    b"/predict?x=%ff&x=%c3%28",
+    b"/predict?;&&=&a&=b&%&c?d",
+    b"/predict?" + b"a" * 9_000,
+    b"/predic%74",
+]
+
+
+@pytest.fixture(scope="module")
+def asked(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, bytes]:
+    """Each request's head, and the answer to it."""
+    folder = tmp_path_factory.mktemp("front")
+    targets = {b"POST %s HTTP/1.1\r\nHost: a" % target for target in TARGETS}
+    heads = targets | {b"POST /predict HTTP/1.1\r\nHost: a\r\n%s" % line for line in LINES}
+    heads.add(b"POST /predict HTTP/1.1\r\nHost: Jos\xe9")
+
+    async def ask() -> dict[bytes, bytes]:
+        environment = await ExecutionEnvironment.start(
+            Function(FUNCTION, {"MODEL_URI": str(demo_bundle)}, timeout_s=60),
+            log=folder / "environment.log",
+            temporary=folder / "tmp",
+        )
+        try:
+            with reserve(LOCALHOST, 0) as bound:
+                async with serving(Front(environment.invoke), bound):
+                    return {head: await exchange(bound.getsockname(), head) for head in heads}
+        finally:
+            await environment.stop()
+
+    return asyncio.run(ask())
+
+
+async def exchange(address: tuple[str, int], head: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*address)
+    length = b"content-length: %d\r\nconnection: close" % len(BODY)
+    writer.write(b"%s\r\n%s\r\n\r\n%s" % (head, length, BODY))
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def test_no_odd_header_or_query_keeps_a_request_from_its_ranking(asked: dict[bytes, bytes]) -> None:
+    unranked = {
+        head: answer[:200]
+        for head, answer in asked.items()
+        if not answer.startswith(b"HTTP/1.1 200 ")
+        or len(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) != 3
+    }
+    assert unranked == {}
