@@ -13,6 +13,7 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+NO_CONTEXT: Mapping[str, str | None] = {}
 MAX_ITEMS = 100
 MAX_ID = 2**63 - 1
 
@@ -79,3 +80,5 @@ class Ranking(NamedTuple):
     warnings: tuple[str, ...] = ()  # what the context has that the model doesn't read
     snapshot_age_s: float | None = None
     spilled: int = 0  # sinks that refused its record
+    context: Mapping[str, str | None] = NO_CONTEXT  # what the record may hold of the request's
+    context_dropped: int = 0  # entries of the request's that it doesn't hold as they were sent

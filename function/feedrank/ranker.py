@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from feedrank.decision_log import DecisionLog
-from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.domain import NO_CONTEXT, Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
 from feedrank.model import Model, ModelSlot
 from feedrank.scoring import Scorer
@@ -55,6 +55,9 @@ class Ranker:
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
+        context, dropped = NO_CONTEXT, 0
+        if query.context:
+            context, dropped = model.context.recorded(query.context)
         now = self._now()
         ranking = Ranking(
             request_id=call.request_id,
@@ -72,6 +75,8 @@ class Ranker:
             unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
             warnings=warnings,
             snapshot_age_s=model.manifest.snapshot_age_s(now),
+            context=context,
+            context_dropped=dropped,
         )
         spilled = await self._recorded(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking

@@ -15,6 +15,7 @@ from typing import Any
 DUCKDB_TYPES = {
     "string": "VARCHAR",
     "bigint": "BIGINT",
+    "int": "INTEGER",
     "double": "DOUBLE",
     "array<bigint>": "BIGINT[]",
     "array<double>": "DOUBLE[]",

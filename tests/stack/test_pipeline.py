@@ -56,7 +56,7 @@ def _decisions() -> list[tuple[Query, Ranking, Call]]:
     return [
         (fakes.query(), fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a"), fakes.call()),
         (
-            fakes.query(LARGEST_ID, (LARGEST_ID,), **odd),
+            fakes.query(LARGEST_ID, (LARGEST_ID,)),
             fakes.ranking(
                 timestamp=_at(0, "00:00:00"),
                 request_id="b",
@@ -64,23 +64,30 @@ def _decisions() -> list[tuple[Query, Ranking, Call]]:
                 order=[0],
                 degraded=("model:layer", "features:snapshot"),
                 unknown={"user": True, "items": [LARGEST_ID]},
+                context=odd,
+                context_dropped=2,
             ),
             fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abc"),
         ),
         (
-            fakes.query(0, range(100), device="desktop"),
+            fakes.query(0, range(100)),
             fakes.ranking(
                 timestamp=_at(0, "00:00:01"),
                 request_id="c",
                 model_version="feed_ranker-4",
                 scores=hundred.tolist(),
                 order=np.argsort(-hundred, kind="stable").tolist(),
+                context={"device": "desktop", "city": None},
             ),
             fakes.call(),
         ),
         (
-            fakes.query(7, (1, 2, 3), **{"feedrank-canary": "a caller's own words"}),
-            fakes.ranking(timestamp=_at(0, "00:00:02"), request_id="d"),
+            fakes.query(7, (1, 2, 3)),
+            fakes.ranking(
+                timestamp=_at(0, "00:00:02"),
+                request_id="d",
+                context={"feedrank-canary": "a caller's own words"},
+            ),
             fakes.call()._replace(correlation_id="feedrank-canary"),
         ),
     ]

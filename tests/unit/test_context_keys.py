@@ -1,5 +1,6 @@
 """What a bundle reads of the context is listed, and anything else is refused or named."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from starlette.testclient import TestClient
 import demo
 import fakes
 from feedrank.domain import Query
+from feedrank.features import context
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.spec import parse_spec
 from feedrank.telemetry import request_metrics
@@ -78,6 +80,65 @@ def test_anything_else_is_refused_by_name_or_with_a_warning(
     status, body = _post(_client(CONTEXT_CHECK="warn"), context)
     assert (status, body["warnings"]) == (200, problems)
     assert [p["item_id"] for p in body["predictions"]] == [30, 20, 10]
+
+
+PRIVATE = "ada@example.com"
+
+
+def _recorded(context: dict[str, str], **env: str) -> dict[str, Any]:
+    """What the decision record of a request with this context holds of it."""
+    kept = fakes.KeptLines()
+    app = fakes.app(fakes.model(**SPEC), kept, **env)
+    response = TestClient(app).post("/predict", json=ASKED | {"context": context})
+    assert response.status_code == 200
+    ((line, _),) = kept.lines
+    assert PRIVATE not in line.decode()
+    record = json.loads(line)
+    return {"context": record["context"], "context_dropped": record["context_dropped"]}
+
+
+@pytest.mark.parametrize("check", ["strict", "warn"])
+def test_a_record_has_the_context_that_the_model_reads_as_it_was_sent(check: str) -> None:
+    context = {"device": "tv", "city": "Paris, TX", "temp": "-2.5e3", "timestamp": "2026-11-22"}
+    assert _recorded(context, CONTEXT_CHECK=check) == {"context": context, "context_dropped": 0}
+    assert _recorded({}, CONTEXT_CHECK=check) == {"context": {}, "context_dropped": 0}
+
+
+@pytest.mark.parametrize(
+    ("context", "kept", "dropped"),
+    [
+        ({"email": PRIVATE, PRIVATE: "1"}, {}, 2),
+        ({"device": PRIVATE, "app": "web"}, {"device": None, "app": "web"}, 1),
+        ({"device": f"mobile {PRIVATE}", "city": "Oslo", "ip": "192.0.2.1"},
+         {"device": None, "city": "Oslo"}, 2),
+    ],
+)  # fmt: skip
+def test_a_record_has_no_text_that_the_model_does_not_list(
+    context: dict[str, str], kept: dict[str, str | None], dropped: int
+) -> None:
+    assert _recorded(context, CONTEXT_CHECK="warn") == {"context": kept, "context_dropped": dropped}
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [
+        ("temp", "0." + "491701234567" * 4),
+        ("temp", " " * 41 + "1"),
+        ("timestamp", "2026-11-22T12:00:00." + "491701234567" * 4),
+    ],
+)
+def test_a_number_or_a_time_carries_nothing_in_its_last_digits(key: str, sent: str) -> None:
+    assert _recorded({key: sent}) == {"context": {key: None}, "context_dropped": 1}
+
+
+def test_a_value_that_is_not_recorded_reads_as_the_one_that_was_sent() -> None:
+    """Else rows made of records would differ from the rows that were scored."""
+    keys = ContextKeys(parse_spec(SPEC))
+    sent = {"device": PRIVATE, "city": "Oslo"}
+    kept, _ = keys.recorded(sent)
+    for expression in ("equals(device, mobile)", 'equals(city, "Paris, TX")'):
+        compute = context.parse(expression).compute
+        assert compute(kept, 0.0) == compute(sent, 0.0)
 
 
 def test_warnings_are_counted() -> None:

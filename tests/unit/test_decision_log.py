@@ -35,8 +35,13 @@ files.write(b"c" * 50 + b"\\n", "2026-11-22")
 
 
 def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
-    query = fakes.query(1, (10, 30, 20), device="mobile")
-    ranking = fakes.ranking(degraded=("model:layer",), unknown={"user": True, "items": [30]})
+    query = fakes.query(1, (10, 30, 20), device="mobile", email="ada@example.com")
+    ranking = fakes.ranking(
+        degraded=("model:layer",),
+        unknown={"user": True, "items": [30]},
+        context={"device": "mobile"},
+        context_dropped=1,
+    )
     call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
     assert fakes.recorded(query, ranking, call) == {
         "record": "decision",
@@ -51,6 +56,7 @@ def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
         "scores": [0.01, 0.03, 0.02],
         "ranks": [3, 1, 2],
         "context": {"device": "mobile"},
+        "context_dropped": 1,
         "feature_time": "2026-11-22T12:00:00.123000Z",
         "unknown": {"user": True, "items": [30]},
         "degraded": ["model:layer"],
@@ -68,7 +74,8 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = fakes.KeptLines(), fakes.KeptLines()
-    query, ranking, call = fakes.query(note="a\nb\u2028é"), fakes.ranking(), fakes.call()
+    ranking = fakes.ranking(context={"note": "a\nb\u2028é"})
+    query, call = fakes.query(), fakes.call()
     DecisionLog([first, second]).record(query, ranking, call)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1

@@ -12,6 +12,7 @@ from feedrank.features.spec import FeatureSpec
 
 TIMESTAMP = "timestamp"
 SHOWN = 10  # of a long list of values, in an error
+LONGEST_READ = 40  # characters of a number or a time; more can hold anything, in its last digits
 
 
 class ContextKeys:
@@ -51,6 +52,21 @@ class ContextKeys:
             if key in sent and sent[key] not in texts
         ]
         return found
+
+    def recorded(self, sent: Mapping[str, str]) -> tuple[dict[str, str | None], int]:
+        """What a record may hold of it, and how many entries it doesn't hold as they were sent: an
+        unknown key is left out, an unknown value is None, which every feature reads as it read that
+        value. Nothing else is there: no text that the bundle doesn't list."""
+        kept = {
+            key: text if self._is_bounded(key, text) else None
+            for key, text in sent.items()
+            if key in self._known
+        }
+        return kept, len(sent) - len(kept) + sum(text is None for text in kept.values())
+
+    def _is_bounded(self, key: str, text: str) -> bool:
+        texts = self._texts.get(key)
+        return len(text) <= LONGEST_READ if texts is None else text in texts
 
     def described(self) -> dict[str, Any]:
         """By key, for the model card."""
