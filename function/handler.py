@@ -14,8 +14,9 @@ from typing import Any
 
 from feedrank.adapter import Adapter
 from feedrank.api import create_app
-from feedrank.decision_log import DailyFiles, DecisionLog, FirehoseStream
+from feedrank.decision_log import DailyFiles, DecisionLog
 from feedrank.direct import needs_no_loop
+from feedrank.firehose import FirehoseStream
 from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
 from feedrank.problems import PROBLEM_JSON

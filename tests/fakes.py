@@ -103,15 +103,31 @@ class KeptLines:
 
     lines: list[tuple[bytes, str]] = field(default_factory=list)
 
-    def write(self, line: bytes, day: str, deadline_s: float = 0.0) -> None:
+    def write(self, line: bytes, day: str) -> None:
         self.lines.append((line, day))
 
 
 class FullDisk:
     """A sink that refuses."""
 
-    def write(self, line: bytes, day: str, deadline_s: float = 0.0) -> None:
+    def write(self, line: bytes, day: str) -> None:
         raise OSError(28, "No space left on device")
+
+
+@dataclass
+class FakeStream:
+    """Keeps what it got, or refuses it."""
+
+    refuses: bool = False
+    lines: list[bytes] = field(default_factory=list)
+
+    def write(self, line: bytes, deadline_s: float) -> None:
+        if self.refuses:
+            raise OSError("decisions answers ServiceUnavailableException")
+        self.lines.append(line)
+
+    async def send(self, line: bytes, deadline_s: float) -> None:
+        self.write(line, deadline_s)
 
 
 class LambdaContext:

@@ -97,9 +97,9 @@ class Ranker:
 
     async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
         """How many sinks refused it. A wait for the stream is this request's, nobody else's."""
-        if call.is_alone or not self._log.waits:
+        if call.is_alone:
             return self._log.record(query, ranking, call)
-        return await asyncio.to_thread(self._log.record, query, ranking, call)
+        return await self._log.record_beside(query, ranking, call)
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:

@@ -12,7 +12,7 @@ import random
 import sys
 from time import perf_counter
 
-from feedrank.decision_log import FirehoseStream
+from feedrank.firehose import FirehoseStream
 from feedrank.model import ModelSlot
 from feedrank.telemetry import ContainerStats, count_init
 

@@ -31,6 +31,7 @@ LAYERS = (
     "feedrank.model",
     "feedrank.self_test",
     "feedrank.decision_log",
+    "feedrank.firehose",
     "feedrank.features",
     "feedrank.engine",
     "feedrank.bundle",

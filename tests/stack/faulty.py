@@ -6,18 +6,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Self
 from urllib.request import Request, urlopen
 
-Fault = Literal["throttled", "dropped", "late", "none"]
+Fault = Literal["throttled", "held", "dropped", "late", "none"]
 THROTTLED = b'{"__type": "ServiceUnavailableException", "message": "Slow down."}'
 TAKEN = b'{"RecordId": "1"}'
 TAKES_TOO_LONG_S = 60.0  # or until the test is over
 
 
 class FaultyFront:
-    """Each request takes the next fault off `faults`. What has none goes on to `upstream`, or is
-    taken. `ports` are the connections that requests came by."""
+    """Each request takes the next fault off `faults`, or has the `usual` one. What has none goes on
+    to `upstream`, or is taken. What is held is throttled once `release` is set.
 
-    def __init__(self, upstream: str | None = None) -> None:
+    `arrived` is set by the first request. `ports` are the connections that requests came by,
+    `taken` the bodies that were taken here."""
+
+    def __init__(self, upstream: str | None = None, usual: Fault = "none") -> None:
         self.faults: deque[Fault] = deque()
+        self.usual = usual
+        self.taken: list[bytes] = []
+        self.release = threading.Event()
+        self.arrived = threading.Event()
         self.ports: list[int] = []
         self.over = threading.Event()
         self.upstream = upstream
@@ -29,6 +36,7 @@ class FaultyFront:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release.set()
         self.over.set()
         self._server.shutdown()
         self._server.server_close()
@@ -41,18 +49,26 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             front.ports.append(self.client_address[1])
-            fault: Fault = front.faults.popleft() if front.faults else "none"
+            front.arrived.set()
+            fault: Fault = front.faults.popleft() if front.faults else front.usual
+            if fault == "held":
+                front.release.wait(TAKES_TOO_LONG_S)
+                fault = "throttled"
             if fault == "throttled":
                 self._answer(503, THROTTLED)
             elif fault == "dropped":
                 self.close_connection = True
             else:
-                answer = self._forward(body) if front.upstream else TAKEN
+                answer = self._forward(body) if front.upstream else self._take(body)
                 if fault == "late":
                     front.over.wait(TAKES_TOO_LONG_S)
                     self.close_connection = True
                 else:
                     self._answer(200, answer)
+
+        def _take(self, body: bytes) -> bytes:
+            front.taken.append(body)
+            return TAKEN
 
         def _forward(self, body: bytes) -> bytes:
             headers = {k: v for k, v in self.headers.items() if k.lower() != "content-length"}

@@ -11,8 +11,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
-from feedrank import decision_log
-from feedrank.decision_log import DecisionLog, FirehoseStream
+from feedrank import firehose
+from feedrank.decision_log import DecisionLog
+from feedrank.firehose import FirehoseStream
 from feedrank.ranker import Ranker
 from stack.faulty import Fault, FaultyFront
 
@@ -24,8 +25,8 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for limit in ("FIREHOSE_READ_TIMEOUT_S", "FIREHOSE_LONGEST_S"):
-        monkeypatch.setattr(decision_log, limit, 30)  # a busy machine takes its time
+    for limit in ("READ_TIMEOUT_S", "LONGEST_S", "FREE_CALL_S"):
+        monkeypatch.setattr(firehose, limit, 30)  # a busy machine takes its time
     with _aws() as moto, FaultyFront(moto) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
@@ -76,8 +77,10 @@ def _delivered(front: FaultyFront) -> list[str]:
 
 def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
     """How many sinks refused each."""
-    call = fakes.call(left_s)
-    return [records.record(fakes.query(), fakes.ranking(request_id=each), call) for each in ids]
+    return [
+        records.record(fakes.query(), fakes.ranking(request_id=each), fakes.call(left_s))
+        for each in ids
+    ]
 
 
 def test_a_record_reaches_s3_and_standard_output_stays_empty(
@@ -103,22 +106,29 @@ def test_a_throttled_record_is_spilled_and_the_next_one_tried(
     )
 
 
-@pytest.mark.parametrize(("fault", "left_s"), [("dropped", 60), ("late", 1)])
-def test_without_an_answer_the_stream_is_left_alone_for_a_while(
+@pytest.mark.parametrize(("fault", "left_s"), [("throttled", 60), ("dropped", 60), ("late", 1)])
+def test_after_three_failures_in_a_row_one_record_a_pause_tries_the_stream(
     fault: Fault, left_s: float, front: FaultyFront, spilled: Spilled, log: fakes.LogLines
 ) -> None:
     """Else every request would wait for it."""
     clock = fakes.FakeClock()
-    front.faults.append(fault)
+    front.faults.extend([fault, fault, "none", *[fault] * firehose.FAILURES])
     records = DecisionLog(stream=FirehoseStream("decisions", clock))
-    assert _record(records, "a", "b", left_s=left_s) == [1, 1]
-    assert (spilled(), len(front.ports)) == (["a", "b"], 1)
-    clock.now_s += decision_log.FIREHOSE_PAUSE_S
-    assert _record(records, "c") == [0]
-    assert spilled() == []
+    assert _record(records, *"abcdef", left_s=left_s) == [1, 1, 0, 1, 1, 1]
+    assert _record(records, "g", "h") == [1, 1]
+    assert (spilled(), len(front.ports)) == ([*"abdefgh"], 6)
+
+    front.faults.append("throttled")
+    clock.now_s += firehose.PAUSE_S
+    assert _record(records, "i", "j") == [1, 1]
+    assert (spilled(), len(front.ports)) == (["i", "j"], 7)
+
+    clock.now_s += firehose.PAUSE_S
+    assert _record(records, "k", "l") == [0, 0]
+    assert (spilled(), len(front.ports)) == ([], 9)
 
 
-@pytest.mark.parametrize("limit", ["FIREHOSE_READ_TIMEOUT_S", "FIREHOSE_LONGEST_S"])
+@pytest.mark.parametrize("limit", ["READ_TIMEOUT_S", "LONGEST_S"])
 def test_an_answer_is_waited_for_no_longer_than_the_limit(
     limit: str,
     front: FaultyFront,
@@ -126,7 +136,8 @@ def test_an_answer_is_waited_for_no_longer_than_the_limit(
     log: fakes.LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decision_log, limit, 0.1)
+    monkeypatch.setattr(firehose, "FREE_CALL_S", 0.1)
+    monkeypatch.setattr(firehose, limit, 0.1)
     front.faults.append("late")
     assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a") == [1]
     assert spilled() == ["a"]

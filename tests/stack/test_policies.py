@@ -27,8 +27,8 @@ from feedrank.bundle import (
     TORCH_MODEL,
     S3Source,
 )
-from feedrank.decision_log import FirehoseStream
 from feedrank.errors import BundleError
+from feedrank.firehose import FirehoseStream
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,
@@ -230,7 +230,7 @@ def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
 
 
 def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, str]]) -> None:
-    FirehoseStream(f"feedrank-{ID}-decisions-direct").write(b"{}\n", "2026-11-25")
+    FirehoseStream(f"feedrank-{ID}-decisions-direct").write(b"{}\n")
     ((action, resource),) = calls
     direct = policies("template.yaml", "FunctionRole", DecisionDelivery="direct")
     assert allowed(direct, action, resource)

@@ -1,3 +1,4 @@
+import asyncio
 import fcntl
 import json
 import subprocess
@@ -101,22 +102,21 @@ def test_a_sink_that_refuses_costs_nothing_but_itself(
 
 
 def test_what_a_stream_took_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    stream, kept = fakes.KeptLines(), fakes.KeptLines()
+    stream, kept = fakes.FakeStream(), fakes.KeptLines()
     records = DecisionLog([kept], stream)
     assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 0
-    assert (capsys.readouterr().out, stream.lines) == ("", kept.lines)
-    assert len(kept.lines) == 1
+    assert asyncio.run(records.record_beside(fakes.query(), fakes.ranking(), fakes.call())) == 0
+    assert (capsys.readouterr().out, stream.lines) == ("", [line for line, _ in kept.lines])
+    assert len(kept.lines) == 2
 
 
 def test_what_a_stream_refused_is_printed_and_counted(
     capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
     kept = fakes.KeptLines()
-    records = DecisionLog([kept, fakes.FullDisk()], fakes.FullDisk())
-    assert [records.record(fakes.query(), fakes.ranking(), fakes.call()) for _ in range(2)] == [
-        2,
-        2,
-    ]
+    records = DecisionLog([kept, fakes.FullDisk()], fakes.FakeStream(refuses=True))
+    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 2
+    assert asyncio.run(records.record_beside(fakes.query(), fakes.ranking(), fakes.call())) == 2
     printed = capsys.readouterr().out.splitlines(keepends=True)
     assert [line.encode() for line in printed] == [line for line, _ in kept.lines]
     assert (len(printed), len(log())) == (2, 4)

@@ -1,8 +1,13 @@
 """A Firehose that hangs costs a request what it has left, and no more."""
 
+import asyncio
+import base64
 import json
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -10,7 +15,10 @@ from typing import Any
 import pytest
 
 import fakes
-from feedrank.decision_log import FIREHOSE_LEAST_S, DecisionLog, FirehoseStream
+from feedrank import firehose
+from feedrank.decision_log import DecisionLog
+from feedrank.firehose import CALLS, FAILURES, LEAST_S, FirehoseStream
+from stack.faulty import FaultyFront
 
 ASKED = json.dumps({"user_id": 42, "item_ids": [17, 256, 3]})
 
@@ -61,7 +69,7 @@ def test_where_too_little_time_is_left_no_call_is_begun(
     silent: socket.socket, printed: fakes.LogLines
 ) -> None:
     records = DecisionLog(stream=FirehoseStream("decisions"))
-    call = fakes.call(budget_s=FIREHOSE_LEAST_S / 2)
+    call = fakes.call(budget_s=LEAST_S / 2)
     assert records.record(fakes.query(), fakes.ranking(), call) == 1
     assert _reasons(printed()) == ["no time is left to send it to decisions"]
     silent.setblocking(False)  # noqa: FBT003 the only way
@@ -70,10 +78,85 @@ def test_where_too_little_time_is_left_no_call_is_begun(
 
 
 @pytest.mark.usefixtures("silent")
-def test_after_that_it_is_left_alone_for_a_while() -> None:
-    clock = fakes.FakeClock()
-    stream = FirehoseStream("decisions", clock)
-    with pytest.raises(OSError, match="did not answer in the request's time"):
-        stream.write(b"{}\n", "2026-11-22", perf_counter() + 2 * FIREHOSE_LEAST_S)
+def test_after_a_few_of_them_it_is_left_alone_for_a_while() -> None:
+    stream = FirehoseStream("decisions", fakes.FakeClock())
+    for _ in range(FAILURES):
+        with pytest.raises(OSError, match="did not answer in the request's time"):
+            stream.write(b"{}\n", perf_counter() + 2 * LEAST_S)
     with pytest.raises(OSError, match="left alone for a while"):
-        stream.write(b"{}\n", "2026-11-22")
+        stream.write(b"{}\n")
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch, silent: socket.socket) -> Iterator[FaultyFront]:
+    """Throttles, and says so only when it is told to."""
+    monkeypatch.setattr(firehose, "READ_TIMEOUT_S", 30)  # a busy machine takes its time
+    monkeypatch.setattr(firehose, "LONGEST_S", 30)
+    with FaultyFront(usual="held") as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", front.url)
+        yield front
+
+
+async def _record_all(records: DecisionLog, ids: list[str], release: threading.Event) -> list[int]:
+    """All at once. The front answers when all are through that it keeps no answer from."""
+    refused: list[int] = []
+
+    async def record(identifier: str) -> None:
+        ranking = fakes.ranking(request_id=identifier)
+        refused.append(await records.record_beside(fakes.query(), ranking, fakes.call()))
+        if len(refused) == len(ids) - CALLS:
+            release.set()
+
+    async with asyncio.TaskGroup() as group:
+        for identifier in ids:
+            group.create_task(record(identifier))
+    return refused
+
+
+def test_of_a_hundred_at_once_most_wait_for_no_answer_and_none_is_lost(
+    front: FaultyFront, printed: fakes.LogLines
+) -> None:
+    records = DecisionLog(stream=FirehoseStream("decisions"))
+    ids = [f"r{number}" for number in range(100)]
+    assert asyncio.run(_record_all(records, ids, front.release)) == [1] * 100
+    lines = printed()
+    assert sorted(line["request_id"] for line in lines if "record" in line) == sorted(ids)
+    assert Counter(_reasons(lines)) == {
+        f"{CALLS} calls to decisions are under way": 100 - CALLS,
+        "decisions answers ServiceUnavailableException": CALLS,
+    }
+    assert len(front.ports) == CALLS
+
+
+def test_what_comes_at_once_is_delivered_or_spilled_once(
+    front: FaultyFront, printed: fakes.LogLines
+) -> None:
+    front.usual = "none"
+    records = DecisionLog(stream=FirehoseStream("decisions"))
+    ids = [f"r{number}" for number in range(100)]
+    refused = asyncio.run(_record_all(records, ids, front.release))
+    spilled = [line["request_id"] for line in printed() if "record" in line]
+    sent = [json.loads(body)["Record"]["Data"] for body in front.taken]
+    delivered = [json.loads(base64.b64decode(data))["request_id"] for data in sent]
+    assert sorted(spilled + delivered) == sorted(ids)
+    assert (len(spilled), len(refused)) == (sum(refused), 100)
+    assert len(set(front.ports)) <= CALLS
+
+
+def test_a_record_whose_request_is_ended_is_spilled(
+    front: FaultyFront, printed: fakes.LogLines
+) -> None:
+    async def end_a_request() -> None:
+        task = asyncio.create_task(
+            records.record_beside(fakes.query(), fakes.ranking(), fakes.call())
+        )
+        await asyncio.to_thread(front.arrived.wait, 60)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    kept = fakes.KeptLines()
+    records = DecisionLog([kept], FirehoseStream("decisions"))
+    asyncio.run(end_a_request())
+    assert [line["request_id"] for line in printed()] == ["req-1"]
+    assert len(kept.lines) == 1

@@ -1,6 +1,5 @@
 import asyncio
 import json
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from itertools import pairwise
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fakes
+from feedrank.adapter import run_through
 from feedrank.decision_log import DailyFiles, DecisionLog, Sink
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
@@ -214,40 +214,29 @@ def test_a_sink_that_refuses_does_not_fail_the_request() -> None:
     assert (ranking.order, ranking.spilled) == ([1, 2, 0], 1)
 
 
-class SlowStream:
-    """Takes a record only once it is let to."""
-
-    def __init__(self) -> None:
-        self.asked, self.free = threading.Event(), threading.Event()
-
-    def write(self, line: bytes, day: str, deadline_s: float) -> None:
-        self.asked.set()
-        assert self.free.wait(timeout=30)
-
-
-def test_others_go_on_while_a_stream_takes_its_time() -> None:
-    stream = SlowStream()
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=stream))
-
+def test_the_event_loop_goes_on_while_a_stream_takes_its_time() -> None:
     async def both() -> Ranking:
+        begun, free = asyncio.Event(), asyncio.Event()
+
+        class SlowStream(fakes.FakeStream):
+            async def send(self, line: bytes, deadline_s: float) -> None:
+                begun.set()
+                await free.wait()
+
+        ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=SlowStream()))
         ranked = asyncio.create_task(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
-        assert await asyncio.to_thread(stream.asked.wait, 30)
-        stream.free.set()
+        await begun.wait()
+        free.set()
         return await ranked
 
     assert asyncio.run(both()).order == [1, 2, 0]
 
 
-def test_on_lambda_a_stream_needs_no_thread() -> None:
-    threads: list[str] = []
-
-    class Stream:
-        def write(self, line: bytes, day: str, deadline_s: float) -> None:
-            threads.append(threading.current_thread().name)
-
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=Stream()))
-    asyncio.run(ranker.rank(fakes.query(), fakes.call()))
-    assert threads == ["MainThread"]
+def test_on_lambda_a_stream_needs_no_event_loop() -> None:
+    stream = fakes.FakeStream()
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=stream))
+    run_through(ranker.rank(fakes.query(), fakes.call()))
+    assert len(stream.lines) == 1
 
 
 def test_what_stands_in_for_the_model_and_for_features_is_named() -> None:
