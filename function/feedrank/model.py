@@ -15,6 +15,7 @@ from io import BytesIO
 from threading import RLock, Thread
 from time import perf_counter
 
+from feedrank import runs
 from feedrank.bundle import (
     GOLDEN,
     ONNX_MODEL,
@@ -53,6 +54,16 @@ class Pace:
     run_s: float = math.inf
     item_s: float = math.inf
 
+    def note(self, took_s: float, items: int) -> None:
+        self.run_s = min(self.run_s, took_s)
+        self.item_s = min(self.item_s, took_s / items)
+
+    def forget(self) -> None:
+        self.run_s = self.item_s = math.inf
+
+    def is_within(self, most_s: float, items: int) -> bool:
+        return self.run_s < most_s and self.item_s * items < most_s
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -68,9 +79,9 @@ class Model:
     degraded: tuple[str, ...] = ()
     pace: Pace = field(default_factory=Pace, compare=False)
 
-    def score(self, query: Query, rows: FeatureRows) -> FloatArray:
-        """(items,) float32. Raises InvalidRequestError, ScoringError."""
-        return self.engine.score(self.matrix.build(query, rows))
+    def score(self, query: Query, rows: FeatureRows, deadline_s: float = math.inf) -> FloatArray:
+        """(items,) float32. Raises InvalidRequestError, ScoringError or DeadlineExceededError."""
+        return runs.score(self.engine, self.matrix.build(query, rows), deadline_s, "proof")
 
 
 def load_model(uri: str, digest: str, settings: Settings) -> Model:
@@ -102,9 +113,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
             loaded_at=datetime.now(UTC),
         )
         golden = bytes(bundle.files[GOLDEN])
-        check_golden(
-            golden, model.engine, lambda query: model.score(query, snapshot.look_up(query))
-        )
+        check_golden(golden, lambda query, by_s: model.score(query, snapshot.look_up(query), by_s))
     return model
 
 

@@ -6,9 +6,10 @@ bound of both.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ import numpy as np
 from feedrank import documents
 from feedrank.bundle import GOLDEN
 from feedrank.domain import MAX_ID, MAX_ITEMS, FloatArray, Query
-from feedrank.engine import ScoringEngine, StoppableEngine
-from feedrank.errors import BundleError, ScoringError
+from feedrank.errors import BundleError, DeadlineExceededError, ScoringError
 
 GOLDEN_TOLERANCE = 1e-5
 MOST_GOLDEN_CASES = 100
@@ -29,20 +29,19 @@ BYTES_PER_MB = 1_000_000
 LONGEST_CAUSE = 400  # characters
 
 
-def check_golden(raw: bytes, engine: ScoringEngine, score: Callable[[Query], FloatArray]) -> None:
-    """Raises BundleError where a golden request is not answered as torch answered it."""
-    cases = documents.read(raw, GOLDEN, _GOLDEN)["cases"]
-    stops = engine.stops(LONGEST_S) if isinstance(engine, StoppableEngine) else nullcontext()
-    with stops as is_stopped:
-        for case in cases:
-            try:
-                scores = score(_query(case))
-            except ScoringError as error:
-                if is_stopped and is_stopped():
-                    reason = f"the model runs for more than {LONGEST_S:g} s"
-                    raise BundleError(f"{GOLDEN}: {reason}") from error
-                raise BundleError(f"{GOLDEN}: {error}: {_cause(error)}") from error
-            _compare(scores, np.array(case["scores"], dtype=np.float32))
+def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> None:
+    """`score` takes a deadline, too. Raises BundleError where a golden request is not answered as
+    torch answered it."""
+    deadline_s = perf_counter() + LONGEST_S
+    for case in documents.read(raw, GOLDEN, _GOLDEN)["cases"]:
+        try:
+            scores = score(_query(case), deadline_s)
+        except DeadlineExceededError as error:
+            reason = f"the model runs for more than {LONGEST_S:g} s"
+            raise BundleError(f"{GOLDEN}: {reason}") from error
+        except ScoringError as error:
+            raise BundleError(f"{GOLDEN}: {error}: {_cause(error)}") from error
+        _compare(scores, np.array(case["scores"], dtype=np.float32))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ LAYERS = (
     "feedrank.scoring",
     "feedrank.model",
     "feedrank.self_test",
+    "feedrank.runs",
     "feedrank.decision_log",
     "feedrank.firehose",
     "feedrank.features",

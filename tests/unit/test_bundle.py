@@ -437,9 +437,3 @@ def test_the_layers_bundle_stands_in_for_a_model_that_never_ends(
     slot = ModelSlot(lambda: _load(bundle), lambda: _load(demo_bundle), retry_s=5.0)
     slot.load()
     assert slot.model().degraded == ("model:layer",)
-
-
-def test_a_served_model_has_no_bound_of_its_own(demo_bundle: Path) -> None:
-    engine = _load(demo_bundle).engine
-    assert isinstance(engine, OnnxEngine)
-    assert engine._options is None

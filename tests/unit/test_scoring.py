@@ -23,6 +23,7 @@ from feedrank.domain import Call, FloatArray, Query
 from feedrank.engine import ScoringEngine
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
 from feedrank.model import Model, Pace
+from feedrank.runs import watch
 from feedrank.scoring import Scorer
 
 THREAD = "scoring"
@@ -39,7 +40,7 @@ from feedrank.scoring import Scorer
 begun = threading.Event()
 
 class Big(OnnxEngine):
-    def score(self, inputs):
+    def score(self, inputs, stopper=None):
         big = {"features": np.zeros((1_000, 15), np.float32)}
         begun.set()
         for _ in range(1_000):
@@ -78,6 +79,43 @@ class WatchedEngine:
         if np.isclose(prices, POISON / 1_000).any():
             raise ScoringError("poisoned")
         return prices
+
+
+class Stopper:
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    @property
+    def terminate(self) -> bool:
+        return self.ended.is_set()
+
+    @terminate.setter
+    def terminate(self, _: bool) -> None:
+        self.ended.set()
+
+
+class StoppableEngine(WatchedEngine):
+    """The same, whose runs can be ended; one of POISON goes on until it is."""
+
+    stopper = Stopper
+
+    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+        if stopper and np.isclose(inputs["features"][:, 1], POISON / 1_000).any():
+            self.threads.append(threading.current_thread().name)
+            assert stopper.ended.wait(timeout=30)
+            raise ScoringError("ended")
+        return super().score(inputs)
+
+
+class LateEngine(StoppableEngine):
+    """One whose runs can't be ended in time, and end by themselves past this moment."""
+
+    until_s = 0.0
+
+    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+        while time.perf_counter() <= self.until_s:
+            pass
+        return super().score(inputs)
 
 
 def _model(
@@ -147,7 +185,7 @@ def _prices(*items: int) -> list[float]:
 def test_a_long_run_is_made_beside_the_event_loop(
     least_run_s: float, least_item_s: float, thread: str, *, is_alone: bool
 ) -> None:
-    engine = WatchedEngine()
+    engine = StoppableEngine()
     model, call = _model(engine, least_run_s, least_item_s), fakes.call(is_alone=is_alone)
     assert asyncio.run(_score(Scorer(), model, call=call)) == _prices(10, 30, 20)
     assert engine.threads == [thread]
@@ -292,6 +330,58 @@ def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> Non
     assert engine.runs == [1, 1]
 
 
+SHORT_S = 0.5  # of a budget, where it is to run out: enough to begin on a busy machine
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_run_is_ended_at_the_requests_deadline(*, is_alone: bool) -> None:
+    engine, scorer = StoppableEngine(), Scorer()
+    call = fakes.call(SHORT_S, is_alone=is_alone)
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(_score(scorer, _model(engine), [POISON], call))
+    assert asyncio.run(_score(scorer, _model(engine))) == _prices(10, 30, 20)
+    assert set(engine.threads) == {"MainThread", THREAD} if is_alone else {THREAD}
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_run_that_can_not_be_ended_keeps_no_request_past_its_deadline(*, is_alone: bool) -> None:
+    engine, scorer = WatchedEngine(free=False), Scorer()
+    for _ in range(2):  # the other has its run before it all the time
+        call = fakes.call(SHORT_S, is_alone=is_alone)
+        with pytest.raises(DeadlineExceededError):
+            asyncio.run(_score(scorer, _model(engine), call=call))
+    assert watch.late_s() > 0
+    engine.free.set()
+    assert asyncio.run(_score(scorer, _model(engine), [5])) == _prices(5)
+    assert watch.late_s() == 0
+    assert (engine.runs, set(engine.threads)) == ([3, 1], {THREAD})
+
+
+@pytest.mark.parametrize(("is_alone", "run_s"), [(True, 1.0), (False, 0.0)])
+def test_scores_that_come_too_late_are_not_given(*, is_alone: bool, run_s: float) -> None:
+    engine, call = LateEngine(), fakes.call(SHORT_S, is_alone=is_alone)
+    engine.until_s = call.deadline_s
+    with pytest.raises(DeadlineExceededError):
+        asyncio.run(_score(Scorer(), _model(engine, run_s), call=call))
+    assert engine.runs == [3]
+
+
+def test_a_run_that_keeps_the_event_loop_too_long_is_made_again_in_the_thread() -> None:
+    class OnceSlow(StoppableEngine):
+        def score(
+            self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None
+        ) -> FloatArray:
+            if not self.threads:
+                inputs = {"features": np.full_like(inputs["features"], POISON / 1_000)}
+            return super().score(inputs, stopper)
+
+    engine, scorer = OnceSlow(), Scorer()
+    model = _model(engine, 0.0)
+    assert asyncio.run(_score(scorer, model)) == _prices(10, 30, 20)
+    assert engine.threads == ["MainThread", THREAD]
+    assert model.pace.run_s > 0, "how brief it was is forgotten"
+
+
 def test_a_process_ends_in_good_order_within_a_run(demo_bundle: Path) -> None:
     """ONNX Runtime's C++ doesn't survive that its thread is ended from outside."""
     line = [sys.executable, "-c", ENDS_WITHIN_A_RUN, str(demo_bundle / ONNX_MODEL)]
@@ -343,7 +433,7 @@ def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
 
 
 def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
-    engine, scorer = WatchedEngine(), Scorer()
+    engine, scorer = StoppableEngine(), Scorer()
     model = fakes.model(engine)
     asyncio.run(_score(scorer, model))  # handed over: nothing is known yet
     assert 0 < model.pace.item_s < model.pace.run_s < 1
@@ -355,7 +445,7 @@ def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
 
 def test_a_brief_model_says_nothing_about_the_one_that_follows_it() -> None:
     """Such as a small fallback about the real model."""
-    engine, scorer = WatchedEngine(), Scorer()
+    engine, scorer = StoppableEngine(), Scorer()
     asyncio.run(_score(scorer, _model(engine, 1e-9, 1e-9)))
     asyncio.run(_score(scorer, fakes.model(engine)))
     asyncio.run(_score(scorer, _model(engine)))

@@ -1,8 +1,7 @@
 """From a matrix to scores."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Protocol, TypeGuard
 
 from feedrank.domain import FloatArray
 from feedrank.errors import ScoringError
@@ -14,12 +13,25 @@ class ScoringEngine(Protocol):
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray: ...
 
 
-@runtime_checkable
-class StoppableEngine(ScoringEngine, Protocol):
-    """One whose run can be ended from outside."""
+class Stopper(Protocol):
+    """Ends its run once `terminate` is set, by ONNX Runtime's name for it."""
 
-    def stops(self, after_s: float) -> AbstractContextManager[Callable[[], bool]]:
-        """Inside, runs end after so long; what it gives tells whether they were ended."""
+    terminate: bool
+
+
+class StoppableEngine(Protocol):
+    """One whose runs can be ended from outside, and then raise ScoringError."""
+
+    def stopper(self) -> Stopper:
+        """A new one for each run."""
+
+    def score(
+        self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None
+    ) -> FloatArray: ...
+
+
+def is_stoppable(engine: ScoringEngine) -> TypeGuard[StoppableEngine]:
+    return hasattr(engine, "stopper")
 
 
 def one_per_item(scores: FloatArray, inputs: Mapping[str, FloatArray]) -> FloatArray:

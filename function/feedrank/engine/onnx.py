@@ -1,15 +1,13 @@
 """Scores by ONNX Runtime, in the calling thread where there is one thread."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Timer
 
 import onnxruntime as ort
 
 from feedrank.bundle import ONNX_MODEL
 from feedrank.domain import FloatArray
-from feedrank.engine import one_per_item
+from feedrank.engine import Stopper, one_per_item
 from feedrank.errors import BundleError, ScoringError
 
 ONNX_RUNTIME_ERROR = 3  # its log severities: 0 verbose ... 4 fatal
@@ -28,25 +26,16 @@ class OnnxEngine:
             self._session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise BundleError(f"{ONNX_MODEL}: ONNX Runtime refuses it: {error}") from error
-        self._options: ort.RunOptions | None = None
         self._outputs = [self._session.get_outputs()[0].name]
 
-    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
+    def stopper(self) -> Stopper:
+        """ONNX Runtime looks at it before each operator, also within a loop of the graph."""
+        stopper: Stopper = ort.RunOptions()
+        return stopper
+
+    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
         try:
-            (scores,) = self._session.run(self._outputs, inputs, self._options)
+            (scores,) = self._session.run(self._outputs, inputs, stopper)
         except Exception as error:
             raise ScoringError("ONNX Runtime could not run the model") from error
         return one_per_item(scores, inputs)
-
-    @contextmanager
-    def stops(self, after_s: float) -> Iterator[Callable[[], bool]]:
-        """ONNX Runtime looks before each operator, also within a loop of the graph."""
-        self._options = options = ort.RunOptions()
-        timer = Timer(after_s, setattr, (options, "terminate", True))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield lambda: bool(options.terminate)
-        finally:
-            timer.cancel()
-            self._options = None

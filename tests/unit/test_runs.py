@@ -1,0 +1,147 @@
+"""Runs and their deadlines."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+import endless
+from feedrank import runs
+from feedrank.engine.onnx import OnnxEngine
+from feedrank.errors import DeadlineExceededError, ScoringError
+from feedrank.runs import Purpose, Run, Watch
+
+ROW = {"features": np.zeros((1, endless.WIDTH), np.float32)}
+SOON_S = 0.05
+# What hangs is released by nobody: the process has to end by itself.
+HANGS = """
+import sys, threading
+from time import perf_counter
+from feedrank import runs
+
+class Hanging:
+    def score(self, inputs):
+        threading.Event().wait(30)
+        sys.exit(3)
+
+runs.HUNG_S = 0.1
+runs.score(Hanging(), {}, perf_counter() + 0.1, sys.argv[1])
+"""
+
+
+class Ended:
+    """A stopper that can be waited for."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    @property
+    def terminate(self) -> bool:
+        return self.ended.is_set()
+
+    @terminate.setter
+    def terminate(self, _: bool) -> None:
+        self.ended.set()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    return Watch()
+
+
+def _run(after_s: float, purpose: Purpose = "server") -> tuple[Run, threading.Event]:
+    stopper = Ended()
+    return Run(perf_counter() + after_s, purpose, stopper), stopper.ended
+
+
+@pytest.mark.parametrize("purpose", ["lambda", "server", "proof"])
+def test_onnx_runtime_ends_a_loop_at_the_deadline(purpose: Purpose) -> None:
+    engine = OnnxEngine(endless.in_time(), 1)
+    for _ in range(2):  # an engine that was ended once serves on
+        with pytest.raises(DeadlineExceededError):
+            runs.score(engine, ROW, perf_counter() + SOON_S, purpose)
+
+
+def test_what_fails_by_itself_is_no_matter_of_time() -> None:
+    engine = OnnxEngine(endless.in_time(), 1)
+    with pytest.raises(ScoringError):
+        runs.score(engine, {}, perf_counter() + 30, "lambda")
+    assert runs.watch.late_s() == 0
+
+
+def test_a_deadline_before_the_one_that_it_sleeps_to_is_kept(watch: Watch) -> None:
+    """Also where the clock went back meanwhile, such as at a restore from a snapshot."""
+    far, far_ended = _run(1_000)
+    watch.begin(far)
+    soon, soon_ended = _run(SOON_S)
+    watch.begin(soon)
+    assert soon_ended.wait(30)
+    assert not far_ended.is_set()
+
+
+def test_a_run_that_is_over_is_not_ended(watch: Watch) -> None:
+    over, over_ended = _run(SOON_S)
+    watch.begin(over)
+    watch.end(over)
+    later, later_ended = _run(2 * SOON_S)
+    watch.begin(later)
+    assert later_ended.wait(30)
+    assert not over_ended.is_set()
+
+
+def test_the_thread_is_rung_once_for_many_runs(watch: Watch) -> None:
+    rings = []
+    ring = watch.ring
+
+    def counted() -> None:
+        rings.append(1)
+        ring()
+
+    watch.ring = counted  # type: ignore[method-assign]
+    first, _ = _run(30)
+    watch.begin(first)
+    while watch._looks_s != first.deadline_s:
+        pass
+    for _ in range(100):
+        run, _ = _run(60)
+        watch.begin(run)
+        watch.end(run)
+    assert len(rings) == 1
+
+
+def test_only_a_request_s_run_is_late(watch: Watch) -> None:
+    proof, ended = _run(-10, "proof")
+    watch.begin(proof)
+    assert ended.wait(30)
+    assert watch.late_s() == 0
+    watch.begin(_run(30)[0])
+    assert watch.late_s() == 0
+    watch.begin(_run(-10)[0])
+    assert 10 <= watch.late_s() < 100
+
+
+def test_the_child_of_a_fork_has_a_watch_of_its_own() -> None:
+    engine = OnnxEngine(endless.in_time(), 1)
+    with pytest.raises(DeadlineExceededError):
+        runs.score(engine, ROW, perf_counter() + SOON_S, "server")
+    child = os.fork()
+    if child == 0:
+        run, ended = _run(SOON_S)
+        runs.watch.begin(run)
+        os._exit(0 if ended.wait(30) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("purpose", "code"), [("lambda", 1), ("server", 3), ("proof", 3)])
+def test_a_run_that_hangs_on_lambda_ends_the_process(purpose: str, code: int) -> None:
+    hangs = HANGS.replace("wait(30)", "wait(0.5)") if code == 3 else HANGS
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-c", hangs, purpose]
+    done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("a model run hangs: the process ends" in done.stdout) == (code == 1)
