@@ -28,7 +28,7 @@ class FaultyFront:
         self.ports: list[int] = []
         self.over = threading.Event()
         self.upstream = upstream
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -40,6 +40,10 @@ class FaultyFront:
         self.over.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that come at once, of which 5 would be accepted
 
 
 def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:

@@ -25,7 +25,7 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for limit in ("READ_TIMEOUT_S", "LONGEST_S", "FREE_CALL_S"):
+    for limit in ("CONNECT_TIMEOUT_S", "READ_TIMEOUT_S", "LONGEST_S", "FREE_CALL_S"):
         monkeypatch.setattr(firehose, limit, 30)  # a busy machine takes its time
     with _aws() as moto, FaultyFront(moto) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)

@@ -90,8 +90,9 @@ def test_after_a_few_of_them_it_is_left_alone_for_a_while() -> None:
 @pytest.fixture
 def front(monkeypatch: pytest.MonkeyPatch, silent: socket.socket) -> Iterator[FaultyFront]:
     """Throttles, and says so only when it is told to."""
-    monkeypatch.setattr(firehose, "READ_TIMEOUT_S", 30)  # a busy machine takes its time
-    monkeypatch.setattr(firehose, "LONGEST_S", 30)
+    for limit in ("CONNECT_TIMEOUT_S", "READ_TIMEOUT_S", "LONGEST_S"):
+        monkeypatch.setattr(firehose, limit, 30)  # a busy machine takes its time
+    monkeypatch.setattr(firehose, "FREE_CALL_S", 1)
     with FaultyFront(usual="held") as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", front.url)
         yield front
