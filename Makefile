@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train promote ui publish invoke build budget bench bench-check bench-rivals load dashboard lock clean
+.PHONY: help run test lint types tests serve train promote ui publish invoke build budget bench bench-check bench-rivals load dashboard fuzz lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ types: $(READY)
 
 tests: $(READY) $(SCANNERS)
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## Send 10,000 generated requests an operation, events and rankings; CASES=2000 for less
+	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest $(wildcard tests/long/test_fuzz*.py) $(ARGS)
 
 serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
 	$(BIN)/feedrank serve $(ARGS)

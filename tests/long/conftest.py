@@ -1,0 +1,78 @@
+"""The sizes of the long forms, and their counts at the end of a run.
+
+`make test` runs each test here in its short form; `make fuzz`, `make chaos` and `make soak` set the
+variables that make it long.
+"""
+
+import contextlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis.strategies import SearchStrategy
+
+import fakes
+
+SHORT_CASES = 40
+CASES = int(os.environ.get("FUZZ_CASES", SHORT_CASES))
+
+Count = Callable[[object], None]
+Fuzz = Callable[..., None]
+_counts: dict[str, Counter[str]] = defaultdict(Counter)
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Count:
+    """Counts one case of this test by its outcome."""
+    outcomes = _counts[request.node.name.removeprefix("test_").replace("_", " ")]
+
+    def one(outcome: object) -> None:
+        outcomes[str(outcome)] += 1
+
+    return one
+
+
+@pytest.fixture
+def fuzz() -> Fuzz:
+    """`fuzz(check, strategy, kept)` runs the check on as many cases as this form has, and on each
+    case that was kept because it once failed. The short form has the same cases each time."""
+
+    def run(
+        check: Callable[[Any], None],
+        strategy: SearchStrategy[Any],
+        kept: tuple[Any, ...] = (),
+        cases: int = CASES,
+    ) -> None:
+        def test(case: Any) -> None:
+            check(case)
+
+        for each in kept:
+            test = example(each)(test)
+        sized = settings(
+            max_examples=cases,
+            derandomize=CASES <= SHORT_CASES,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        sized(given(strategy)(test))()
+
+    return run
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[io.StringIO]:
+    """All that the function prints: its log, its metrics, its records."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, fakes.log_to(printed):
+        yield printed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _counts:
+        terminalreporter.section("cases")
+    for name, outcomes in _counts.items():
+        told = ", ".join(f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items()))
+        terminalreporter.write_line(f"{name}: {outcomes.total():,} ({told})")

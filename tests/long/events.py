@@ -1,0 +1,133 @@
+"""Lambda's events by a grammar: API Gateway's two payloads, a Function URL's, a load balancer's.
+
+Each field is drawn as AWS documents it, and at times is missing or holds something else.
+https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
+"""
+
+import base64
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from long.wire import METHODS, SECRET, headers, paths, queries, secret
+
+MISSING, ODD = range(2)
+REQUEST_ID = "requestId"
+SOUND = 40  # of its sides show the field as it should be
+ids = st.integers(0, 400) | st.integers(0, 2**63 - 1)
+predictions = st.fixed_dictionaries(
+    {"user_id": ids, "item_ids": st.lists(ids, min_size=1, max_size=100)},
+    optional={"context": st.just({"device": "mobile"})},
+)
+odd: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | secret(st.text(max_size=10)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(secret(st.text()), inner),
+    max_leaves=4,
+)
+texts = st.one_of(
+    predictions.map(json.dumps),
+    predictions.map(lambda body: json.dumps(body)[:-1] + "\ud800"),
+    secret(st.text(st.characters(codec=None), max_size=40)),
+    st.just(""),
+)
+encoded = st.one_of(
+    texts.map(lambda text: base64.b64encode(text.encode(errors="replace")).decode()),
+    st.binary(max_size=40).map(lambda data: base64.b64encode(SECRET.encode() + data).decode()),
+    st.sampled_from([SECRET, "=", "====", "QQ", "QUJD\n", "Q\u00e9==", "_-_-", "\ud800"]),
+)
+# The gateway makes it, so it is logged.
+gateways_ids = st.text(max_size=200) | st.sampled_from([None, 5, True, [], {}, ["a"]])
+several = headers.map(lambda sent: {name: [value, value] for name, value in sent.items()})
+
+
+@st.composite
+def loosely(draw: st.DrawFn, fields: dict[str, Any], *, loose: bool) -> dict[str, Any]:
+    made = {}
+    for name, field in fields.items():
+        inner = loosely(field, loose=loose) if isinstance(field, dict) else field
+        side = draw(st.integers(0, SOUND)) if loose else SOUND
+        if side != MISSING:
+            made[name] = draw(odd if side == ODD and name != REQUEST_ID else inner)
+    return made
+
+
+def body(*, encodes: bool) -> dict[str, Any]:
+    return {"body": encoded if encodes else texts, "isBase64Encoded": st.just(encodes)}
+
+
+def http(method: str, path: str) -> dict[str, Any]:
+    """Of an HTTP API, and a Function URL, which has the same fields."""
+    return {
+        "version": st.just("2.0"),
+        "routeKey": st.just("$default"),
+        "rawPath": st.just(path),
+        "rawQueryString": secret(st.text(max_size=10)) | st.just(""),
+        "headers": headers,
+        "queryStringParameters": queries,
+        "cookies": st.lists(secret(st.text(max_size=9)), max_size=2),
+        "requestContext": {
+            "accountId": st.just("123456789012"),
+            "domainName": st.sampled_from(["a.execute-api.eu-west-1.amazonaws.com",
+                                           "abc.lambda-url.eu-west-1.on.aws"]),
+            REQUEST_ID: gateways_ids,
+            "stage": st.just("$default"),
+            "http": {
+                "method": st.just(method),
+                "path": st.just(path),
+                "protocol": st.just("HTTP/1.1"),
+                "sourceIp": st.just("192.0.2.1"),
+            },
+        },
+    }  # fmt: skip
+
+
+def rest(method: str, path: str) -> dict[str, Any]:
+    return {
+        "resource": st.just("/{proxy+}"),
+        "path": st.just(path),
+        "httpMethod": st.just(method),
+        "headers": headers,
+        "multiValueHeaders": several,
+        "queryStringParameters": queries | st.none(),
+        "multiValueQueryStringParameters": st.none(),
+        "requestContext": {
+            REQUEST_ID: gateways_ids,
+            "stage": st.just("prod"),
+            "identity": {"sourceIp": st.just("192.0.2.1")},
+        },
+    }
+
+
+def balancer(method: str, path: str) -> dict[str, Any]:
+    return {
+        "requestContext": {"elb": {"targetGroupArn": st.just("arn:aws:elasticloadbalancing:x")}},
+        "httpMethod": st.just(method),
+        "path": st.just(path),
+        "headers": headers,
+        "queryStringParameters": queries,
+    }
+
+
+def balancer_several(method: str, path: str) -> dict[str, Any]:
+    fields = balancer(method, path)
+    del fields["headers"]
+    return fields | {
+        "multiValueHeaders": several,
+        "multiValueQueryStringParameters": queries.map(
+            lambda sent: {k: [v] for k, v in sent.items()}
+        ),
+    }
+
+
+KINDS = {"http": http, "rest": rest, "alb": balancer, "alb, several": balancer_several}
+
+
+@st.composite
+def events(draw: st.DrawFn, *, loose: bool) -> tuple[str, Any]:
+    """A kind, and an event of it."""
+    kind = draw(st.sampled_from(list(KINDS)))
+    method, path = draw(st.just(("POST", "/predict")) | st.tuples(st.sampled_from(METHODS), paths))
+    fields = KINDS[kind](method, path) | body(encodes=draw(st.booleans()))
+    return kind, draw(loosely(fields, loose=loose))

@@ -1,0 +1,237 @@
+"""Requests that a generator makes, by the service's own OpenAPI document and by none at all.
+
+Schemathesis draws valid and invalid requests from the document, and holds each answer against it:
+status, content type, headers and schema, no 5xx, no invalid request taken, no valid one refused.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx2
+import pytest
+import requests
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis import Case
+from schemathesis.generation import GenerationMode
+from schemathesis.schemas import APIOperation, BaseSchema
+from starlette.types import Message, Scope
+
+import fakes
+import hostile
+from feedops.bench.front_load import front_server
+from feedops.processes import LOCALHOST
+from feedrank.observer import Observer
+from feedrank.problems import PROBLEM_JSON
+from long import wire
+from long.conftest import CASES, Count, Fuzz, printing
+from uvicorns import uvicorn
+
+SPEC: dict[str, Any] = {
+    "inputs": [
+        {
+            "name": "features",
+            "features": [
+                *fakes.SMALL_SPEC["inputs"][0]["features"],
+                {"name": "mobile", "source": "context", "expression": "equals(device, mobile)"},
+            ],
+        }
+    ],
+    "context": {"device": ["tv"]},
+}
+ON_THE_WIRE = max(CASES // 10, 10)
+LONGEST_ERROR_BYTES = 1_024
+ANSWERS = {200, 400, 404, 405, 413, 422}
+OF_THE_SERVER = {400, 417}  # what is no HTTP, and an `Expect` that can not be met
+
+Answer = tuple[int, dict[str, str], bytes]
+Sent = tuple[str, str, dict[str, str], dict[str, str], bytes]
+requests_of_any_kind: st.SearchStrategy[Sent] = st.tuples(
+    st.sampled_from(wire.METHODS), wire.paths, wire.queries, wire.headers,
+    wire.bodies | st.sampled_from(list(hostile.INVALID.values())),
+) | st.tuples(
+    st.just("POST"), st.just("/predict"), wire.queries, wire.headers,
+    wire.bodies | st.sampled_from(list(hostile.INVALID.values())),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app() -> Observer:
+    return fakes.app(fakes.model(**SPEC))
+
+
+@pytest.fixture(scope="module")
+def in_process(app: Observer) -> BaseSchema:
+    _, _, document = asyncio.run(asked(app, ("GET", "/openapi.json", {}, {}, b"")))
+    schema = described(json.loads(document))
+    schema.app = app
+    return schema
+
+
+def described(document: dict[str, Any]) -> BaseSchema:
+    """What the document says in words, of texts that hold a time or a number, in a form that the
+    generator reads."""
+    request = document["components"]["schemas"]["PredictRequest"]
+    context = request["properties"]["context"]["properties"]
+    context["timestamp"]["format"] = "date-time"
+    if "temp" in context:
+        context["temp"]["pattern"] = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$"
+    schema: BaseSchema = schemathesis.openapi.from_dict(document)
+    return schema
+
+
+def parts_of(operation: APIOperation) -> st.SearchStrategy[Case]:
+    """For an operation that takes nothing: what it then should pay no heed to."""
+    return st.builds(operation.Case, query=wire.queries, headers=wire.headers)
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=[mode.value for mode in GenerationMode])
+def test_a_prediction_is_answered_as_documented(
+    in_process: BaseSchema, fuzz: Fuzz, count: Count, mode: GenerationMode
+) -> None:
+    def check(case: Case) -> None:
+        with printing():
+            response = case.call()
+        case.validate_response(response)
+        count(response.status_code)
+
+    operation = in_process["/predict"]["POST"]
+    fuzz(check, operation.as_strategy(generation_mode=mode))
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/model", "/"])
+def test_what_takes_nothing_is_answered_as_documented(
+    in_process: BaseSchema, fuzz: Fuzz, count: Count, path: str
+) -> None:
+    def check(case: Case) -> None:
+        with printing():
+            response = case.call()
+        case.validate_response(response)
+        assert response.status_code == 200
+        count(response.status_code)
+
+    fuzz(check, parts_of(in_process[path]["GET"]))
+
+
+def test_any_request_is_answered_with_nothing_of_it_in_an_error_or_in_the_log(
+    app: Observer, fuzz: Fuzz, count: Count
+) -> None:
+    def check(case: Sent) -> None:
+        with printing() as printed:
+            status, headers, body = asyncio.run(asked(app, case))
+        check_answer(status, headers, body)
+        for line in printed.getvalue().splitlines():
+            assert wire.SECRET not in line
+            assert json.loads(line)["status"] == status
+        count(status)
+
+    fuzz(check, requests_of_any_kind)
+
+
+async def asked(app: Observer, sent: Sent) -> Answer:
+    """As a server would ask the app."""
+    method, path, query, headers, body = sent
+    messages: list[Message] = []
+    scope: Scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
+        "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "",
+        "query_string": urlencode(query).encode(),
+        "headers": [(k.encode(), v.encode("latin-1")) for k, v in headers.items()],
+        "client": ("192.0.2.1", 40_000), "server": ("testserver", 80),
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        messages.append(dict(message))
+
+    await app(scope, receive, send)
+    start, *parts = messages
+    answered = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in start["headers"]}
+    return start["status"], answered, b"".join(part.get("body", b"") for part in parts)
+
+
+def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    assert status in ANSWERS
+    assert headers["x-request-id"]
+    assert wire.SECRET not in str(headers)
+    assert wire.SECRET.encode() not in body
+    if status != HTTPStatus.OK and body:  # HEAD has none
+        assert headers["content-type"] == PROBLEM_JSON
+        assert json.loads(body)["status"] == status
+        assert len(body) <= LONGEST_ERROR_BYTES
+
+
+# Over HTTP: a sample of the same
+
+
+@contextlib.contextmanager
+def under_uvicorn(bundle: Path, _scratch: Path) -> Iterator[str]:
+    with uvicorn(bundle) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def on_the_local_lambda(bundle: Path, scratch: Path) -> Iterator[str]:
+    """The front, and behind it the real emulator and runtime client."""
+    served = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
+    with asyncio.Runner() as runner:
+        port = runner.run(served.__aenter__())
+        try:
+            yield f"http://{LOCALHOST}:{port}"
+        finally:
+            runner.run(served.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module", params=[under_uvicorn, on_the_local_lambda])
+def url(
+    request: pytest.FixtureRequest, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    with request.param(demo_bundle, tmp_path_factory.mktemp("served")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=[mode.value for mode in GenerationMode])
+def test_over_http_a_prediction_is_answered_as_documented(
+    url: str, fuzz: Fuzz, count: Count, mode: GenerationMode
+) -> None:
+    document = httpx2.get(f"{url}/openapi.json").json()
+    with requests.Session() as session:
+
+        def check(case: Case) -> None:
+            response = case.call(base_url=url, session=session)
+            case.validate_response(response)
+            count(response.status_code)
+
+        operation = described(document)["/predict"]["POST"]
+        fuzz(check, operation.as_strategy(generation_mode=mode), cases=ON_THE_WIRE)
+
+
+def test_over_http_any_request_is_answered_with_nothing_of_it_in_an_error(
+    url: str, fuzz: Fuzz, count: Count
+) -> None:
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+
+    def check(case: Sent) -> None:
+        method, path, query, headers, sent = case
+        target = f"{quote(path)}?{urlencode(query)}"
+        connection.request(method, target, sent, {**headers, "connection": "close"})
+        response = connection.getresponse()
+        answered = {name.lower(): value for name, value in response.getheaders()}
+        body = response.read()
+        if "x-request-id" not in answered:
+            assert response.status in OF_THE_SERVER
+            count(f"{response.status} of the server itself")
+        else:
+            check_answer(response.status, answered, body)
+            count(response.status)
+
+    fuzz(check, requests_of_any_kind, cases=ON_THE_WIRE)
