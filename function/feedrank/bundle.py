@@ -8,21 +8,20 @@ manifest. A byte that differs anywhere refuses the whole bundle. Nothing is ever
 import hashlib
 import math
 import mmap
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from time import perf_counter
-from typing import IO, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from feedrank import documents
 from feedrank.errors import BundleError
+from feedrank.source import Copies, FolderSource, S3Source, Source
 
 Fetched = TypeVar("Fetched")
 
@@ -36,10 +35,6 @@ GOLDEN = f"{SERVING}/golden.json"
 FORMAT = 4
 SHORT_DIGEST_DIGITS = 12
 
-S3_CONNECT_TIMEOUT_S = 1
-S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
-S3_CONNECTIONS = 8
-CHUNK_BYTES = 1 << 20
 LONGEST_WAIT_S = 3_600.0
 LARGEST_MANIFEST_BYTES = 1 << 20
 LARGEST_SIDECAR_BYTES = 1 << 10
@@ -120,92 +115,6 @@ class Bundle:
     files: Mapping[str, mmap.mmap]
 
 
-class Content(NamedTuple):
-    data: mmap.mmap
-    sha256: str  # of these very bytes
-
-
-class Source(Protocol):
-    """Where a bundle lies. `fetch` raises BundleError, also for a file of more bytes than that."""
-
-    def fetch(self, name: str, largest: int) -> Content: ...
-
-
-class FolderSource:
-    """A bundle on disk, served from where it lies."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def fetch(self, name: str, largest: int) -> Content:
-        path = self._folder / name
-        if not path.is_file():
-            raise BundleError(f"{name}: not found in {self._folder}")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > largest:
-                raise BundleError(f"{name}: {size} bytes, {largest} are allowed")
-            data = _mapped(file, name)
-        return Content(data, hashlib.sha256(data).hexdigest())
-
-
-class S3Source:
-    """A bundle on S3. A file is downloaded into one without a name, and used from there: nobody
-    else can have it open, or put something else in its place."""
-
-    def __init__(self, uri: str, cache_dir: Path, deadline_s: float) -> None:
-        import boto3
-        from botocore.config import Config
-
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        self._bucket, self._prefix, self._uri = bucket, prefix.rstrip("/"), uri
-        self._cache_dir = cache_dir
-        self._deadline_s = deadline_s
-        self._s3 = boto3.client(
-            "s3",
-            config=Config(
-                connect_timeout=S3_CONNECT_TIMEOUT_S,
-                read_timeout=S3_READ_TIMEOUT_S,
-                max_pool_connections=S3_CONNECTIONS,
-                retries={"total_max_attempts": 2, "mode": "standard"},
-            ),
-        )
-
-    def fetch(self, name: str, largest: int) -> Content:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        key = f"{self._prefix}/{name}" if self._prefix else name
-        try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
-            with closing(body):
-                return self._written(body.iter_chunks(CHUNK_BYTES), name, largest)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            raise BundleError(f"{name}: S3 answers {code} for {self._uri}") from error
-        except BotoCoreError as error:
-            raise BundleError(f"{name}: S3 can't be reached for {self._uri}: {error}") from error
-        except OSError as error:
-            reason = f"can't be written to {self._cache_dir}: {error.strerror}"
-            raise BundleError(f"{name}: {reason}") from error
-
-    def _written(self, chunks: Iterable[bytes], name: str, largest: int) -> Content:
-        from tempfile import TemporaryFile
-
-        self._cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        digest, size = hashlib.sha256(), 0
-        with TemporaryFile(dir=self._cache_dir) as file:
-            for chunk in chunks:
-                size += len(chunk)
-                if size > largest:
-                    raise BundleError(f"{name}: more than the {largest} bytes that are allowed")
-                if perf_counter() > self._deadline_s:
-                    raise BundleError(f"{name}: S3 takes too long for {self._uri}")
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
-            return Content(_mapped(file, name), digest.hexdigest())
-
-
 def fetch_bundle(
     uri: str, digest: str, cache_dir: Path, names: Iterable[str], deadline_s: float = math.inf
 ) -> Bundle:
@@ -214,8 +123,9 @@ def fetch_bundle(
     Without a digest, the one in the URI (`.../sha256-<digest>/`) counts, then the sidecar.
     Raises BundleError that names the file. `deadline_s` is of `perf_counter()`.
     """
+    copies = Copies(cache_dir, deadline_s)
     source: Source = (
-        S3Source(uri, cache_dir, deadline_s) if uri.startswith("s3://") else FolderSource(Path(uri))
+        S3Source(uri, copies) if uri.startswith("s3://") else FolderSource(Path(uri), copies)
     )
     raw = _each([MANIFEST], lambda name: source.fetch(name, LARGEST_MANIFEST_BYTES), deadline_s)[
         MANIFEST
@@ -325,12 +235,6 @@ def _fetch_verified(source: Source, manifest: Manifest, name: str) -> mmap.mmap:
             f"{name}: its SHA-256 is {content.sha256}, the manifest says {entry.sha256}"
         )
     return content.data
-
-
-def _mapped(file: IO[bytes], name: str) -> mmap.mmap:
-    if not os.fstat(file.fileno()).st_size:
-        raise BundleError(f"{name}: 0 bytes, no file of a bundle is empty")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _digest_in(uri: str) -> str:

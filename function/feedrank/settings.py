@@ -41,7 +41,7 @@ class Settings(BaseModel):
     )
     model_cache_dir: Path = Field(
         default=Path("/tmp/feedrank"),  # noqa: S108 the one writable folder in Lambda
-        description="Where a bundle from S3 is kept, in files that have no name",
+        description="Where a bundle is copied to, unless Lambda mounts it; the files have no name",
     )
     model_load_seconds: float = Field(
         default=8.0,

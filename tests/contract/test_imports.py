@@ -36,6 +36,7 @@ LAYERS = (
     "feedrank.features",
     "feedrank.engine",
     "feedrank.bundle",
+    "feedrank.source",
     "feedrank.documents",
     "feedrank.telemetry",
     "feedrank.output",

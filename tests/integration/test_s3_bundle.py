@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 import fakes
 from feedrank import bundle as bundle_module
+from feedrank import source as source_module
 from feedrank.bundle import (
     DIGEST_SIDECAR,
     GOLDEN,
@@ -26,13 +27,12 @@ from feedrank.bundle import (
     ONNX_MODEL,
     SNAPSHOT,
     TORCH_MODEL,
-    Content,
-    S3Source,
     fetch_bundle,
 )
 from feedrank.domain import Query
 from feedrank.errors import BundleError, ModelUnavailableError
 from feedrank.model import Model, ModelSlot, load_model
+from feedrank.source import Content, S3Source
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -180,7 +180,8 @@ def test_an_s3_that_drips_is_not_waited_for(  # noqa: PLR0917
     digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
     # The manifest has half a minute to come, and what drips after it half a second.
     now_s = lambda: deadline_s - 0.5 if endless_s3.served else 0.0  # noqa: E731
-    monkeypatch.setattr(bundle_module, "perf_counter", now_s)
+    for module in (bundle_module, source_module):
+        monkeypatch.setattr(module, "perf_counter", now_s)
     with pytest.raises(BundleError, match=f"^{name}: takes too long to fetch"):
         fetch_bundle(URI, digest, tmp_path / "cache", [SNAPSHOT], deadline_s)
 
@@ -425,7 +426,7 @@ def test_a_new_container_says_503_and_recovers_while_an_old_one_goes_on(
 def test_a_large_file_comes_in_pieces(
     s3: "S3Client", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle_module, "CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(source_module, "CHUNK_BYTES", 1_000)
     assert _load(tmp_path).manifest.model_version == "feed_ranker-1"
 
 

@@ -1,6 +1,8 @@
 """The app under uvicorn, as the container images and `feedrank serve --front uvicorn` run it."""
 
 import json
+import os
+import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,25 @@ def test_behind_a_proxy_that_takes_a_prefix_away_every_route_is_served(demo_bund
     }
     assert json.loads(answers["/openapi.json"].content)["servers"] == [{"url": "/x"}]
     assert json.loads(answers["/"].content)["docs"] == "/x/docs"
+
+
+def test_a_bundle_that_is_overwritten_or_cut_short_is_served_as_it_was(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    snapshot = folder / "serving/features.safetensors"
+    with uvicorn(folder, MODEL_CACHE_DIR=str(tmp_path / "cache")) as server:
+
+        def predictions() -> object:
+            answer = httpx2.post(f"{server.url}/predict", json=ASKED)
+            return answer.status_code, answer.json()["predictions"]
+
+        before = predictions()
+        with snapshot.open("r+b") as file:
+            file.write(bytes(snapshot.stat().st_size))
+        overwritten = predictions()
+        os.truncate(snapshot, 0)
+        assert [overwritten, predictions()] == [before, before]
 
 
 class HangingS3:

@@ -1,0 +1,166 @@
+"""A bundle in a folder that others can write: what was hashed is what is served."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+from collections.abc import Iterable
+from math import inf
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import fakes
+from feedrank import source
+from feedrank.bundle import (
+    DIGEST_SIDECAR,
+    GOLDEN,
+    MANIFEST,
+    ONNX_MODEL,
+    SNAPSHOT,
+    TORCH_MODEL,
+    Bundle,
+    fetch_bundle,
+)
+from feedrank.errors import BundleError
+from feedrank.model import load_model
+from feedrank.source import Content, Copies, FolderSource
+
+NAMES = [ONNX_MODEL, TORCH_MODEL, SNAPSHOT, GOLDEN]
+
+
+@pytest.fixture
+def bundle(demo_bundle: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def _is_what_the_manifest_lists(fetched: Bundle) -> bool:
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in fetched.files.items()}
+    return found == {name: fetched.manifest.files[name].sha256 for name in NAMES}
+
+
+def test_a_file_that_is_overwritten_or_cut_short_changes_nothing_that_was_fetched(
+    bundle: Path, cache: Path
+) -> None:
+    fetched = fetch_bundle(str(bundle), "", cache, NAMES)
+    for name in NAMES:
+        with (bundle / name).open("r+b") as file:
+            file.write(bytes((bundle / name).stat().st_size))
+    assert _is_what_the_manifest_lists(fetched)
+    for name in NAMES:
+        os.truncate(bundle / name, 0)
+    assert _is_what_the_manifest_lists(fetched)
+
+
+@pytest.mark.parametrize(("place", "fetched"), [(0, "original"), (-1, "refused")])
+def test_what_is_overwritten_while_it_is_read_is_served_as_it_was_or_not_at_all(
+    bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, place: int, fetched: str
+) -> None:
+    """Its first byte has been read by then, its last one has not."""
+
+    class Meddled(Copies):
+        def copy(self, chunks: Iterable[bytes], name: str, largest: int) -> Content:
+            def meddled() -> Iterable[bytes]:
+                for number, chunk in enumerate(chunks):
+                    if number == 0:
+                        with path.open("r+b") as file:
+                            file.seek(place, os.SEEK_SET if place >= 0 else os.SEEK_END)
+                            file.write(bytes([original[place] ^ 1]))
+                    yield chunk
+
+            return super().copy(meddled(), name, largest)
+
+    path, original = bundle / SNAPSHOT, (bundle / SNAPSHOT).read_bytes()
+    monkeypatch.setattr(source, "CHUNK_BYTES", 1_000)
+    content = FolderSource(bundle, Meddled(cache, inf)).fetch(SNAPSHOT, len(original))
+    assert path.read_bytes() != original
+    assert content.sha256 == hashlib.sha256(content.data).hexdigest()
+    assert ("original" if content.data[:] == original else "refused") == fetched
+
+
+def test_a_copy_has_no_name(bundle: Path, cache: Path) -> None:
+    fetched = fetch_bundle(str(bundle), "", cache, NAMES)
+    assert list(cache.iterdir()) == []
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert _is_what_the_manifest_lists(fetched)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, DIGEST_SIDECAR, *NAMES])
+def test_a_pipe_in_a_files_place_is_not_waited_for(bundle: Path, cache: Path, name: str) -> None:
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError, match=f"^{name}: is no file in {bundle}"):
+        fetch_bundle(str(bundle), "", cache, NAMES)
+
+
+def test_a_link_to_a_device_without_end_is_refused(bundle: Path, cache: Path) -> None:
+    (bundle / SNAPSHOT).unlink()
+    (bundle / SNAPSHOT).symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match=f"^{SNAPSHOT}: is no file in {bundle}"):
+        fetch_bundle(str(bundle), "", cache, NAMES)
+
+
+def test_a_volume_made_of_links_is_a_bundle(bundle: Path, cache: Path) -> None:
+    """As Kubernetes mounts one: so that it changes all at once."""
+    bundle.joinpath("serving").rename(bundle / "..2026_11_25")
+    (bundle / "..data").symlink_to("..2026_11_25")
+    (bundle / "serving").mkdir()
+    for path in bundle.joinpath("..2026_11_25").iterdir():
+        (bundle / "serving" / path.name).symlink_to(f"../..data/{path.name}")
+    assert _is_what_the_manifest_lists(fetch_bundle(str(bundle), "", cache, NAMES))
+
+
+def test_a_cache_that_is_full_is_named(demo_bundle: Path, cache: Path) -> None:
+    """A limit on the size of files fails a write as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = len((demo_bundle / MANIFEST).read_bytes())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        with pytest.raises(BundleError, match=f"can't be written to {cache}: File too large"):
+            fetch_bundle(str(demo_bundle), "", cache, NAMES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_can_not_be_written_is_named(demo_bundle: Path, cache: Path) -> None:
+    cache.touch()
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: can't be written to {cache}: File exists"):
+        fetch_bundle(str(demo_bundle), "", cache, NAMES)
+
+
+@pytest.mark.parametrize(("function", "is_copied"), [("feedrank", False), ("", True)])
+def test_only_lambdas_own_read_only_files_are_served_from_where_they_lie(
+    demo_bundle: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    function: str,
+    is_copied: bool,
+) -> None:
+    """A volume that is read-only in a container may be written from outside."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", function)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    fetched = fetch_bundle(str(demo_bundle), "", cache, NAMES)
+    assert _is_what_the_manifest_lists(fetched)
+    assert cache.exists() is is_copied
+
+
+def test_a_layers_file_may_be_no_longer_than_the_manifest_says(
+    bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "feedrank")
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    size = json.loads((bundle / MANIFEST).read_bytes())["files"][GOLDEN]["size"]
+    with (bundle / GOLDEN).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(BundleError, match=f"^{GOLDEN}: more than the {size} bytes that are"):
+        load_model(str(bundle), "", fakes.settings(MODEL_CACHE_DIR=str(cache)))
