@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from botocore.client import BaseClient
 from botocore.exceptions import ConnectionClosedError
 from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
@@ -141,9 +142,16 @@ def test_a_broken_upload_leaves_no_manifest_and_is_made_good_by_the_next(
     options: PublishOptions, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = build_bundle(options)
+    put = BaseClient._make_api_call
+
+    def break_at_golden(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "PutObject" and parameters["Key"].endswith("golden.json"):
+            raise ConnectionClosedError(endpoint_url="http://s3")
+        return put(client, operation, parameters)
+
     with monkeypatch.context() as broken:
-        broken.setattr("s3transfer.upload.UploadSubmissionTask._submit", _fail_on_golden())
-        with pytest.raises(PublishError):
+        broken.setattr(BaseClient, "_make_api_call", break_at_golden)
+        with pytest.raises(PublishError, match="Connection was closed"):
             upload(built.folder, f"s3://{BUCKET}/")
     assert not [key for key in keys_of(s3) if key.endswith(MANIFEST)]
 
@@ -360,17 +368,3 @@ def keys_of(s3: Any) -> list[str]:
 
 def files_below(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def _fail_on_golden() -> Any:
-    """An upload that breaks half-way, as a lost connection would break it."""
-    from s3transfer.upload import UploadSubmissionTask
-
-    submit = UploadSubmissionTask._submit
-
-    def failing(self: Any, **arguments: Any) -> Any:
-        if arguments["transfer_future"].meta.call_args.key.endswith("golden.json"):
-            raise ConnectionClosedError(endpoint_url="http://s3")
-        return submit(self, **arguments)
-
-    return failing

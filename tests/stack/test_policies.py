@@ -4,7 +4,6 @@ Reads of S3 are the code's own, answered by moto with IAM on; the other calls ar
 way out and evaluated (iam.py). What a service of AWS does with a role is taken from its manual.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from stack.iam import (
     REGION,
     VERSION_ARN,
     allowed,
+    become,
     policies,
 )
 from stack.transform import template
@@ -94,27 +94,6 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def _become(documents: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on each call of this test is signed by a role with these policies."""
-    iam = boto3.client("iam")
-    trust = {"Version": "2012-10-17", "Statement": []}
-    iam.create_role(RoleName="role", AssumeRolePolicyDocument=json.dumps(trust))
-    for number, document in enumerate(documents):
-        iam.put_role_policy(
-            RoleName="role", PolicyName=str(number), PolicyDocument=json.dumps(document)
-        )
-    session = boto3.client("sts").assume_role(
-        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/role", RoleSessionName="test"
-    )
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": session["Credentials"]["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": session["Credentials"]["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": session["Credentials"]["SessionToken"],
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.DEFAULT_SESSION = None  # it has the credentials of before
-
-
 @pytest.mark.parametrize("end", ["", "/"])
 @pytest.mark.parametrize("bucket", [OWN, FOREIGN])
 @pytest.mark.usefixtures("account")
@@ -123,7 +102,7 @@ def test_the_canary_reads_its_golden_requests_and_nothing_else(
 ) -> None:
     canary = load_canary()
     uri = _uri(bucket, end=end)
-    _become(policies("infra/delivery.yaml", "CanaryRole", **_names(ModelUri=uri)), monkeypatch)
+    become(policies("infra/delivery.yaml", "CanaryRole", **_names(ModelUri=uri)), monkeypatch)
     read: list[bytes] = set_initial_no_auth_action_count(0)(
         lambda: [canary.read(uri, name) for name in (canary.MANIFEST, canary.GOLDEN)]
     )()
@@ -145,7 +124,7 @@ def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
 ) -> None:
     """Earlier ones: while traffic shifts, and after a roll-back, versions that serve them start."""
     uri = _uri(bucket, end=end)
-    _become(policies("template.yaml", "FunctionRole", ModelUri=uri), monkeypatch)
+    become(policies("template.yaml", "FunctionRole", ModelUri=uri), monkeypatch)
     for bundle in (uri, _uri(bucket, EARLIER, end), _uri(OWN)):
         for name in NAMES:
             assert _fetched(bundle, name, tmp_path) == b"{}"

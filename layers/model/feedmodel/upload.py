@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from feedmodel.errors import PublishError
 from feedrank.bundle import MANIFEST, parse_manifest
@@ -50,25 +51,60 @@ def upload(bundle: Path, to: str) -> Published:
 
 
 def _to_s3(bundle: Path, to: str) -> Published:
-    """The manifest goes last: without it nothing of a broken upload is a bundle."""
     import boto3
-    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     manifest = parse_manifest((bundle / MANIFEST).read_bytes())
     bucket, _, prefix = to.removeprefix("s3://").partition("/")
     base = "/".join(filter(None, [prefix.strip("/"), manifest.name, f"sha256-{manifest.digest}"]))
-    s3 = boto3.client("s3")
-    names = [name for name in files_below(bundle) if name != MANIFEST]
     try:
-        there = s3.list_objects_v2(Bucket=bucket, Prefix=f"{base}/{MANIFEST}", MaxKeys=1)
-        if not there["KeyCount"]:
-            for name in (*names, MANIFEST):
-                s3.upload_file(str(bundle / name), bucket, f"{base}/{name}")
-    except (BotoCoreError, ClientError, Boto3Error, OSError) as error:
+        uploaded = _put_missing(boto3.client("s3"), bundle, bucket, base)
+    except (BotoCoreError, ClientError, OSError) as error:
         raise PublishError(f"{to}: {error}") from error
-    uploaded = 0 if there["KeyCount"] else len(names) + 1
     return Published(f"s3://{bucket}/{base}/", uploaded)
+
+
+def _put_missing(s3: Any, bundle: Path, bucket: str, base: str) -> int:  # noqa: ANN401 boto3
+    """Number of files that were not there. Raises PublishError where a file is, and is another.
+
+    The manifest goes last: without it nothing of a broken upload is a bundle.
+    """
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{base}/")
+    there = {item["Key"] for page in pages for item in page.get("Contents", ())}
+    uploaded = 0
+    for name in sorted(files_below(bundle), key=lambda name: name == MANIFEST):
+        key = f"{base}/{name}"
+        if key not in there and _put_new(s3, bundle / name, bucket, key):
+            uploaded += 1
+        elif not _is_same(s3, bundle / name, bucket, key):
+            raise PublishError(
+                f"s3://{bucket}/{key}: another file is there, under this bundle's digest\n"
+                "nothing is overwritten: delete it, which BundleAdminRoleArn may, and publish again"
+            )
+    return uploaded
+
+
+def _put_new(s3: Any, path: Path, bucket: str, key: str) -> bool:  # noqa: ANN401
+    """False where the key exists, as S3 itself says: between a look and a write others can write.
+
+    One request a file, which has to be below 5 GB: boto3's managed uploads take no IfNoneMatch.
+    """
+    from botocore.exceptions import ClientError
+
+    with path.open("rb") as file:
+        try:
+            s3.put_object(Bucket=bucket, Key=key, Body=file, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            return False
+    return True
+
+
+def _is_same(s3: Any, path: Path, bucket: str, key: str) -> bool:  # noqa: ANN401
+    with path.open("rb") as file, s3.get_object(Bucket=bucket, Key=key)["Body"] as body:
+        ours, theirs = (hashlib.file_digest(each, "sha256").digest() for each in (file, body))
+    return ours == theirs
 
 
 def files_below(root: Path) -> list[str]:
