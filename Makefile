@@ -10,7 +10,10 @@ SCANNERS := .venv-scan/.ready
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1*/bin/python),\
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
-TORCH := $(shell sed -n '/^torch==/p' requirements-dev.lock)
+# Each file by its hash, and nothing that isn't listed.
+LOCKED := --require-hashes --no-deps --requirement
+# PyPI's torch brings the libraries of CUDA, which no lock lists: its metadata, hashed, pins their versions.
+TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -70,40 +73,38 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))
 
 # Locust alone: the rivals would bring all that they are made of.
-.venv-load/.ready: infra/feedops/bench/rivals/requirements.txt
+.venv-load/.ready: infra/feedops/load/requirements.txt
 	@echo "Installing Locust into .venv-load: a few seconds"
 	@$(PYTHON) -m venv .venv-load
-	@PIP_NO_CACHE_DIR=1 .venv-load/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< locust
+	@PIP_NO_CACHE_DIR=1 .venv-load/bin/python -m pip install --quiet --disable-pip-version-check $(LOCKED) $<
 	@touch $@
 
 bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
 .venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
 	@echo "Installing the rivals into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
+	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(LOCKED) $<
 	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
-	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
-# PyTorch first and by itself: a range that another package asks for would take the newest build.
 $(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "feedrank needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "Installing $(TORCH), the largest package: a minute, or more where it brings CUDA"
+	@echo "Installing the packages of requirements-dev.lock: two minutes, or more where torch brings CUDA"
+	@$(PIP) $(LOCKED) requirements-dev.lock
 	@$(PIP) $(TORCH)
-	@echo "Installing the packages of requirements-dev.lock: about a minute"
-	@$(PIP) --requirement requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # checkov pins other versions of what the project uses, so it has an environment of its own.
-$(SCANNERS): Makefile
+$(SCANNERS): tests/stack/checkov.txt
 	@echo "Installing checkov, which scans the templates, into .venv-scan: about a minute"
 	@$(PYTHON) -m venv .venv-scan
-	@PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet checkov==3.3.30
+	@PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet $(LOCKED) $<
 	@touch $@
 
-lock:  ## Resolve requirements-dev.lock and layers/runtime/requirements.txt anew
+lock:  ## Resolve requirements-dev.lock and every other list of packages anew, with hashes
 	.ci/lock $(PYTHON)
 
 clean:  ## Remove the environment and all local data

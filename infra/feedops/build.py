@@ -1,6 +1,8 @@
 """`sam build` without Docker: with the Python that Lambda runs, writing nowhere else."""
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,11 @@ from feedops.workspace import PROJECT
 from feedrank.bundle import MANIFEST
 
 LAMBDA_PYTHON = "python3.13"
-RUNTIME_PACKAGES = ("awslambdaric", "boto3", "botocore")
+# What Lambda has beside Python: the two SDK packages, the runtime client, and what they need.
+RUNTIME_PACKAGES = (
+    *("awslambdaric", "simplejson", "snapshot-restore-py"),
+    *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
+)
 LOCK = PROJECT / "requirements-dev.lock"
 STATE = PROJECT / ".aws-sam"
 BUILD = STATE / "build"
@@ -67,21 +73,30 @@ def build(
 
 def runtime_packages(python: Path) -> Path:
     """A folder with what Lambda has beside Python, and no layer brings; installed once."""
-    pins = [
-        line.partition(";")[0]
-        for line in LOCK.read_text().splitlines()
-        if line.startswith(tuple(f"{package}==" for package in RUNTIME_PACKAGES))
-    ]
-    folder = STATE / "runtime" / "-".join(pins)
+    locked = locked_packages(LOCK, RUNTIME_PACKAGES)
+    folder = STATE / "runtime" / hashlib.sha256(locked.encode()).hexdigest()[:16]
     if not folder.is_dir():
         arriving = folder.with_name(f"{folder.name}.arriving")
         shutil.rmtree(arriving, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        requirements = folder.with_suffix(".txt")
+        requirements.write_text(locked)
         options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+        pinned = ["--require-hashes", "--no-deps", "--requirement", str(requirements)]
         subprocess.run(
-            [python, "-m", "pip", "install", *options, "--target", arriving, *pins], check=True
+            [python, "-m", "pip", "install", *options, "--target", arriving, *pinned], check=True
         )
         arriving.rename(folder)
     return folder
+
+
+def locked_packages(lock: Path, names: Iterable[str]) -> str:
+    """The lock's requirements of that name, each with its hashes."""
+    requirements = {
+        requirement.partition("==")[0]: requirement
+        for requirement in re.split(r"\n(?=[^\s#])", lock.read_text())
+    }
+    return "".join(f"{requirements[name]}\n" for name in names)
 
 
 def find_python(environ: Mapping[str, str]) -> Path:

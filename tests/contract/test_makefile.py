@@ -40,8 +40,3 @@ def test_what_is_installed_is_said_before() -> None:
     assert len(installing) == 4
     for recipe in installing:
         assert "@echo" in install.split(recipe)[0]
-
-
-def test_the_lock_marks_what_has_no_wheel_beside_linux() -> None:
-    lock = (PROJECT / "requirements-dev.lock").read_text()
-    assert re.search(r'^awslambdaric==[\d.]+; sys_platform == "linux"$', lock, re.MULTILINE)

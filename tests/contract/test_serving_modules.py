@@ -27,6 +27,9 @@ ALLOWED = {
     "orjson",
     "pydantic",
     "starlette",
+    # FastAPI imports it where it is. The layer has none; here model-signing brings it.
+    "email_validator",
+    "idna",
     # What these bring.
     "annotated_doc",
     "annotated_types",

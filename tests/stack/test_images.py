@@ -19,7 +19,17 @@ def test_what_an_image_copies_is_there(image: str) -> None:
     assert [source for source in sources if not (PROJECT / source).exists()] == []
 
 
-def test_what_an_image_installs_by_name_is_pinned() -> None:
-    lock = (PROJECT / "requirements-dev.lock").read_text()
-    for name in ("boto3", "httptools", "uvicorn", "uvloop", "torch", "awslambdaric"):
-        assert re.search(rf"^{name}==", lock, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("image", "names"),
+    [
+        ("cpu", ("boto3", "httptools", "uvicorn", "uvloop")),
+        ("gpu", ("boto3", "httptools", "uvicorn", "uvloop", "torch", "awslambdaric")),
+    ],
+)
+def test_an_image_installs_the_layers_list_and_its_own(image: str, names: tuple[str, ...]) -> None:
+    folder = PROJECT / "infra" / "images" / image
+    copied = re.findall(r"^COPY (\S+) \S+\.txt$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    own = f"infra/images/{image}/requirements.txt"
+    assert copied == ["layers/runtime/requirements.txt", own]
+    pins = re.findall(r"^([\w.-]+)==", (folder / "requirements.txt").read_text(), re.MULTILINE)
+    assert set(names) - set(pins) == set()
