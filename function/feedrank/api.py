@@ -18,11 +18,12 @@ from feedrank.errors import (
     ModelUnavailableError,
     RequestTooLargeError,
 )
-from feedrank.model import ModelSlot
+from feedrank.model import Model, ModelSlot
 from feedrank.openapi import ROUTE_DOCS, openapi, with_context
 from feedrank.payload import answer_body, parse, to_query
 from feedrank.problems import problem
 from feedrank.ranker import Ranker
+from feedrank.runs import watch
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats
 from feedrank.web import Depends, Request, RequestValidationError, Response
@@ -60,6 +61,15 @@ class Endpoints:
         status = 503 if health["status"] == "unhealthy" else 200
         return Response(orjson.dumps(health, option=orjson.OPT_UTC_Z), status, media_type=JSON)
 
+    async def live(self) -> Response:
+        """A missing model is no reason to start anew: that would find none either."""
+        return _probed("hung" if watch.hangs else "ok")
+
+    async def ready(self) -> Response:
+        if watch.hangs:
+            return _probed("hung")
+        return _probed("ok" if self._serving() else "unavailable")
+
     async def metrics(self) -> Response:
         return Response(orjson.dumps(self._stats.summary()), media_type=JSON)
 
@@ -91,14 +101,15 @@ class Endpoints:
         except ModelUnavailableError:
             return ()
 
+    def _serving(self) -> Model | None:
+        with suppress(ModelUnavailableError):
+            return self._slot.model()
+        return None
+
     def _health(self) -> dict[str, Any]:
-        try:
-            model = self._slot.model()
-        except ModelUnavailableError:
-            model = None
-        status = "unhealthy" if model is None else "degraded" if model.degraded else "healthy"
+        model = self._serving()
         return {
-            "status": status,
+            "status": _status(model),
             "model_version": model and model.manifest.model_version,
             "model_digest": model and model.manifest.short_digest,
             "trained_at": model and model.manifest.trained_at,
@@ -108,6 +119,17 @@ class Endpoints:
             "uptime_seconds": round(self._stats.uptime_s, 3),
             "last_prediction_at": self._stats.last_prediction_at,
         }
+
+
+def _status(model: Model | None) -> str:
+    if model is None or watch.hangs:
+        return "unhealthy"
+    return "degraded" if model.degraded or watch.late_s() else "healthy"
+
+
+def _probed(status: str) -> Response:
+    body = orjson.dumps({"status": status})
+    return Response(body, 200 if status == "ok" else 503, media_type=JSON)
 
 
 def create_app(
@@ -131,6 +153,8 @@ def create_app(
     for method, path, endpoint in (
         ("POST", "/predict", endpoints.predict),
         ("GET", "/health", endpoints.health),
+        ("GET", "/live", endpoints.live),
+        ("GET", "/ready", endpoints.ready),
         ("GET", "/metrics", endpoints.metrics),
         ("GET", "/model", endpoints.model),
         ("GET", "/", endpoints.about),

@@ -22,6 +22,7 @@ from feedrank.schemas import (
     ModelCard,
     PredictRequest,
     PredictResponse,
+    Probe,
     Problem,
 )
 from feedrank.web import FastAPI, get_openapi
@@ -35,6 +36,7 @@ MODELS: list[type[BaseModel]] = [
     PredictRequest,
     PredictResponse,
     Health,
+    Probe,
     ContainerMetrics,
     ModelCard,
     About,
@@ -292,7 +294,35 @@ ROUTE_DOCS: dict[str, dict[str, Any]] = {
         "responses": {
             200: _answer(Health, "A model serves, or its stand-in does", example=HEALTHY_EXAMPLE),
             **_problems(500),
-            503: _answer(Health, "No model serves", example=UNHEALTHY_EXAMPLE),
+            503: _answer(
+                Health, "No model serves, or a model run hangs", example=UNHEALTHY_EXAMPLE
+            ),
+        },
+    },
+    "/live": {
+        "operation_id": "live",
+        "tags": ["service"],
+        "security": [],
+        "summary": "Can this process go on? A probe of a container",
+        "responses": {
+            200: _answer(Probe, "It can, with a model or without", example={"status": "ok"}),
+            **_problems(500),
+            503: _answer(Probe, "A model run hangs: start another", example={"status": "hung"}),
+        },
+    },
+    "/ready": {
+        "operation_id": "ready",
+        "tags": ["service"],
+        "security": [],
+        "summary": "Can this process rank now? A probe of a container",
+        "responses": {
+            200: _answer(Probe, "A model serves, or its stand-in", example={"status": "ok"}),
+            **_problems(500),
+            503: _answer(
+                Probe,
+                "No model serves, or a model run hangs",
+                example={"status": "unavailable"},
+            ),
         },
     },
     "/metrics": {

@@ -70,6 +70,10 @@ class Watch:
         serving = (run for run in tuple(self._runs) if run.purpose != "proof")
         return max([0.0, *(now_s - run.deadline_s for run in serving)])
 
+    @property
+    def hangs(self) -> bool:
+        return self.late_s() >= HUNG_S
+
     def _keep(self) -> None:
         while True:
             self._bell.clear()

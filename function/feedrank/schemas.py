@@ -95,6 +95,12 @@ class Health(Answer):
     last_prediction_at: datetime | None
 
 
+class Probe(Answer):
+    status: Literal["ok", "hung", "unavailable"] = Field(
+        description="`hung`: a model run goes on 3 s past its deadline; `unavailable`: no model"
+    )
+
+
 class ContainerMetrics(Answer):
     """What this one container has served; CloudWatch has the sum over all of them."""
 

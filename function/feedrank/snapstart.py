@@ -14,6 +14,7 @@ from time import perf_counter
 
 from feedrank.firehose import FirehoseStream
 from feedrank.model import ModelSlot
+from feedrank.runs import watch
 from feedrank.telemetry import ContainerStats, count_init
 
 RESTORED = "snap-start-restore"  # as an init type
@@ -41,6 +42,7 @@ def after_restore(stats: ContainerStats, stream: FirehoseStream | None) -> None:
         legacy.seed()
     if tls := sys.modules.get("ssl"):
         tls.RAND_add(random.SystemRandom().randbytes(32), 0.0)  # its generator is the process's own
+    watch.ring()  # it sleeps by the clock that was
     asyncio.get_event_loop().close()
     asyncio.set_event_loop(asyncio.new_event_loop())
     if stream:

@@ -16,8 +16,9 @@ import pytest
 from uvicorns import uvicorn
 
 ASKED = {"user_id": 42, "item_ids": [17, 256, 3]}
-ROUTES = [("POST", "/predict"), ("GET", "/health"), ("GET", "/metrics"), ("GET", "/model"),
-          ("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json")]  # fmt: skip
+ROUTES = [("POST", "/predict"), ("GET", "/health"), ("GET", "/live"), ("GET", "/ready"),
+          ("GET", "/metrics"), ("GET", "/model"), ("GET", "/"), ("GET", "/docs"),
+          ("GET", "/openapi.json")]  # fmt: skip
 
 
 def test_behind_a_proxy_that_takes_a_prefix_away_every_route_is_served(demo_bundle: Path) -> None:

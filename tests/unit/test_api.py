@@ -5,6 +5,7 @@ from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ from feedrank.bundle import GOLDEN
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import BundleError, ScoringError
 from feedrank.model import Model, ModelSlot, load_model
+from feedrank.runs import HUNG_S, Run, watch
 from feedrank.schemas import (
     About,
     ContainerMetrics,
     Health,
     ModelCard,
     PredictResponse,
+    Probe,
     Problem,
 )
 from feedrank.telemetry import logger
@@ -557,6 +560,46 @@ def test_health_is_degraded_while_the_fallback_serves() -> None:
     healthy = client.get("/health").json()
     assert (healthy["status"], healthy["model_version"]) == ("healthy", "feed_ranker-3")
     assert client.post("/predict", json=ASKED).json()["degraded"] == []
+
+
+@pytest.fixture
+def late_run() -> Iterator[Run]:
+    """A run of a request's that is under way, past its deadline by a second."""
+    run = Run(perf_counter() - 1, "server", None)
+    watch.begin(run)
+    yield run
+    watch.end(run)
+
+
+def _probes(client: TestClient) -> dict[str, tuple[int, str]]:
+    answers = {path: client.get(path) for path in ("/health", "/live", "/ready")}
+    return {path: (found.status_code, found.json()["status"]) for path, found in answers.items()}
+
+
+def test_a_run_past_its_deadline_degrades_and_one_that_hangs_fails_every_probe(
+    late_run: Run,
+) -> None:
+    client = _client(fakes.model())
+    assert _probes(client) == {
+        "/health": (200, "degraded"), "/live": (200, "ok"), "/ready": (200, "ok")
+    }  # fmt: skip
+    late_run.deadline_s -= HUNG_S
+    assert _probes(client) == {
+        "/health": (503, "unhealthy"), "/live": (503, "hung"), "/ready": (503, "hung")
+    }  # fmt: skip
+    watch.end(late_run)
+    assert _probes(client) == {
+        "/health": (200, "healthy"), "/live": (200, "ok"), "/ready": (200, "ok")
+    }  # fmt: skip
+
+
+def test_without_a_model_a_process_is_alive_and_not_ready() -> None:
+    client = _client(None)
+    assert _probes(client) == {
+        "/health": (503, "unhealthy"), "/live": (200, "ok"), "/ready": (503, "unavailable")
+    }  # fmt: skip
+    for path in ("/live", "/ready"):
+        Probe.model_validate_json(client.get(path).content, strict=True)
 
 
 def test_health_does_not_count_as_a_request() -> None:

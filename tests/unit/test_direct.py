@@ -419,8 +419,9 @@ def test_an_answer_that_may_have_no_body_has_none() -> None:
 # Where the app begins
 
 
-ROUTES = [("POST", "/predict"), ("GET", "/health"), ("GET", "/metrics"), ("GET", "/model"),
-          ("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json")]  # fmt: skip
+ROUTES = [("POST", "/predict"), ("GET", "/health"), ("GET", "/live"), ("GET", "/ready"),
+          ("GET", "/metrics"), ("GET", "/model"), ("GET", "/"), ("GET", "/docs"),
+          ("GET", "/openapi.json")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -84,7 +84,7 @@ def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
 
 def test_operations_have_short_ids() -> None:
     ids = {operation["operationId"] for operation in OPERATIONS.values()}
-    assert ids == {"predict", "health", "metrics", "model", "about"}
+    assert ids == {"predict", "health", "live", "ready", "metrics", "model", "about"}
 
 
 def test_every_error_that_the_service_knows_is_documented() -> None:
@@ -166,7 +166,7 @@ def test_it_says_how_callers_are_known(auth: str, expected: dict[str, Any] | Non
         for path, each in document["paths"].items()
         if each.get("get", {}).get("security") == []
     }
-    assert opened == {"/health"}
+    assert opened == {"/health", "/live", "/ready"}
 
 
 def test_every_operation_has_a_tag_that_is_explained() -> None:

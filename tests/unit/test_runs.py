@@ -34,6 +34,32 @@ runs.score(Hanging(), {}, perf_counter() + 0.1, sys.argv[1])
 """
 
 
+FORKS = """
+import os, threading
+from time import perf_counter
+from feedrank import runs
+
+class Stopper:
+    ended = threading.Event()
+    def __setattr__(self, name, value):
+        self.ended.set()
+
+runs.watch.begin(runs.Run(perf_counter() + 100, "server", Stopper()))  # starts the thread
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+runs.watch.begin(runs.Run(perf_counter() + 0.05, "server", Stopper()))
+if Stopper.ended.wait(30):
+    print("ended", flush=True)
+os._exit(0)
+"""
+
+
+def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    line = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+
+
 class Ended:
     """A stopper that can be waited for."""
 
@@ -126,22 +152,13 @@ def test_only_a_request_s_run_is_late(watch: Watch) -> None:
 
 
 def test_the_child_of_a_fork_has_a_watch_of_its_own() -> None:
-    engine = OnnxEngine(endless.in_time(), 1)
-    with pytest.raises(DeadlineExceededError):
-        runs.score(engine, ROW, perf_counter() + SOON_S, "server")
-    child = os.fork()
-    if child == 0:
-        run, ended = _run(SOON_S)
-        runs.watch.begin(run)
-        os._exit(0 if ended.wait(30) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    done = _python(FORKS)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
 @pytest.mark.parametrize(("purpose", "code"), [("lambda", 1), ("server", 3), ("proof", 3)])
 def test_a_run_that_hangs_on_lambda_ends_the_process(purpose: str, code: int) -> None:
     hangs = HANGS.replace("wait(30)", "wait(0.5)") if code == 3 else HANGS
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    line = [sys.executable, "-c", hangs, purpose]
-    done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+    done = _python(hangs, purpose)
     assert done.returncode == code, done.stderr
     assert ("a model run hangs: the process ends" in done.stdout) == (code == 1)
