@@ -38,28 +38,36 @@ def main(command: list[str]) -> None:
 def kill_session(session: int) -> None:
     """Kill every process of the session but this one; return when none is left.
 
-    All are stopped before one is killed: a runtime that saw its emulator end would still write a
-    traceback into the function's log.
+    All are stopped before one is killed, and children are killed before their parents: a runtime
+    that saw its emulator end would still write a traceback into the function's log. Linux wakes a
+    stopped process group whose parent ends, by SIGCONT after a SIGHUP, which nohup has it ignore.
     """
     if sys.platform != "linux":  # no /proc: the group is the best known, and may take us along
         with suppress(ProcessLookupError):
             os.killpg(session, signal.SIGKILL)
         return
     while members := members_of(session):
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in members:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+        stops = [(pid, signal.SIGSTOP) for pid in members]
+        kills = [(pid, signal.SIGKILL) for pid in reversed(members)]
+        for pid, number in stops + kills:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def members_of(session: int) -> list[int]:
     """Processes of the session that are alive, and their descendants, which may have started
-    sessions of their own; this process is left out."""
+    sessions of their own; parents before their children. This process is left out."""
     alive = dict(_processes())
     members = {pid for pid, (_, of) in alive.items() if of == session}
     while children := {p for p, (parent, _) in alive.items() if parent in members} - members:
         members |= children
-    return sorted(members - {os.getpid()})
+    members -= {os.getpid()}
+    ordered: list[int] = []
+    generation = {pid for pid in members if alive[pid][0] not in members}
+    while generation:
+        ordered += sorted(generation)
+        generation = {pid for pid in members if alive[pid][0] in generation}
+    return ordered
 
 
 def _processes() -> Iterator[tuple[int, tuple[int, int]]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_an_invocation_has_its_answer_its_log_and_its_report(
     assert report.startswith("REPORT RequestId: ")
     assert "Memory Size: 1769 MB" in report
     assert "Init Duration: " in report
+
+
+def test_a_runtime_that_ignores_hang_ups_has_no_last_words(
+    standin: Function, event: MakeEvent, tmp_path: Path
+) -> None:
+    """As under nohup, where the kernel wakes it to see the emulator's end."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = asyncio.run(invoke(standin, event("answer", {}), tmp_path))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [line.partition(" ")[0] for line in done.log] == ["stand-in", "REPORT"]
 
 
 def test_an_invocation_that_times_out_has_its_error_and_its_report(

@@ -154,7 +154,9 @@ def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     assert members_of(asyncio.run(kill_the_tether())) == []
 
 
-def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_are_stopped_and_then_killed_from_the_youngest_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Else one would see the other's end, and say so in the log that they share."""
     sent: list[tuple[int, int]] = []
     kill = os.kill
@@ -167,9 +169,10 @@ def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -
         child = child_of(process)
         monkeypatch.setattr(os, "kill", recorded)
         tether.kill_session(process.pid)
-    everyone = sorted([process.pid, child])
     assert sent[:4] == [
-        *((signal.SIGSTOP, pid) for pid in everyone),
-        *((signal.SIGKILL, pid) for pid in everyone),
+        (signal.SIGSTOP, process.pid),
+        (signal.SIGSTOP, child),
+        (signal.SIGKILL, child),
+        (signal.SIGKILL, process.pid),
     ]
     assert members_of(process.pid) == []
