@@ -21,6 +21,7 @@ from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
 from feedrank.problems import PROBLEM_JSON
 from feedrank.ranker import Ranker
+from feedrank.record_ids import user_hash
 from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init
 
@@ -43,7 +44,9 @@ slot = ModelSlot(
 )
 stream = FirehoseStream(settings.decision_stream) if settings.decision_stream else None
 decision_log = DecisionLog(
-    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [], stream
+    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [],
+    stream,
+    user_hash(settings),
 )
 ranker = Ranker(slot, decision_log, tracing, strict=settings.context_check == "strict")
 api = create_app(settings, slot, ranker, stats)

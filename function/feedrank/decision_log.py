@@ -19,6 +19,7 @@ import orjson
 
 from feedrank.domain import Call, Query, Ranking
 from feedrank.output import output
+from feedrank.record_ids import UserHash
 from feedrank.telemetry import logger
 
 RECORD = "decision"
@@ -75,14 +76,20 @@ def _lock(file: IO[bytes]) -> None:
 class DecisionLog:
     """With a stream, standard output has only what the stream refused."""
 
-    def __init__(self, sinks: Sequence[Sink] = (), stream: Stream | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink] = (),
+        stream: Stream | None = None,
+        user_hash: UserHash | None = None,
+    ) -> None:
         self._sinks = sinks
         self._stream = stream
+        self._user_hash = user_hash
 
     def record(self, query: Query, ranking: Ranking, call: Call) -> int:
         """Returns how many sinks refused the record. Never raises for one: a request that was
         answered stays answered."""
-        line = orjson.dumps(decision(query, ranking, call), option=ONE_LINE)
+        line = self._line(query, ranking, call)
         if self._stream is None:
             output.write(line)
             return self._kept(line, ranking)
@@ -97,7 +104,7 @@ class DecisionLog:
         own end is spilled."""
         if self._stream is None:
             return self.record(query, ranking, call)
-        line = orjson.dumps(decision(query, ranking, call), option=ONE_LINE)
+        line = self._line(query, ranking, call)
         try:
             await self._stream.send(line, call.deadline_s)
         except OSError as error:
@@ -107,6 +114,9 @@ class DecisionLog:
             self._kept(line, ranking)
             raise
         return self._kept(line, ranking)
+
+    def _line(self, query: Query, ranking: Ranking, call: Call) -> bytes:
+        return orjson.dumps(decision(query, ranking, call, self._user_hash), option=ONE_LINE)
 
     def _kept(self, line: bytes, ranking: Ranking) -> int:
         """How many sinks refused it."""
@@ -130,9 +140,12 @@ def _report(sink: Sink | Stream, error: OSError) -> None:
     logger.error("decision record spilled", sink=type(sink).__name__, reason=str(error))
 
 
-def decision(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
+def decision(
+    query: Query, ranking: Ranking, call: Call, user_hash: UserHash | None = None
+) -> dict[str, Any]:
     """The record; its lists stand in the caller's order. `feature_time` is what the
-    features took for now: the context's `timestamp`, or when the request came."""
+    features took for now: the context's `timestamp`, or when the request came. Where user ids are
+    hashed, `user_id` is null."""
     ranks: list[int | None] = [None] * len(ranking.scores)  # None: dropped
     for rank, at in enumerate(ranking.order, 1):
         ranks[at] = rank
@@ -144,7 +157,8 @@ def decision(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
         "trace_id": call.trace_id,
         "model_version": ranking.model_version,
         "model_digest": ranking.model_digest,
-        "user_id": query.user_id,
+        "user_id": None if user_hash else query.user_id,
+        "user_hash": user_hash and user_hash(query.user_id),
         "item_ids": query.item_ids.tolist(),
         "scores": ranking.scores,
         "ranks": ranks,

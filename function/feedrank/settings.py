@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from feedrank.errors import SettingsError
+
+LEAST_KEY = 32  # characters of a key; as hex they are 128 bits
 
 
 class Settings(BaseModel):
@@ -84,6 +94,22 @@ class Settings(BaseModel):
         default="",
         description="Firehose stream that decision records are sent to, instead of the log",
     )
+    record_ids: Literal["plain", "hashed"] = Field(
+        default="plain",
+        description="`hashed`: decision records have a keyed hash of the user's id (`user_hash`) "
+        "in its place",
+    )
+    record_id_key: SecretStr | None = Field(
+        default=None,
+        description="The key of those hashes, 32 characters or more; where the environment is "
+        "no secret, name a secret instead",
+    )
+    record_id_key_secret: str = Field(
+        default="",
+        validate_default=True,
+        description="The secret in AWS Secrets Manager that is the key, by name or ARN; read at "
+        "init",
+    )
     tracing: Literal["on", "off"] = Field(
         default="off", description="`on`: X-Ray segments by Powertools' Tracer"
     )
@@ -103,11 +129,31 @@ class Settings(BaseModel):
         description="CloudWatch namespace of the metrics",
     )
 
+    @field_validator("record_id_key")
+    @classmethod
+    def _is_long_enough(cls, key: SecretStr) -> SecretStr:
+        if len(key.get_secret_value().strip()) < LEAST_KEY:
+            raise ValueError(f"must have at least {LEAST_KEY} characters")
+        return key
+
+    @field_validator("record_id_key_secret")
+    @classmethod
+    def _is_the_one_key(cls, secret: str, info: ValidationInfo) -> str:
+        before = info.data  # what is wrong isn't there
+        if {"record_ids", "record_id_key"} <= before.keys():
+            keys = bool(secret) + bool(before["record_id_key"])
+            if keys != (before["record_ids"] == "hashed"):
+                raise ValueError("RECORD_IDS=hashed needs this or RECORD_ID_KEY, plain neither")
+        return secret
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Raises SettingsError that names every variable which is missing or wrong."""
         try:
             return cls.model_validate({k: v for k, v in environment.items() if v})
         except ValidationError as error:
-            wrong = [f"  {problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
+            wrong = [
+                f"  {str(problem['loc'][0]).upper()}: {problem['msg']}"
+                for problem in error.errors()
+            ]
             raise SettingsError("\n".join(["wrong environment variables:", *wrong])) from None

@@ -33,6 +33,7 @@ LAYERS = (
     "feedrank.runs",
     "feedrank.decision_log",
     "feedrank.firehose",
+    "feedrank.record_ids",
     "feedrank.features",
     "feedrank.engine",
     "feedrank.bundle",

@@ -19,6 +19,7 @@ BUNDLES, DECISIONS = "feedrank-dev-bundles", "feedrank-dev-decisions"
 VERSION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:feedrank-dev:7"
 ID = "50e2416294e0"  # the end of PSEUDO's StackId
 CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-{ID}"
+RECORD_ID_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:RecordIdKey-9zYx8W-AbCdEf"
 # What CloudFormation would put in for what only exists once it is made.
 MADE = {
     "FunctionLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev:*",
@@ -30,6 +31,7 @@ MADE = {
         f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-{ID}-decisions-direct"
     ),
     "BundleBucket.Arn": f"arn:aws:s3:::{BUNDLES}",
+    "Data.Outputs.RecordIdKeyArn": RECORD_ID_KEY_ARN,
     "DecisionsBucket.Arn": f"arn:aws:s3:::{DECISIONS}",
     "DeliveryLog": "/aws/kinesisfirehose/feedrank-dev-decisions",
     "LogsStream.Arn": (

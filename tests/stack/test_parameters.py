@@ -19,6 +19,7 @@ LONGEST_NAME = "Feed-" + "x" * 59  # 64 characters, as many as Lambda gives a fu
 ALL_THERE_IS = {
     "WarmStart": "provisioned",
     "DecisionDelivery": "direct",
+    "RecordIds": "hashed",
     "AlarmEmail": "on-call@example.com",
     "ModelUri": f"s3://bundles/m/sha256-{'ab' * 32}/",
 }

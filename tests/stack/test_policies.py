@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
+import fakes
 from feedrank.bundle import (
     DIGEST_SIDECAR,
     GOLDEN,
@@ -26,8 +27,10 @@ from feedrank.bundle import (
     TORCH_MODEL,
     S3Source,
 )
-from feedrank.errors import BundleError
+from feedrank.errors import BundleError, SettingsError
 from feedrank.firehose import FirehoseStream
+from feedrank.record_ids import user_hash
+from feedrank.settings import LEAST_KEY
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,
@@ -35,13 +38,14 @@ from stack.iam import (
     CANARY_ARN,
     DECISIONS,
     ID,
+    RECORD_ID_KEY_ARN,
     REGION,
     VERSION_ARN,
     allowed,
     become,
     policies,
 )
-from stack.transform import template
+from stack.transform import resolved, template, transformed
 
 OWN, FOREIGN = BUNDLES, "models-of-another-team"
 DIGEST, EARLIER = "ab" * 32, "cd" * 32
@@ -59,6 +63,7 @@ ACTIONS = {
         "firehose:PutRecord",
         f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{{DeliveryStreamName}}",
     ),
+    "GetSecretValue": ("secretsmanager:GetSecretValue", "{SecretId}"),
     "PutLifecycleEventHookExecutionStatus": (
         "codedeploy:PutLifecycleEventHookExecutionStatus",
         (
@@ -215,6 +220,29 @@ def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, s
     assert allowed(direct, action, resource)
     assert not allowed(direct, action, resource.replace("-direct", "-logs"))
     assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
+
+
+def test_the_function_reads_the_one_key_that_ids_are_hashed_with(
+    calls: list[tuple[str, str]],
+) -> None:
+    """Its secret has Secrets Manager's own KMS key, which admits whoever may read the secret."""
+    hashed = fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=RECORD_ID_KEY_ARN)
+    with pytest.raises(SettingsError):  # no call is answered here
+        user_hash(hashed)
+    ((action, resource),) = calls
+    documents = policies("template.yaml", "FunctionRole", RecordIds="hashed")
+    assert allowed(documents, action, resource)
+    assert not allowed(documents, action, resource.replace("-AbCdEf", "-AbCdEg"))
+    assert not allowed(documents, "secretsmanager:PutSecretValue", resource)
+    assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
+
+
+def test_the_key_is_a_long_text_that_the_stack_keeps() -> None:
+    given = {"RecordIds": "hashed"}
+    made = resolved(transformed("infra/data.yaml", **given), **given)["Resources"]["RecordIdKey"]
+    generated = made["Properties"]["GenerateSecretString"]
+    assert generated["PasswordLength"] >= 2 * LEAST_KEY
+    assert made["DeletionPolicy"] == made["UpdateReplacePolicy"] == "Retain"
 
 
 # ---- What AWS's services do with a role ----------------------------------------------------------

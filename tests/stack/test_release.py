@@ -149,6 +149,7 @@ def test_which_parameters_those_are() -> None:
         "ModelDigest",
         "ModelFallback",
         "ModelUri",
+        "RecordIds",
         "RequestTimeoutMs",
         "Tracing",
         "WarmStart",
@@ -176,6 +177,7 @@ def test_the_longest_description_fits() -> None:
         "Tracing": "on",
         "WarmStart": "snapstart",
         "DecisionDelivery": "direct",
+        "RecordIds": "hashed",
         "BasePath": "/".ljust(PARAMETERS["BasePath"]["MaxLength"], "x"),
     }
     _, version = _version(_deployed(**longest))

@@ -29,6 +29,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         {},
         {"Environment": "prod", "WarmStart": "provisioned", **ON_S3},
         {"WarmStart": "snapstart", "DecisionDelivery": "direct", "Tracing": "on"},
+        {"RecordIds": "hashed"},
         {"LogLevel": "WARNING"},
         {"LogLevel": "ERROR"},
         {
@@ -42,7 +43,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
             "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
         },
     ],
-    "data": [{}, {"DecisionDelivery": "direct"}],
+    "data": [{}, {"DecisionDelivery": "direct", "RecordIds": "hashed"}],
     "observability": [
         {},
         {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned", "SnapshotAgeDays": "7"},
@@ -416,6 +417,13 @@ FOR_RULES = [
         "no_secret_is_in_the_environment",
         "Function",
         _set("Function", "Environment.Variables.DB_PASSWORD", "hunter2"),
+    ),
+    Mistake(
+        "the key of hashed ids in the environment",
+        "template",
+        "no_secret_is_in_the_environment",
+        "Function",
+        _set("Function", "Environment.Variables.RECORD_ID_KEY", "0123456789abcdef" * 2),
     ),
     Mistake(
         "a release that no alarm rolls back",

@@ -31,6 +31,7 @@ NOT_IN_LAMBDA = {
     "MODEL_LOAD_SECONDS": "the default is made for the ten seconds that Lambda gives an init",
     "ENGINE_THREADS": "follows from the memory size",
     "DECISION_LOG_DIR": "a file in a container that is thrown away is lost",
+    "RECORD_ID_KEY": "whoever reads the function's configuration would read it; a secret has it",
 }
 # Actions that know no resource: https://docs.aws.amazon.com/service-authorization/
 NO_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
@@ -84,7 +85,8 @@ def test_a_model_uri_has_one_digest_by_which_it_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck"]
+    "name",
+    ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck", "RecordIds"],
 )
 def test_every_value_that_a_parameter_allows_is_one_that_the_function_takes(name: str) -> None:
     for value in template()["Parameters"][name]["AllowedValues"]:

@@ -53,6 +53,7 @@ def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
         "model_version": "feed_ranker-3",
         "model_digest": "dddddddddddd",
         "user_id": 1,
+        "user_hash": None,
         "item_ids": [10, 30, 20],
         "scores": [0.01, 0.03, 0.02],
         "ranks": [3, 1, 2],

@@ -1,0 +1,69 @@
+"""How a decision record names its user: by the number, or by a keyed hash of it.
+
+Without the key nobody can tell whose record it is, nor find it out by hashing every number. Items
+are no persons, and the ids of requests and traces no user's: they stay as they are.
+"""
+
+from typing import TYPE_CHECKING
+
+from feedrank.errors import SettingsError
+from feedrank.settings import LEAST_KEY, Settings
+
+if TYPE_CHECKING:
+    from hmac import HMAC
+
+DIGITS = 32  # 128 bits: among a billion users two share one with a chance of 1 in 10^21
+CONNECT_TIMEOUT_S = 1.0
+READ_TIMEOUT_S = 2.0
+TRIES = 2  # so at most six of the ten seconds that Lambda gives init
+
+
+class UserHash:
+    """The first 128 bits of HMAC-SHA256 over the id as text, in hex."""
+
+    def __init__(self, key: str) -> None:
+        import hmac
+
+        self._keyed: HMAC = hmac.new(key.strip().encode(), digestmod="sha256")
+
+    def __call__(self, user_id: int | str) -> str:
+        keyed = self._keyed.copy()  # the key's own share of the work is done once
+        keyed.update(str(user_id).encode())
+        return keyed.hexdigest()[:DIGITS]
+
+
+def user_hash(settings: Settings) -> UserHash | None:
+    """None where records have plain ids. Raises SettingsError where there is no key to hash with:
+    a record must not be written with a plain id instead."""
+    if settings.record_ids == "plain":
+        return None
+    if settings.record_id_key is None:
+        return UserHash(_key_of(settings.record_id_key_secret))
+    return UserHash(settings.record_id_key.get_secret_value())
+
+
+def _key_of(secret: str) -> str:
+    """From Secrets Manager; of the ARN's region, where it is one."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    region = secret.split(":")[3] if secret.startswith("arn:") else None
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"total_max_attempts": TRIES, "mode": "standard"},
+    )
+    try:
+        client = boto3.Session().client("secretsmanager", region_name=region, config=config)
+        key: str = client.get_secret_value(SecretId=secret).get("SecretString", "")
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        raise SettingsError(f"RECORD_ID_KEY_SECRET: Secrets Manager answers {code}") from error
+    except BotoCoreError as error:
+        raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
+    if len(key.strip()) < LEAST_KEY:
+        raise SettingsError(
+            f"RECORD_ID_KEY_SECRET: its text must have at least {LEAST_KEY} characters"
+        )
+    return key
