@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train promote ui publish invoke build budget bench bench-check bench-rivals load dashboard fuzz lock clean
+.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ promote: $(READY)  ## Compare a version with the one in production, and let it t
 
 ui: $(READY)  ## Open MLflow's pages: runs, metrics, models
 	$(BIN)/feedrank ui $(ARGS)
+
+sign: $(READY)  ## Sign a model in MLflow: make sign ARGS="models:/feed_ranker@production --key key.pem"
+	$(BIN)/feedrank sign $(ARGS)
 
 publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@production --to s3://..."
 	$(BIN)/feedrank publish $(ARGS)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from feedops.workspace import is_checkout
 from feedrank.errors import FeedrankError
 
 DEMO = TrainOptions()
-WITHOUT_CHECKOUT = {"train", "publish", "promote", "ui"}
+WITHOUT_CHECKOUT = {"train", "sign", "publish", "promote", "ui"}
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -250,6 +251,22 @@ def ui(
 
 
 @app.command()
+def sign(
+    model: Annotated[
+        str, typer.Argument(help="models:/name@alias, models:/name/version or runs:/id/path.")
+    ] = IN_PRODUCTION,
+    *,
+    key: Annotated[Path, typer.Option(help="Private EC key (PEM; P-256, P-384 or P-521).")],
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Sign a model in MLflow, for `publish --verify-key`, by OpenSSF model signing."""
+    from feedmodel.signing import PASSWORD_VARIABLE, sign_model
+
+    password = os.environ.get(PASSWORD_VARIABLE)
+    print_facts(output, {"signed": "\n".join(sign_model(model, tracking_uri, key, password))})
+
+
+@app.command()
 def publish(
     model: Annotated[
         str, typer.Argument(help="models:/name@alias, models:/name/version or runs:/id/path.")
@@ -281,6 +298,13 @@ def publish(
             show_default="the run's tag feedrank.snapshot_as_of",
         ),
     ] = None,
+    verify_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="FEEDRANK_VERIFY_KEY",
+            help="Public EC key (PEM): a model that its owner has not signed is refused.",
+        ),
+    ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make a bundle of a model in MLflow, compare it with torch, copy it to S3 or a folder."""
@@ -298,6 +322,7 @@ def publish(
         activation=activation,
         allow_pickle=allow_pickle,
         as_of=as_of,
+        verify_key=verify_key,
     )
     with steps(messages, "Publishing") as say:
         built = build_bundle(options, say)

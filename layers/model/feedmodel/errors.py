@@ -9,3 +9,7 @@ class PromotionError(FeedrankError):
 
 class PublishError(FeedrankError):
     """A model that can't be published as it is; the text says why and what helps."""
+
+
+class SigningError(PublishError):
+    """A model that can't be signed, or whose signature doesn't verify."""

@@ -15,6 +15,7 @@ from feedmodel.export import Program, load_program, save_program, write_onnx
 from feedmodel.options import SNAPSHOT_AS_OF, tracking_uri
 from feedmodel.parity import Served, compare
 from feedmodel.registry import TrackedModel, fetch_model
+from feedmodel.signing import verify_model
 from feedmodel.snapshot import TableName, find_table, read_tables, write_snapshot
 from feedmodel.upload import files_below, put_in_place
 from feedrank.bundle import (
@@ -41,7 +42,8 @@ Step = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
     """Tables and spec that are not given are taken from the run's `features/` artifacts, the moment
-    that the tables describe (`as_of`, ISO 8601 with a zone) from its tag."""
+    that the tables describe (`as_of`, ISO 8601 with a zone) from its tag. With `verify_key`, a
+    public EC key in PEM, what comes from MLflow has to be signed; see `signing`."""
 
     model_uri: str
     tracking_uri: str | None = None
@@ -51,6 +53,7 @@ class PublishOptions:
     allow_pickle: bool = False
     as_of: str | None = None
     bundles: Path = BUNDLES
+    verify_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,9 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         step("fetching the model from MLflow")
         tracked_at = tracking_uri(options.tracking_uri)
         model = fetch_model(options.model_uri, tracked_at, Path(scratch))
+        if options.verify_key:
+            step("verifying the signature")
+            verify_model(model, options.model_uri, options.verify_key)
         if as_of is None and model.snapshot_as_of:
             as_of = parse_moment(model.snapshot_as_of, f"the run's tag {SNAPSHOT_AS_OF}")
         step("reading the feature spec and tables")

@@ -1,0 +1,192 @@
+"""A model is published only as its owner signed it, where a key is to verify that.
+
+`model_signing verify key`, the library's own command line, is the other side of each comparison.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from feedmodel import publish as publishing
+from feedmodel.errors import SigningError
+from feedmodel.publish import PublishOptions, build_bundle
+from feedmodel.signing import SIGNATURE, sign_model
+from feedrank.bundle import parse_manifest
+from shop import Registry, Shop
+
+PEM = serialization.Encoding.PEM
+
+
+class Keys:
+    def __init__(self, folder: Path, password: bytes | None = None) -> None:
+        self.private, self.public = folder / "key.pem", folder / "key.pub"
+        folder.mkdir(parents=True, exist_ok=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        form, sealed = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        self.private.write_bytes(
+            key.private_bytes(
+                PEM, form, serialization.BestAvailableEncryption(password) if password else sealed
+            )
+        )
+        self.public.write_bytes(
+            key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def signed(options: PublishOptions, registry: Registry, keys: Keys) -> PublishOptions:
+    """A model of its own, signed, with a features folder, signed too."""
+    uri = registry.log(Shop())
+    client = mlflow.MlflowClient(registry.uri)
+    model = client.get_logged_model(uri.removeprefix("models:/"))
+    client.log_dict(model.source_run_id, {"note": 1}, "features/note.json")
+    sign_model(uri, registry.uri, keys.private, None)
+    return replace(options, model_uri=uri, verify_key=keys.public)
+
+
+def _features(registry: Registry, uri: str) -> Path:
+    client = mlflow.MlflowClient(registry.uri)
+    model = client.get_logged_model(uri.removeprefix("models:/"))
+    run = client.get_run(model.source_run_id)
+    return Path(run.info.artifact_uri.removeprefix("file://")) / "features"
+
+
+def _library_says(folder: Path, public: Path) -> int:
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
+    return subprocess.run(
+        [*command, "--signature", str(folder / SIGNATURE), "--public_key", str(public)],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONWARNINGS": ""},
+    ).returncode
+
+
+def test_a_signed_model_is_published_with_its_signature(
+    signed: PublishOptions, registry: Registry, keys: Keys
+) -> None:
+    artifact = registry.artifact(signed.model_uri)
+    assert _library_says(artifact, keys.public) == 0
+    built = build_bundle(signed)
+    manifest = parse_manifest((built.folder / "serving" / "manifest.json").read_bytes())
+    assert SIGNATURE in manifest.files
+    assert (built.folder / SIGNATURE).read_bytes() == (artifact / SIGNATURE).read_bytes()
+
+
+def test_a_signature_of_the_librarys_own_command_verifies(
+    signed: PublishOptions, registry: Registry, keys: Keys
+) -> None:
+    for folder in (registry.artifact(signed.model_uri), _features(registry, signed.model_uri)):
+        (folder / SIGNATURE).unlink()
+        command = [sys.executable, "-m", "model_signing", "sign", "key", str(folder)]
+        options = ["--signature", str(folder / SIGNATURE), "--private_key", str(keys.private)]
+        subprocess.run([*command, *options], check=True, capture_output=True)
+    build_bundle(signed)
+    (registry.artifact(signed.model_uri) / ".gitignore").write_text("")  # by default it covers none
+    with pytest.raises(SigningError, match=r"the signature leaves out \.gitignore"):
+        build_bundle(signed)
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
+    "one bit of the weights": (
+        "Hash mismatch for 'data/model.pt2'",
+        lambda artifact, _: _flip(artifact / "data" / "model.pt2"),
+    ),
+    "a file more": (
+        "Extra files found .*added.py",
+        lambda artifact, _: (artifact / "added.py").write_text("x = 1"),
+    ),
+    "a file of Git's more": (
+        "Extra files found .*gitignore",
+        lambda artifact, _: (artifact / ".gitignore").write_text("x"),
+    ),
+    "a file less": (
+        "Missing files .*conda.yaml",
+        lambda artifact, _: (artifact / "conda.yaml").unlink(),
+    ),
+    "one bit of the signature": (
+        "is not what the owner of .* signed",
+        lambda artifact, _: _flip(artifact / SIGNATURE),
+    ),
+    "an empty signature": (
+        "is not what the owner of .* signed",
+        lambda artifact, _: (artifact / SIGNATURE).write_text("{}"),
+    ),
+    "the spec of features": (
+        "the run's features folder .*Hash mismatch for 'note.json'",
+        lambda _, features: _flip(features / "note.json"),
+    ),
+    "no signature": (
+        "the model is not signed.*\n.*feedrank sign models:/m-",
+        lambda artifact, _: (artifact / SIGNATURE).unlink(),
+    ),
+    "features that are not signed": (
+        "the run's features folder is not signed",
+        lambda _, features: (features / SIGNATURE).unlink(),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_not_signed_is_refused_before_it_is_loaded(
+    change: str,
+    signed: PublishOptions,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reason, make = CHANGES[change]
+    make(registry.artifact(signed.model_uri), _features(registry, signed.model_uri))
+    for name in ("load_program", "_spec", "read_tables"):
+        monkeypatch.setattr(publishing, name, lambda *_: pytest.fail("loaded"))
+    with pytest.raises(SigningError, match=reason) as refusal:
+        build_bundle(signed)
+    assert "feedrank sign" in str(refusal.value)
+    assert not list(signed.bundles.glob("*"))
+
+
+def test_another_key_is_refused(signed: PublishOptions, tmp_path: Path) -> None:
+    other = Keys(tmp_path / "other").public
+    with pytest.raises(SigningError, match="Key mismatch"):
+        build_bundle(replace(signed, verify_key=other))
+
+
+def test_without_a_key_nothing_is_asked_of_a_model(signed: PublishOptions) -> None:
+    assert build_bundle(replace(signed, verify_key=None)).folder.is_dir()
+
+
+def test_a_key_may_have_a_password(registry: Registry, shop_uri: str, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "sealed", b"sesame")
+    with pytest.raises(SigningError, match="no private EC key that can be read"):
+        sign_model(shop_uri, registry.uri, keys.private, "wrong")
+    assert sign_model(shop_uri, registry.uri, keys.private, "sesame")
+
+
+@pytest.mark.parametrize("text", ["", "not a key", None])
+def test_a_key_that_is_none_is_named(
+    text: str | None, signed: PublishOptions, tmp_path: Path
+) -> None:
+    key = tmp_path / "some.pem"
+    if text is not None:
+        key.write_text(text)
+    with pytest.raises(SigningError, match=r"some\.pem: no public EC key"):
+        build_bundle(replace(signed, verify_key=key))
+    with pytest.raises(SigningError, match=r"some\.pem: no private EC key"):
+        sign_model(signed.model_uri, signed.tracking_uri, key, None)
