@@ -12,24 +12,29 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from feedrank.settings import Settings
+
+settings = Settings.from_environment(os.environ)  # before libraries read theirs of it
+settings.check_places()
+
 from feedrank.adapter import Adapter
 from feedrank.api import create_app
 from feedrank.decision_log import DailyFiles, DecisionLog
 from feedrank.direct import needs_no_loop
-from feedrank.firehose import FirehoseStream
+from feedrank.firehose import connected
 from feedrank.model import ModelSlot, load_model
 from feedrank.observer import Observer
 from feedrank.problems import PROBLEM_JSON
 from feedrank.ranker import Ranker
 from feedrank.record_ids import user_hash
-from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init
+from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init, logger
 
 TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
 
 _started_s = perf_counter()
-settings = Settings.from_environment(os.environ)
 configure(settings)
+for doubt in settings.doubts(os.environ):
+    logger.warning("doubtful setting", reason=doubt)
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
 slot = ModelSlot(
@@ -42,7 +47,7 @@ slot = ModelSlot(
     retry_s=settings.model_retry_seconds,
     load_s=settings.model_load_seconds,
 )
-stream = FirehoseStream(settings.decision_stream) if settings.decision_stream else None
+stream = connected(settings.decision_stream) if settings.decision_stream else None
 decision_log = DecisionLog(
     [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [],
     stream,

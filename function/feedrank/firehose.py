@@ -13,6 +13,8 @@ from queue import SimpleQueue
 from threading import Semaphore, Thread
 from time import perf_counter
 
+from feedrank.errors import SettingsError
+
 CONNECT_TIMEOUT_S = 0.3
 READ_TIMEOUT_S = 0.7  # one try: the request waits for it
 LEAST_S = 0.02  # a call that has less is not begun: one takes about 0.01
@@ -21,6 +23,15 @@ CALLS = 16  # at once: some 1,600 records a second, of the 2,000 that a stream t
 FREE_CALL_S = 0.1  # that a record waits for a call to end while all are under way
 FAILURES = 3  # in a row, of whatever kind: refused, throttled, no answer in time
 PAUSE_S = 5.0  # after them; then one record tries whether it is back
+
+
+def connected(name: str) -> "FirehoseStream":
+    """Raises SettingsError where the AWS_* variables make no client."""
+    try:
+        return FirehoseStream(name)
+    except Exception as error:  # botocore's, or Python's own
+        reason = f"DECISION_STREAM: the AWS_* variables make no client: {error}"
+        raise SettingsError(reason) from error
 
 
 class FirehoseStream:

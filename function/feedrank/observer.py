@@ -18,6 +18,7 @@ from feedrank.settings import Settings
 from feedrank.telemetry import ContainerStats, log_request, logger, request_ids, request_metrics
 
 ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
+TOO_LATE = "REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"
 PREDICT = "/predict"
 LONGEST_ID = 128
 LAMBDA_TRACE = "_X_AMZN_TRACE_ID"
@@ -82,6 +83,8 @@ class Observer:
         left_ms, limit_s = time_left_ms(context), 0.0
         if left_ms is not None:
             left_ms -= ANSWER_MARGIN_MS
+            if self._cold_start and left_ms < self._timeout_ms:
+                logger.warning("doubtful setting", reason=TOO_LATE)
             budget_ms, limit_s = min(budget_ms, left_ms), started_s + left_ms / 1_000
         return Call(
             request_id_of(context),

@@ -74,7 +74,8 @@ class Copies:
             raise self._unwritable(name, error) from error
 
     def _unwritable(self, name: str, error: OSError) -> BundleError:
-        return BundleError(f"{name}: can't be written to {self.folder}: {error.strerror}")
+        reason = f"can't be written to {self.folder}: {error.strerror} (MODEL_CACHE_DIR)"
+        return BundleError(f"{name}: {reason}")
 
 
 class FolderSource:
@@ -110,15 +111,16 @@ class S3Source:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self._bucket, self._prefix, self._uri = bucket, prefix.rstrip("/"), uri
         self._copies = copies
-        self._s3 = boto3.client(
-            "s3",
-            config=Config(
-                connect_timeout=S3_CONNECT_TIMEOUT_S,
-                read_timeout=S3_READ_TIMEOUT_S,
-                max_pool_connections=S3_CONNECTIONS,
-                retries={"total_max_attempts": 2, "mode": "standard"},
-            ),
+        config = Config(
+            connect_timeout=S3_CONNECT_TIMEOUT_S,
+            read_timeout=S3_READ_TIMEOUT_S,
+            max_pool_connections=S3_CONNECTIONS,
+            retries={"total_max_attempts": 2, "mode": "standard"},
         )
+        try:
+            self._s3 = boto3.client("s3", config=config)
+        except Exception as error:  # botocore's, or Python's own
+            raise BundleError(f"{uri}: the AWS_* variables make no client: {error}") from error
 
     def fetch(self, name: str, largest: int) -> Content:
         from botocore.exceptions import BotoCoreError, ClientError

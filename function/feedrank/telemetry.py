@@ -39,7 +39,8 @@ UNITS = {
 
 LambdaHandler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
-logger = Logger(stream=LogStream())  # type: ignore[arg-type]  # a text stream
+# What Powertools would read of the environment by itself, `configure` sets.
+logger = Logger("feedrank", "INFO", sampling_rate=0, stream=LogStream())  # type: ignore[arg-type]
 metrics = Metrics()
 request_ids: ContextVar[Mapping[str, Any] | None] = ContextVar("request_ids", default=None)
 

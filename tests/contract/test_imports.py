@@ -42,6 +42,7 @@ LAYERS = (
     "feedrank.telemetry",
     "feedrank.output",
     "feedrank.settings",
+    "feedrank.libraries",
     "feedrank.web",
     "feedrank.invocation",
     "feedrank.errors",

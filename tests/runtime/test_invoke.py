@@ -14,7 +14,7 @@ from feedops.cli import app
 from feedops.emulator import Function
 from feedops.errors import FunctionTimeoutError, OperationError
 from feedops.invoke import invoke, read_event
-from feedops.workspace import EVENTS
+from feedops.workspace import EVENTS, FUNCTION
 
 MakeEvent = Callable[..., bytes]
 
@@ -102,3 +102,24 @@ def test_an_event_that_is_not_there_or_not_json_is_refused(
         path.write_text(content)
     with pytest.raises(OperationError, match=f"event {path}: "):
         read_event(str(path))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"POWERTOOLS_LOG_LEVEL": "TRACE", "ENGINE_THREADS": "100000", "POWERTOOLS_DEV": "maybe"},
+        {"DECISION_LOG_DIR": "/dev/null", "MODEL_FALLBACK": "layer"},
+    ],
+)
+def test_an_init_that_fails_names_each_wrong_variable_in_the_log(
+    wrong: dict[str, str], tmp_path: Path
+) -> None:
+    function = Function(FUNCTION, {"MODEL_URI": "/nowhere", **wrong}, timeout_s=60)
+    event = (EVENTS / "predict.json").read_bytes()
+    done = asyncio.run(invoke(function, event, tmp_path))
+    assert done.error
+    assert done.error.kind == "SettingsError"
+    log = "\n".join(done.log)
+    assert [
+        name for name in wrong if f"{name}: " not in log or f"{name}: " not in str(done.error)
+    ] == []

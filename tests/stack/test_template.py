@@ -63,7 +63,7 @@ def test_every_variable_is_a_setting_and_every_setting_a_variable_or_waived() ->
 
 
 def test_the_function_starts_with_what_the_template_gives() -> None:
-    bundle = f"s3://b/feedrank/feed_ranker/sha256-{'ab' * 32}/"
+    bundle = f"s3://bucket/feedrank/feed_ranker/sha256-{'ab' * 32}/"
     settings = Settings.from_environment(
         _variables(ModelUri=bundle, BasePath="/v1", DomainName="d", CertificateArn="arn:x")
     )

@@ -385,6 +385,35 @@ def test_wrong_settings_fail_at_init() -> None:
         pass
 
 
+def test_a_budget_past_lambdas_own_timeout_is_named_once(
+    demo_bundle: Path, log: fakes.LogLines
+) -> None:
+    with fakes.container(MODEL_URI=str(demo_bundle), REQUEST_TIMEOUT_MS="5000") as module:
+        for _ in range(2):
+            _call(module, http_api_v2("POST", "/predict", ASKED), remaining_ms=5_000)
+    told = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
+    assert told == ["REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"]
+
+
+def test_a_variable_that_is_nearly_a_setting_is_named(
+    demo_bundle: Path, log: fakes.LogLines
+) -> None:
+    with fakes.container(MODEL_URI=str(demo_bundle), MODEL_FALBACK="layer"):
+        pass
+    told = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
+    assert told == ["MODEL_FALBACK: no setting has this name; MODEL_FALLBACK is one"]
+
+
+def test_a_stream_without_a_client_is_refused_by_name(demo_bundle: Path) -> None:
+    with (
+        pytest.raises(SettingsError, match=r"DECISION_STREAM: .*no-such-profile"),
+        fakes.container(
+            MODEL_URI=str(demo_bundle), DECISION_STREAM="s", AWS_PROFILE="no-such-profile"
+        ),
+    ):
+        pass
+
+
 def test_an_init_is_counted_by_its_type(
     demo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

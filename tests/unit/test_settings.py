@@ -16,7 +16,7 @@ WRONG = {
     "ENGINE_THREADS": "-1",
     "REQUEST_TIMEOUT_MS": "0",
     "MAX_BODY_BYTES": "64k",
-    "BASE_PATH": "prod",
+    "BASE_PATH": "unslashed",
     "CONTEXT_CHECK": "lax",
     "TRACING": "yes",
     "POWERTOOLS_LOG_LEVEL": "LOUD",
