@@ -24,6 +24,8 @@ MORE_VALUES = {
     "ModelUri": [ON_S3, ON_S3.removesuffix("/"), NEWER, ON_S3.replace("//bundles", "//others")],
     "ModelDigest": [DIGEST, "cd" * 32],
     "BundleKeyArn": ["arn:aws:kms:eu-west-1:123456789012:key/1"],
+    "BundleAdminRoleArn": ["arn:aws:iam::123456789012:role/bundle-admin"],
+    "BundleLockDays": ["30"],
     "MemorySize": ["3538", "512"],
     "ReservedConcurrency": ["50", "100"],
     "RequestTimeoutMs": ["1500", "300"],
