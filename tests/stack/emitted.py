@@ -15,7 +15,7 @@ INFRA = Path(__file__).parents[2] / "infra"
 NAME = "feedrank-prod"
 PARAMETERS = {
     "Name": NAME,
-    "Id": "50e2416294e0",
+    "Id": "1c2fa620-982a-11e3-aff7-50e2416294e0",
     "Environment": "prod",
     "FunctionName": NAME,
     "AliasName": "live",

@@ -17,14 +17,14 @@ from stack.transform import PSEUDO, Json, resolved, transformed
 REGION, ACCOUNT = PSEUDO["AWS::Region"], PSEUDO["AWS::AccountId"]
 BUNDLES, DECISIONS = "feedrank-dev-bundles", "feedrank-dev-decisions"
 VERSION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:feedrank-dev:7"
-ID = "50e2416294e0"  # the end of PSEUDO's StackId
+ID = "1c2fa620-982a-11e3-aff7-50e2416294e0"  # in PSEUDO's StackId
 CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-{ID}"
 RECORD_ID_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:RecordIdKey-9zYx8W-AbCdEf"
 # What CloudFormation would put in for what only exists once it is made.
 MADE = {
     "FunctionLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev:*",
     "CanaryLogs.Arn": (
-        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev-canary:*"
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/CodeDeployHook_feedrank-{ID}:*"
     ),
     "Data.Outputs.BundleBucketArn": f"arn:aws:s3:::{BUNDLES}",
     "Data.Outputs.DirectStreamArn": (

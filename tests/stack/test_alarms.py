@@ -37,7 +37,7 @@ MINUTES = 20
 def _alarms(**parameters: str) -> dict[str, dict[str, Any]]:
     """By name, without the stack's."""
     return {
-        resource["Properties"]["AlarmName"].removeprefix(f"{NAME}-"): resource["Properties"]
+        resource["Properties"]["AlarmName"].removeprefix(f"{NAME}/"): resource["Properties"]
         for resource in resources("observability.yaml", **parameters).values()
         if resource["Type"] == "AWS::CloudWatch::Alarm"
     }

@@ -24,10 +24,15 @@ from feedrank.domain import Call, Query, Ranking
 from feedrank.telemetry import configure, log_request, request_metrics
 from stack.athena import Athena
 from stack.firehose import delivered, filtered, matches
+from stack.iam import ID
 
 DATA = Path(__file__).parents[2] / "infra" / "data.yaml"
 LOG_GROUP = "/aws/lambda/feedrank"
-PARAMETERS = {"Name": "feedrank", "Id": "50e2416294e0", "FunctionLogGroupName": LOG_GROUP}
+PARAMETERS = {
+    "Name": "feedrank",
+    "Id": ID,
+    "FunctionLogGroupName": LOG_GROUP,
+}
 BUCKET = "decisionsbucket"
 ROLE = "arn:aws:iam::123456789012:role/firehose"
 LARGEST_ID = 2**63 - 1
@@ -227,9 +232,9 @@ def test_records_lie_by_day_and_model_version(aws: Aws, printed: list[str]) -> N
     assert selected is not None
     yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
     assert aws.deliver(aws.streams["LogsStream"], [selected]) == [
-        f"decisions/day={yesterday}/model=feed_ranker-3/feedrank-50e2416294e0-decisions-logs-1.jsonl.gz",
-        f"decisions/day={today}/model=feed_ranker-3/feedrank-50e2416294e0-decisions-logs-1.jsonl.gz",
-        f"decisions/day={today}/model=feed_ranker-4/feedrank-50e2416294e0-decisions-logs-1.jsonl.gz",
+        f"decisions/day={yesterday}/model=feed_ranker-3/feedrank-{ID}-decisions-logs-1.jsonl.gz",
+        f"decisions/day={today}/model=feed_ranker-3/feedrank-{ID}-decisions-logs-1.jsonl.gz",
+        f"decisions/day={today}/model=feed_ranker-4/feedrank-{ID}-decisions-logs-1.jsonl.gz",
     ]
 
 

@@ -256,7 +256,7 @@ FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function"
     ("path", "role", "group"),
     [
         ("template.yaml", "FunctionRole", "/aws/lambda/feedrank-dev"),
-        ("infra/delivery.yaml", "CanaryRole", "/aws/lambda/feedrank-dev-canary"),
+        ("infra/delivery.yaml", "CanaryRole", f"/aws/lambda/CodeDeployHook_feedrank-{ID}"),
     ],
 )
 def test_lambda_writes_to_the_functions_own_log_group(path: str, role: str, group: str) -> None:
