@@ -25,12 +25,12 @@ from feedrank.bundle import (
     ONNX_MODEL,
     SNAPSHOT,
     TORCH_MODEL,
-    S3Source,
 )
 from feedrank.errors import BundleError, SettingsError
 from feedrank.firehose import FirehoseStream
 from feedrank.record_ids import user_hash
 from feedrank.settings import LEAST_KEY
+from feedrank.source import Copies, S3Source
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,
@@ -140,7 +140,7 @@ def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
 
 
 def _fetched(uri: str, name: str, cache_dir: Path) -> bytes:
-    source = S3Source(uri, cache_dir, deadline_s=math.inf)
+    source = S3Source(uri, Copies(cache_dir, math.inf))
     return bytes(set_initial_no_auth_action_count(0)(source.fetch)(name, 100).data)
 
 
