@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz lock clean
+.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,9 @@ tests: $(READY) $(SCANNERS)
 
 fuzz: $(READY)  ## Send 10,000 generated requests an operation, events and rankings; CASES=2000 for less
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest $(wildcard tests/long/test_fuzz*.py) $(ARGS)
+
+chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and see what is answered meanwhile
+	CHAOS_FAULTS=all $(BIN)/python -m pytest tests/long/test_chaos.py $(ARGS)
 
 serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
 	$(BIN)/feedrank serve $(ARGS)

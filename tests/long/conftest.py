@@ -22,6 +22,8 @@ CASES = int(os.environ.get("FUZZ_CASES", SHORT_CASES))
 
 Count = Callable[[object], None]
 Fuzz = Callable[..., None]
+Table = Callable[[tuple[str, ...], tuple[object, ...]], None]
+_rows: dict[tuple[str, ...], list[tuple[object, ...]]] = defaultdict(list)
 _counts: dict[str, Counter[str]] = defaultdict(Counter)
 
 
@@ -34,6 +36,12 @@ def count(request: pytest.FixtureRequest) -> Count:
         outcomes[str(outcome)] += 1
 
     return one
+
+
+@pytest.fixture
+def table() -> Table:
+    """Adds a row to the table with these headings."""
+    return lambda headings, row: _rows[headings].append(row)
 
 
 @pytest.fixture
@@ -76,3 +84,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, outcomes in _counts.items():
         told = ", ".join(f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items()))
         terminalreporter.write_line(f"{name}: {outcomes.total():,} ({told})")
+    for headings, rows in _rows.items():
+        terminalreporter.section(f"{len(rows)} rows")
+        texts = [[str(cell) for cell in row] for row in (headings, *rows)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        for row in texts:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            terminalreporter.write_line("  ".join(cells).rstrip())

@@ -1,0 +1,384 @@
+"""The table of faults: what breaks, and what is answered meanwhile and after it."""
+
+import fcntl
+import os
+import resource
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+from long.lab import Answer, Lab, Raw, nowhere
+
+INIT_S = 10.0  # Lambda's, for all before the first answer
+REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS, and a margin
+LAYER = ["model:layer"]
+REAL, WITH_LAYER = (200, []), (200, LAYER)
+Step = Callable[[Lab], Any]
+Ask = Callable[[Lab], Answer]
+
+
+def nothing(_lab: Lab) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`prepare` comes before the start, `begin` after it, `end` before the `next` request. Where
+    the function `recovers`, a request after that has the real model again. `missing` says what the
+    function does not do yet."""
+
+    name: str
+    prepare: Step
+    status: int = 200
+    degraded: list[str] | None = None
+    bound_s: float = REQUEST_S
+    begin: Step = nothing
+    ask: Ask = lambda lab: lab.ask()
+    end: Step = nothing
+    next: tuple[int, list[str]] = REAL
+    recovers: bool = False
+    uvicorn: bool = False
+    short: bool = False
+    missing: str = ""
+
+
+def s3_is(fault: str, *, fallback: bool = False) -> Step:
+    def prepare(lab: Lab) -> None:
+        lab.s3.fault = fault
+        if fault != "down":
+            lab.s3.up()
+        if fallback:
+            lab.with_fallback()
+
+    return prepare
+
+
+def s3_is_back(lab: Lab) -> None:
+    lab.s3.fault = ""
+    lab.s3.up()
+
+
+def s3_becomes(fault: str) -> Step:
+    return lambda lab: setattr(lab.s3, "fault", fault)
+
+
+def at_init(fault: str, **more: Any) -> Fault:
+    """Without a fallback nothing serves, and the answer says so."""
+    return Fault(f"S3 {fault} at init", s3_is(fault), 503, bound_s=INIT_S, end=s3_is_back, **more)
+
+
+def at_init_with_fallback(fault: str, **more: Any) -> Fault:
+    prepare = s3_is(fault, fallback=True)
+    name = f"S3 {fault} at init, a fallback"
+    return Fault(
+        name, prepare, 200, LAYER, INIT_S, end=s3_is_back, next=WITH_LAYER, recovers=True, **more
+    )
+
+
+def at_retry(fault: str, **more: Any) -> Fault:
+    """The fallback serves since init, and goes on while a retry is under way."""
+    prepare = s3_is("missing", fallback=True)
+    name = f"S3 {fault} at a retry"
+    return Fault(
+        name, prepare, 200, LAYER, begin=s3_becomes(fault), end=s3_is_back, next=WITH_LAYER,
+        recovers=True, uvicorn=True, **more,
+    )  # fmt: skip
+
+
+def variables(**changes: str) -> Step:
+    def prepare(lab: Lab) -> None:
+        lab.s3.up()
+        lab.with_fallback()
+        lab.variables.update(changes)
+        for name, value in changes.items():
+            if not value:
+                del lab.variables[name]
+
+    return prepare
+
+
+def firehose(fault: Any) -> Step:
+    def prepare(lab: Lab) -> None:
+        lab.from_folder()
+        lab.with_firehose().usual = fault
+
+    return prepare
+
+
+def firehose_gone(lab: Lab) -> None:
+    lab.from_folder()
+    lab.variables |= {"AWS_ENDPOINT_URL_FIREHOSE": nowhere(), "DECISION_STREAM": "decisions"}
+
+
+def today(lab: Lab) -> Path:
+    folder = lab.folder / "decisions"
+    folder.mkdir(exist_ok=True)
+    lab.from_folder()
+    lab.variables["DECISION_LOG_DIR"] = str(folder)
+    return folder / f"predictions_{datetime.now(UTC):%Y-%m-%d}.jsonl"
+
+
+def full_daily_file(lab: Lab) -> None:
+    today(lab).symlink_to("/dev/full")
+
+
+def locked_daily_file(lab: Lab) -> None:
+    file = lab.stack.enter_context(today(lab).open("w"))
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def daily_file_in_a_file(lab: Lab) -> None:
+    lab.from_folder()
+    (lab.folder / "file").touch()
+    lab.variables["DECISION_LOG_DIR"] = str(lab.folder / "file")
+
+
+def full_output(lab: Lab) -> None:
+    lab.from_folder()
+    lab.stdout = lab.stack.enter_context(Path("/dev/full").open("w"))  # noqa: SIM115 entered below
+
+
+def broken_output(lab: Lab) -> None:
+    lab.from_folder()
+    reader, writer = os.pipe()
+    os.close(reader)
+    lab.stdout = writer
+    lab.stack.callback(os.close, writer)
+
+
+def unread_output(lab: Lab) -> None:
+    """A pipe that is full, and does not wait."""
+    lab.from_folder()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4_096))
+    lab.stdout = writer
+    lab.stack.callback(os.close, writer)
+    lab.stack.callback(os.close, reader)
+
+
+JUMP = """
+import os, time
+real = time.time
+def jumped():
+    with open(os.environ["CLOCK"]) as file:
+        return real() + float(file.read() or 0)
+time.time = jumped
+"""
+
+
+def clock(lab: Lab) -> None:
+    (lab.folder / "sitecustomize.py").write_text(JUMP)
+    (lab.folder / "clock").write_text("0")
+    lab.from_folder()
+    lab.variables |= {"CLOCK": str(lab.folder / "clock"), "PYTHONPATH": str(lab.folder)}
+
+
+def clock_jumps(by_s: int) -> Step:
+    return lambda lab: (lab.folder / "clock").write_text(str(by_s))
+
+
+def frozen_between(lab: Lab) -> Answer:
+    """As Lambda freezes a container between its requests."""
+    assert lab.ask().status == 200
+    os.kill(lab.pid(), signal.SIGSTOP)
+    os.kill(lab.pid(), signal.SIGCONT)
+    return lab.ask()
+
+
+def frozen_within(lab: Lab) -> Answer:
+    assert lab.ask().status == 200
+    pid = lab.pid()
+    os.kill(pid, signal.SIGSTOP)
+    thaw = Timer(1.0, os.kill, (pid, signal.SIGCONT))
+    thaw.start()
+    answer = lab.ask()
+    thaw.join()
+    return answer
+
+
+def killed_within(lab: Lab) -> Answer:
+    """While it waits for Firehose."""
+    assert lab.ask().status == 200
+    pid = lab.pid()
+    os.kill(pid, signal.SIGSTOP)
+    kill = Timer(0.5, os.kill, (pid, signal.SIGKILL))
+    kill.start()
+    answer = lab.ask()
+    kill.join()
+    return answer
+
+
+def killed_between(lab: Lab) -> Answer:
+    assert lab.ask().status == 200
+    os.kill(lab.pid(), signal.SIGKILL)
+    return lab.ask()
+
+
+def memory_is_short(lab: Lab) -> None:
+    """Not a byte more of address space than it has."""
+    assert lab.ask().status == 200
+    status = Path(f"/proc/{lab.pid()}/status").read_text()
+    size_kib = int(status.partition("VmSize:")[2].split()[0])
+    limits = size_kib * 1_024, resource.RLIM_INFINITY
+    resource.prlimit(lab.pid(), resource.RLIMIT_AS, limits)
+
+
+def memory_is_back(lab: Lab) -> None:
+    limits = resource.RLIM_INFINITY, resource.RLIM_INFINITY
+    resource.prlimit(lab.pid(), resource.RLIMIT_AS, limits)
+
+
+def disk_is_full(lab: Lab) -> None:
+    lab.s3.fault = ""
+    resource.prlimit(lab.pid(), resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+
+def disk_is_back(lab: Lab) -> None:
+    limits = resource.RLIM_INFINITY, resource.RLIM_INFINITY
+    resource.prlimit(lab.pid(), resource.RLIMIT_FSIZE, limits)
+
+
+def header_flood(lab: Lab) -> Answer:
+    return raw(lab, b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 50_000 + b"\r\n")
+
+
+def long_header(lab: Lab) -> Answer:
+    return raw(lab, b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * (8 << 20) + b"\r\n\r\n")
+
+
+def no_http(lab: Lab) -> Answer:
+    return raw(lab, b"\x16\x03\x01" + bytes(300) + b"\r\n\r\n")
+
+
+def raw(lab: Lab, request: bytes) -> Answer:
+    """The status, or 0 where the connection was closed without one."""
+    host, port = lab.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with suppress(OSError):
+            connection.sendall(request)
+        head = b""
+        with suppress(OSError):
+            head = connection.recv(100)
+    return Answer(int(head.split()[1]) if head.startswith(b"HTTP/") else 0, {})
+
+
+def cut_off(lab: Lab) -> Answer:
+    """A caller that goes away in the middle of its body."""
+    host, port = lab.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 900\r\n\r\n{")
+    return lab.ask()
+
+
+def idle_connections(lab: Lab) -> Answer:
+    host, port = lab.url.removeprefix("http://").split(":")
+    for _ in range(200):
+        lab.stack.enter_context(socket.create_connection((host, int(port))))
+    return lab.ask()
+
+
+def many_at_once(lab: Lab) -> Answer:
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: lab.ask(), range(200)))
+    return next((each for each in answers if each.status != 200), answers[0])
+
+
+def body(sent: Any) -> Ask:
+    return lambda lab: lab.ask(sent)
+
+
+def folder(lab: Lab) -> None:
+    lab.from_folder()
+
+
+def bundle_is_gone(lab: Lab) -> None:
+    copy = Path(lab.variables["MODEL_URI"])
+    for path in copy.rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def copied(lab: Lab) -> None:
+    shutil.copytree(lab.bundle, lab.folder / "bundle")
+    lab.variables["MODEL_URI"] = str(lab.folder / "bundle")
+
+
+DAMAGED = {"version": "2.0", "rawPath": "/predict", "requestContext": None, "headers": None}
+CONSOLE = {"key1": "value1", "key2": "value2"}
+BIG = b'{"user_id": 1, "item_ids": [' + b"1, " * 2_000_000 + b"1]}"
+
+FAULTS = [
+    at_init("down", short=True),
+    at_init("a black hole"),
+    at_init("dripping"),
+    at_init("denied"),
+    at_init("missing"),
+    at_init("throttled"),
+    at_init("failing"),
+    at_init("reset"),
+    at_init("expired"),
+    at_init("truncated"),
+    at_init("a wrong bit"),
+    at_init("without end"),
+    at_init("a web page"),
+    Fault("S3 slow at init", s3_is("slow"), bound_s=INIT_S, end=s3_is_back),
+    at_init_with_fallback("down"),
+    at_init_with_fallback("a black hole", short=True),
+    at_init_with_fallback("dripping"),
+    at_init_with_fallback("a wrong bit"),
+    at_retry("a black hole", short=True),
+    at_retry("dripping"),
+    at_retry("denied"),
+    at_retry("a wrong bit"),
+    Fault("a wrong digest is pinned", variables(MODEL_DIGEST="0" * 64), 200, LAYER, INIT_S,
+          next=WITH_LAYER),
+    Fault("no credentials", variables(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""), 200, LAYER,
+          INIT_S, next=WITH_LAYER, uvicorn=True),
+    Fault("DNS has no S3", variables(AWS_ENDPOINT_URL_S3="http://s3.invalid"), 200, LAYER, INIT_S,
+          next=WITH_LAYER),
+    Fault("the fallback is missing too", variables(AWS_ENDPOINT_URL_S3=nowhere(),
+          MODEL_LAYER_DIR="/nowhere"), 503, None, INIT_S, next=(503, [])),
+    Fault("the disk is full at a retry", s3_is("missing", fallback=True), 200, LAYER,
+          begin=disk_is_full, end=disk_is_back, next=WITH_LAYER, recovers=True, uvicorn=True),
+    Fault("the daily file's disk is full", full_daily_file, uvicorn=True, short=True),
+    Fault("the daily file is locked", locked_daily_file, uvicorn=True),
+    Fault("the daily file's folder is a file", daily_file_in_a_file, uvicorn=True),
+    Fault("standard output's disk is full", full_output, uvicorn=True),
+    Fault("standard output is a broken pipe", broken_output, uvicorn=True, short=True),
+    Fault("standard output is a full pipe", unread_output, uvicorn=True),
+    Fault("Firehose throttles", firehose("throttled"), bound_s=INIT_S),
+    Fault("Firehose drops connections", firehose("dropped"), bound_s=INIT_S),
+    Fault("Firehose is late", firehose("late"), bound_s=INIT_S, short=True),
+    Fault("Firehose is late, under uvicorn", firehose("late"), uvicorn=True),
+    Fault("Firehose is gone", firehose_gone, bound_s=INIT_S),
+    Fault("the clock jumps a day ahead", clock, begin=clock_jumps(86_400), uvicorn=True),
+    Fault("the clock jumps a day back", clock, begin=clock_jumps(-86_400), uvicorn=True),
+    Fault("frozen between requests", folder, ask=frozen_between, bound_s=INIT_S),
+    Fault("frozen for a second within a request", folder, ask=frozen_within, bound_s=INIT_S),
+    Fault("killed within a request", folder, 502, ask=killed_within, bound_s=INIT_S, short=True),
+    Fault("killed between requests", folder, 502, ask=killed_between, bound_s=INIT_S),
+    Fault("no memory is left", folder, begin=memory_is_short, end=memory_is_back, uvicorn=True),
+    Fault("the bundle's files are removed", copied, begin=bundle_is_gone, uvicorn=True),
+    Fault("a damaged event", folder, 400, ask=body(Raw(DAMAGED)), bound_s=INIT_S),
+    Fault("an event of another service", folder, 502, ask=body(Raw(CONSOLE)), bound_s=INIT_S),
+    Fault("a body of 6 MB", folder, 413, ask=body(BIG), uvicorn=True),
+    Fault("50,000 headers", folder, 431, ask=header_flood, uvicorn=True,
+          missing="uvicorn has no limit on a head yet"),
+    Fault("a header of 8 MB", folder, 431, ask=long_header, uvicorn=True,
+          missing="uvicorn has no limit on a head yet"),
+    Fault("what is no HTTP", folder, 400, ask=no_http, uvicorn=True),
+    Fault("a caller hangs up within its body", folder, ask=cut_off, uvicorn=True),
+    Fault("200 idle connections", folder, ask=idle_connections, uvicorn=True),
+    Fault("200 requests, 50 at once", folder, ask=many_at_once, uvicorn=True),
+]  # fmt: skip
