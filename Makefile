@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos lock clean
+.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,9 @@ fuzz: $(READY)  ## Send 10,000 generated requests an operation, events and ranki
 
 chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and see what is answered meanwhile
 	CHAOS_FAULTS=all $(BIN)/python -m pytest tests/long/test_chaos.py $(ARGS)
+
+soak: $(READY)  ## Load it at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
+	SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/long/test_soak.py $(ARGS)
 
 serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
 	$(BIN)/feedrank serve $(ARGS)

@@ -5,7 +5,6 @@ status, content type, headers and schema, no 5xx, no invalid request taken, no v
 """
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -26,13 +25,11 @@ from starlette.types import Message, Scope
 
 import fakes
 import hostile
-from feedops.bench.front_load import front_server
-from feedops.processes import LOCALHOST
 from feedrank.observer import Observer
 from feedrank.problems import PROBLEM_JSON
 from long import wire
 from long.conftest import CASES, Count, Fuzz, printing
-from uvicorns import uvicorn
+from long.served import on_the_local_lambda, under_uvicorn
 
 SPEC: dict[str, Any] = {
     "inputs": [
@@ -171,24 +168,6 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
 
 
 # Over HTTP: a sample of the same
-
-
-@contextlib.contextmanager
-def under_uvicorn(bundle: Path, _scratch: Path) -> Iterator[str]:
-    with uvicorn(bundle) as server:
-        yield server.url
-
-
-@contextlib.contextmanager
-def on_the_local_lambda(bundle: Path, scratch: Path) -> Iterator[str]:
-    """The front, and behind it the real emulator and runtime client."""
-    served = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
-    with asyncio.Runner() as runner:
-        port = runner.run(served.__aenter__())
-        try:
-            yield f"http://{LOCALHOST}:{port}"
-        finally:
-            runner.run(served.__aexit__(None, None, None))
 
 
 @pytest.fixture(scope="module", params=[under_uvicorn, on_the_local_lambda])

@@ -1,0 +1,28 @@
+"""The app, served at an address until the context ends."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from feedops.bench.front_load import front_server
+from feedops.processes import LOCALHOST
+from uvicorns import uvicorn
+
+
+@contextlib.contextmanager
+def under_uvicorn(bundle: Path, _scratch: Path, **env: str) -> Iterator[str]:
+    with uvicorn(bundle, **env) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def on_the_local_lambda(bundle: Path, scratch: Path, **_env: str) -> Iterator[str]:
+    """The front, and behind it the real emulator and runtime client."""
+    served = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
+    with asyncio.Runner() as runner:
+        port = runner.run(served.__aenter__())
+        try:
+            yield f"http://{LOCALHOST}:{port}"
+        finally:
+            runner.run(served.__aexit__(None, None, None))
