@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from feedops.workspace import FUNCTION
 from feedrank import snapstart
 from feedrank.errors import BundleError, ModelUnavailableError
 from feedrank.model import ModelSlot
+from feedrank.runs import Run, watch
 from stack.faulty import FaultyFront
 
 RESTORES = 3
@@ -179,3 +182,28 @@ def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture
     (line,) = (json.loads(each) for each in capsys.readouterr().out.splitlines())
     assert line["init_type"] == "snap-start-restore"
     assert line["InitDuration"] > 0
+
+
+def test_a_restored_container_ends_runs_by_the_clock_that_is() -> None:
+    class Stopper:
+        ended = Event()
+
+        def __setattr__(self, name: str, value: object) -> None:
+            self.ended.set()
+
+    slept = Run(perf_counter() + 1_000, "proof", None)
+    watch.begin(slept)
+    deadline_s = perf_counter() + 30
+    while watch._looks_s != slept.deadline_s and perf_counter() < deadline_s:
+        pass
+    watch._looks_s = 0.0  # as where the clock went on, and the sleep did not
+    run = Run(perf_counter() + 0.05, "lambda", Stopper())
+    watch.begin(run)
+    with fakes.container(MODEL_URI="/nowhere") as handler:
+        snapstart.after_restore(handler.stats, None)
+        asyncio.get_event_loop().close()
+    try:
+        assert Stopper.ended.wait(30)
+    finally:
+        watch.end(slept)
+        watch.end(run)
