@@ -55,6 +55,9 @@ class DailyFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"predictions_{day}.jsonl").open("a+b", buffering=0) as file:
             _lock(file)  # until it is closed
+            if not os.fstat(file.fileno()).st_nlink:  # an erasure put another in its place
+                self.write(line, day)
+                return
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line  # whoever wrote last was killed, or had no lock

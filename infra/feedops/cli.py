@@ -24,7 +24,7 @@ from feedops.workspace import is_checkout
 from feedrank.errors import FeedrankError
 
 DEMO = TrainOptions()
-WITHOUT_CHECKOUT = {"train", "sign", "publish", "promote", "ui"}
+WITHOUT_CHECKOUT = {"train", "sign", "publish", "promote", "ui", "erase"}
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -505,6 +505,42 @@ def budget(
     from feedops.build import BUILD
 
     print_budget(measure(build or BUILD), output)
+
+
+decisions = App(cls=TyperGroup, no_args_is_help=True, help="What is kept of decisions.")
+app.add_typer(decisions, name="decisions")
+
+
+@decisions.command()
+def erase(
+    *,
+    user: Annotated[str, typer.Option(help="The user's id.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="PLACE",
+            help="s3://bucket/prefix/, or a folder that DECISION_LOG_DIR named.",
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what there is, and change nothing.")
+    ] = False,
+    key_env: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="The environment variable with a key that ids were hashed with; repeatable.",
+        ),
+    ] = [],  # noqa: B006 Typer copies it
+    log_groups: Annotated[
+        str, typer.Option(metavar="PREFIX", help="Log groups to name, whose lines stay.")
+    ] = "/aws/lambda/feedrank",
+) -> None:
+    """Erase a user's decision records, all versions of them, and prove that none is left."""
+    from feedops.erasure import erase as run_erasure
+
+    run_erasure(user, source, key_env, log_groups, output, dry_run=dry_run)
 
 
 bench.register(app)

@@ -1,0 +1,290 @@
+"""A user's records are erased from all that Firehose and the function wrote, and no other's."""
+
+import base64
+import fcntl
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from typer.testing import CliRunner
+
+import fakes
+from feedops import erasure
+from feedops.cli import app
+from feedrank.decision_log import DailyFiles
+from feedrank.record_ids import UserHash
+
+BUCKET = "decisions"
+DAY = "decisions/day=2026-11-22/model=feed_ranker-3/"
+KEY = "0123456789abcdef" * 2
+
+
+def _record(user_id: int, number: int, key: str = "") -> bytes:
+    """A line as the function writes it; each user's items have the other users' numbers."""
+    record = fakes.recorded(
+        fakes.query(user_id, (42, 420, 7)), fakes.ranking(request_id=f"r{number}"), fakes.call()
+    )
+    if key:
+        record |= {"user_id": None, "user_hash": UserHash(key)(user_id)}
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+OTHERS = b"".join(_record(user, number) for number, user in enumerate((7, 420, 4_200, 142)))
+THEIRS = _record(42, 10) + _record(42, 11)
+
+
+def _undelivered(raw: bytes) -> bytes:
+    told = {
+        "attemptsMade": 4,
+        "arrivalTimestamp": 1_763_812_800_000,
+        "errorCode": "DynamicPartitioning.MetadataExtractionFailed",
+        "errorMessage": "partitionKeys values must not be null or empty",
+        "attemptEndingTimestamp": 1_763_812_900_000,
+        "rawData": base64.b64encode(raw).decode(),
+    }
+    return json.dumps(told).encode() + b"\n"
+
+
+def _envelope(*messages: bytes) -> bytes:
+    """As CloudWatch Logs sends it."""
+    events = [
+        {"id": str(number), "timestamp": 1, "message": message.decode().strip()}
+        for number, message in enumerate(messages)
+    ]
+    content = {"messageType": "DATA_MESSAGE", "logGroup": "/aws/lambda/x", "logEvents": events}
+    return gzip.compress(json.dumps(content).encode())
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+@pytest.fixture(params=["versions", "no versions"])
+def bucket(s3: Any, request: pytest.FixtureRequest) -> Any:
+    if request.param == "versions":
+        s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    return s3
+
+
+def _put(s3: Any, key: str, lines: bytes, **more: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key=key, Body=gzip.compress(lines), **more)
+
+
+def _erase(*options: str, source: str = f"s3://{BUCKET}/", code: int = 0) -> str:
+    done = CliRunner().invoke(
+        app, ["decisions", "erase", "--user", "42", "--from", source, *options]
+    )
+    assert done.exit_code == code, done.output
+    return " ".join(done.output.split())
+
+
+def _stored(s3: Any) -> list[tuple[str, bytes]]:
+    """Every version of every object, unpacked."""
+    listed = s3.list_object_versions(Bucket=BUCKET).get("Versions", [])
+    bodies = [
+        s3.get_object(Bucket=BUCKET, Key=each["Key"], VersionId=each["VersionId"])["Body"].read()
+        for each in listed
+    ]
+    return [
+        (each["Key"], gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
+        for each, body in zip(listed, bodies, strict=True)
+    ]
+
+
+def test_a_users_records_go_and_all_others_stay_to_the_byte(bucket: Any) -> None:
+    _put(bucket, DAY + "a.jsonl.gz", THEIRS[: len(THEIRS) // 2] + OTHERS + _record(42, 12))
+    _put(bucket, DAY + "b.jsonl.gz", OTHERS, ContentType="application/x-ndjson")
+    _put(bucket, DAY + "c.jsonl.gz", THEIRS)
+    untouched = bucket.head_object(Bucket=BUCKET, Key=DAY + "b.jsonl.gz")["LastModified"]
+    told = _erase()
+    assert "read 3 objects" in told
+    assert "records 4 of this user's" in told
+    assert "changed 2 objects and versions" in told
+    assert "left 0 of this user's records" in told
+    assert sorted(_stored(bucket)) == [
+        (DAY + "a.jsonl.gz", OTHERS),
+        (DAY + "b.jsonl.gz", OTHERS),
+        (DAY + "c.jsonl.gz", b""),
+    ]
+    assert bucket.head_object(Bucket=BUCKET, Key=DAY + "b.jsonl.gz")["LastModified"] == untouched
+    again = _erase()
+    assert "records 0 of this user's" in again
+    assert "changed 0 objects and versions" in again
+
+
+def test_a_dry_run_counts_and_changes_nothing(bucket: Any) -> None:
+    _put(bucket, DAY + "a.jsonl.gz", THEIRS + OTHERS)
+    told = _erase("--dry-run")
+    assert "records 2 of this user's" in told
+    assert "changed" not in told
+    assert _stored(bucket) == [(DAY + "a.jsonl.gz", THEIRS + OTHERS)]
+
+
+def test_no_earlier_version_keeps_them(s3: Any) -> None:
+    """Without this a bucket with versions would have them for a week more, for all to read."""
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    for lines in (THEIRS + OTHERS, OTHERS, THEIRS, OTHERS + THEIRS):
+        _put(s3, DAY + "a.jsonl.gz", lines)
+    _put(s3, DAY + "gone.jsonl.gz", THEIRS)
+    s3.delete_object(Bucket=BUCKET, Key=DAY + "gone.jsonl.gz")
+    assert "4 earlier versions" in _erase()
+    assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS), (DAY + "a.jsonl.gz", OTHERS)]
+
+
+def test_hashed_records_are_found_by_every_key_that_there_was(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = "f" * 32, KEY
+    _put(s3, DAY + "a.jsonl.gz", _record(42, 1, old) + _record(7, 2, new) + _record(42, 3, new))
+    assert "records 0 of" in _erase()
+    monkeypatch.setenv("OLD_KEY", old)
+    monkeypatch.setenv("NEW_KEY", new + "\n")
+    assert "records 2 of" in _erase("--key-env", "OLD_KEY", "--key-env", "NEW_KEY")
+    assert _stored(s3) == [(DAY + "a.jsonl.gz", _record(7, 2, new))]
+    assert "--key-env MISSING" in _erase("--key-env", "MISSING", code=1)
+
+
+def test_what_firehose_could_not_deliver_is_looked_into(s3: Any) -> None:
+    one, several = OTHERS.splitlines(keepends=True)[:2]
+    errors = "errors/metadata-extraction-failed/2026-11-22/"
+    s3.put_object(
+        Bucket=BUCKET,
+        Key=errors + "a",
+        Body=_undelivered(THEIRS)
+        + _undelivered(one)
+        + _undelivered(one + THEIRS)
+        + _undelivered(_envelope(several, *THEIRS.splitlines(keepends=True)))
+        + _undelivered(_envelope(THEIRS[: len(THEIRS) // 2])),
+    )
+    assert "records 7 of" in _erase()
+    ((_, body),) = _stored(s3)
+    raws = [base64.b64decode(json.loads(line)["rawData"]) for line in body.splitlines()]
+    assert raws[:2] == [one, one]
+    (event,) = json.loads(gzip.decompress(raws[2]))["logEvents"]
+    assert (len(raws), event["message"]) == (3, several.decode().strip())
+
+
+def test_what_can_not_be_read_is_named_and_the_rest_is_done(s3: Any) -> None:
+    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
+    _put(s3, DAY + "archived.jsonl.gz", THEIRS, StorageClass="GLACIER")
+    s3.put_object(Bucket=BUCKET, Key=DAY + "cut.jsonl.gz", Body=gzip.compress(THEIRS)[:-9])
+    s3.put_object(Bucket=BUCKET, Key="athena-results/1.csv", Body=b'"user_id"\n"42"\n')
+    told = _erase(code=1)
+    assert "not done: 0 records are left, 3 objects were not read" in told
+    assert f"s3://{BUCKET}/{DAY}archived.jsonl.gz is in an archive; restore it first" in told
+    assert f"s3://{BUCKET}/{DAY}cut.jsonl.gz is damaged" in told
+    assert f"s3://{BUCKET}/athena-results/1.csv holds no JSON lines" in told
+    read = s3.get_object(Bucket=BUCKET, Key=DAY + "a.jsonl.gz")["Body"].read()
+    assert gzip.decompress(read) == OTHERS
+
+
+def test_an_object_that_somebody_else_writes_meanwhile_is_left_alone(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
+    get = erasure.Bucket._get
+    newer = THEIRS + OTHERS + _record(7, 20)
+
+    def get_and_lose(self: erasure.Bucket, key: str, version: str) -> dict[str, Any]:
+        got = get(self, key, version)
+        _put(s3, key, newer)
+        return got
+
+    monkeypatch.setattr(erasure.Bucket, "_get", get_and_lose)
+    told = _erase(code=1)
+    assert "was written by somebody else meanwhile" in told
+    assert "2 records are left" in told
+    monkeypatch.undo()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert "left 0 of" in _erase()
+    assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS + _record(7, 20))]
+
+
+def test_an_erasure_that_was_cut_short_goes_on_where_it_was(
+    s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut between the write of a new version and the deletion of the one before."""
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
+    _put(s3, DAY + "a.jsonl.gz", OTHERS)
+    assert "records 2 of" in _erase()
+    assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS)]
+
+
+def test_what_it_can_not_reach_is_said(s3: Any) -> None:
+    logs = boto3.client("logs")
+    for name, days in (("feedrank-prod", 30), ("feedrank-dev", None), ("other", 1)):
+        logs.create_log_group(logGroupName=f"/aws/lambda/{name}")
+        if days:
+            logs.put_retention_policy(logGroupName=f"/aws/lambda/{name}", retentionInDays=days)
+    told = _erase()
+    assert "log group /aws/lambda/feedrank-prod: its lines go after 30 days" in told
+    assert "log group /aws/lambda/feedrank-dev: its lines go after no time at all" in told
+    assert "/aws/lambda/other" not in told
+    for place in ("records that Firehose still has", "Athena's results", "the feature tables"):
+        assert f"not reached: {place}" in told
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("s3://missing/", "NoSuchBucket"), ("nowhere", "must be s3://bucket/prefix/ or a folder")],
+)
+def test_a_place_that_is_none_is_said(source: str, told: str, s3: Any) -> None:
+    assert told in _erase(source=source, code=1)
+
+
+# ---- Files of DECISION_LOG_DIR -------------------------------------------------------------------
+
+
+def test_daily_files_lose_them_too(tmp_path: Path) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    half = b'{"record":"decision","user_id":42,"item_'
+    file.write_bytes(THEIRS + OTHERS + half + b"\n" + OTHERS)
+    file.chmod(0o640)
+    told = _erase(source=str(tmp_path))
+    assert "records 3 of" in told
+    assert "left 0 of" in told
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (OTHERS + OTHERS, 0o640)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    file.write_bytes(THEIRS + OTHERS)
+    monkeypatch.setattr("feedrank.decision_log.LOCK_TRIES", 10_000)
+    waits, lock = threading.Event(), fcntl.flock
+
+    def lock_and_tell(opened: Any, kind: int) -> None:
+        waits.set()
+        lock(opened, kind)
+
+    with file.open("rb") as held:
+        lock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr("feedrank.decision_log.fcntl.flock", lock_and_tell)
+        writer = threading.Thread(
+            target=DailyFiles(tmp_path).write, args=(_record(7, 30), "2026-11-22")
+        )
+        writer.start()
+        assert waits.wait(30)
+        replacement = tmp_path / "new"
+        replacement.write_bytes(OTHERS)
+        replacement.replace(file)  # as an erasure does, which has the lock
+    writer.join(30)
+    assert file.read_bytes() == OTHERS + _record(7, 30)
