@@ -8,6 +8,7 @@ from typing import Any
 
 import fakes
 from feedops.template import load, resolved
+from feedrank.output import output
 from feedrank.telemetry import configure, count_init, log_request, request_metrics
 from stack.service_metrics import DOCUMENTED, OF_AN_ALIAS
 
@@ -46,6 +47,7 @@ def of_the_code() -> set[Metric]:
     printed = io.StringIO()
     with redirect_stdout(printed):
         log_request({}, request_metrics(1.0, 200, ranking))
+        output.lost += 1
         log_request({}, request_metrics(1.0, 503, None))
         count_init("on-demand", 1.0)
     return {
