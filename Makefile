@@ -1,6 +1,6 @@
 # `make` alone lists what there is. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock clean
+.PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -115,6 +115,9 @@ $(SCANNERS): tests/stack/checkov.txt
 
 lock:  ## Resolve requirements-dev.lock and every other list of packages anew, with hashes
 	.ci/lock $(PYTHON)
+
+licences: $(READY)  ## Write the lists of licences of what is deployed
+	$(BIN)/python -m feedops.sbom
 
 clean:  ## Remove the environment and all local data
 	rm -rf .venv* data .aws-sam *.egg-info .mypy_cache .pytest_cache .ruff_cache

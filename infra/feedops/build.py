@@ -30,7 +30,8 @@ Architecture = Literal["x86_64", "arm64"]
 def build(
     folder: Path = BUILD, bundle: Path = BUNDLE, architecture: Architecture = "x86_64"
 ) -> None:
-    """Build function and layers into `folder`, with `bundle` in the model layer.
+    """Build function and layers into `folder`, with `bundle` in the model layer; what is in them,
+    and in the images, as CycloneDX beside it, in `sbom`.
 
     Raises BuildError.
     """
@@ -69,6 +70,9 @@ def build(
     )
     if done.returncode:
         raise BuildError(f"sam build failed, with exit code {done.returncode}\n{done.stdout}")
+    from feedops.sbom import write_boms
+
+    write_boms(folder, state / "sbom")
 
 
 def runtime_packages(python: Path) -> Path:

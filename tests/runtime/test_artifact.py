@@ -2,6 +2,7 @@
 the environment variables of the template."""
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from rich.console import Console
 
+from feedops import sbom
 from feedops.budget import BAR_BYTES, measure, print_budget
 from feedops.build import build, find_python, runtime_packages
 from feedops.emulator import ExecutionEnvironment, Function
@@ -279,3 +283,54 @@ def _namespace(inside: list[Path]) -> str | None:
         if shutil.which("unshare") and subprocess.run(trial, check=False).returncode == 0:
             return how
     return None
+
+
+SBOMS = ("runtime-layer", "model-layer", "image-cpu", "image-gpu")
+
+
+@pytest.mark.parametrize("name", SBOMS)
+def test_a_bill_of_materials_is_what_its_schema_says(built: Path, name: str) -> None:
+    text = (built.parent / "sbom" / f"{name}.cdx.json").read_text()
+    schema = JsonStrictValidator(SchemaVersion.V1_6)
+    assert schema.validate_str(text) is None
+    assert schema.validate_str(text.replace('"type": "application"', '"type": "thing"'))
+
+
+def _components(built: Path, name: str) -> list[dict[str, Any]]:
+    bom = json.loads((built.parent / "sbom" / f"{name}.cdx.json").read_text())
+    components: list[dict[str, Any]] = bom["components"]
+    return components
+
+
+def test_the_bill_of_the_runtime_layer_has_each_package_that_is_there(built: Path) -> None:
+    found = {
+        re.sub(r"[-_.]+", "-", folder.name.removesuffix(".dist-info").rpartition("-")[0]).lower(): (
+            folder.name.removesuffix(".dist-info").rpartition("-")[2]
+        )
+        for folder in (built / "RuntimeLayer" / "python").glob("*.dist-info")
+    }
+    listed = {part["name"]: part["version"] for part in _components(built, "runtime-layer")}
+    assert listed == found
+    lock = (PROJECT / "layers" / "runtime" / "requirements.txt").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)==([^ ]+)", lock, re.MULTILINE))
+    assert listed == pins
+
+
+def test_the_bill_of_the_model_layer_has_each_file_by_its_hash(built: Path) -> None:
+    model = built / "ModelLayer" / "model"
+    found = {
+        path.relative_to(model).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in model.rglob("*")
+        if path.is_file()
+    }
+    parts = _components(built, "model-layer")
+    assert {part["name"]: part["hashes"][0]["content"] for part in parts} == found
+    (network,) = (part for part in parts if part["type"] == "machine-learning-model")
+    assert network["name"] == "serving/model.onnx"
+
+
+def test_the_list_of_licences_is_what_the_layers_packages_say(built: Path) -> None:
+    licences = sbom.licences(built.parent / "sbom" / "runtime-layer.cdx.json")
+    table = (PROJECT / "layers" / "runtime" / "LICENSES.md").read_text()
+    listed = dict(re.findall(r"^\| (\S+ \S+) \| (.+) \|$", table, re.MULTILINE))
+    assert listed == licences
