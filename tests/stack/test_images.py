@@ -33,3 +33,12 @@ def test_an_image_installs_the_layers_list_and_its_own(image: str, names: tuple[
     assert copied == ["layers/runtime/requirements.txt", own]
     pins = re.findall(r"^([\w.-]+)==", (folder / "requirements.txt").read_text(), re.MULTILINE)
     assert set(names) - set(pins) == set()
+
+
+def test_the_base_image_is_one_and_pinned_by_digest() -> None:
+    texts = [
+        (PROJECT / "infra" / "images" / image / "Dockerfile").read_text()
+        for image in ("cpu", "gpu")
+    ]
+    (base,) = {line for text in texts for line in re.findall(r"^FROM (.+)$", text, re.MULTILINE)}
+    assert re.fullmatch(r"python:3\.13\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
