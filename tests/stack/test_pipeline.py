@@ -21,6 +21,7 @@ import fakes
 from feedops.template import load, resolved
 from feedrank.decision_log import DecisionLog
 from feedrank.domain import Call, Query, Ranking
+from feedrank.record_ids import UserHash
 from feedrank.telemetry import configure, log_request, request_metrics
 from stack.athena import Athena
 from stack.firehose import delivered, filtered, matches
@@ -268,6 +269,23 @@ def test_records_that_the_function_puts_itself_are_the_same_rows(aws: Aws, tmp_p
     assert _athena(tmp_path).rows(IN_ORDER) == _records()
 
 
+@pytest.mark.parametrize("aws", ["direct"], indirect=True)
+def test_plain_and_hashed_ids_stand_in_one_table(aws: Aws, tmp_path: Path) -> None:
+    """As before and after `RecordIds` is changed."""
+    kept, hashed = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
+    for log in (DecisionLog([kept]), DecisionLog([kept], user_hash=hashed)):
+        log.record(
+            fakes.query(LARGEST_ID), fakes.ranking(timestamp=_at(0, "01:00:00")), fakes.call()
+        )
+    keys = aws.deliver(aws.streams["DirectStream"], [line for line, _ in kept.lines])
+    aws.download(keys, tmp_path)
+    rows = _athena(tmp_path).rows(_resources()["TrainingRowsQuery"]["QueryString"])
+    assert {(row["user_id"], row["user_hash"]) for row in rows} == {
+        (LARGEST_ID, None),
+        (None, hashed(LARGEST_ID)),
+    }
+
+
 def test_an_object_is_gzipped_json_lines() -> None:
     stream = _resources("direct")["DirectStream"]
     lines = [json.dumps(record).encode() + b"\n" for record in _records()]
@@ -373,6 +391,7 @@ def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
             "request_id": record["request_id"],
             "model_version": record["model_version"],
             "user_id": record["user_id"],
+            "user_hash": record["user_hash"],
             "item_id": item_id,
             "place": place + 1,
             "score": record["scores"][place],
