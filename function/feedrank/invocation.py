@@ -8,6 +8,7 @@ import uuid
 from typing import Any, TypeGuard
 
 DAY_MS = 86_400_000.0
+_NUMBER = int | float
 
 
 def request_id_of(context: Any) -> str:  # noqa: ANN401 whatever the caller gave
@@ -19,7 +20,7 @@ def time_left_ms(context: Any) -> float | None:  # noqa: ANN401 whatever the cal
     """Until Lambda ends the invocation, below zero where it is late; None where nothing tells."""
     read = getattr(context, "get_remaining_time_in_millis", None)
     left = read() if callable(read) else None
-    if not isinstance(left, int | float) or left != left:  # noqa: PLR0124 NaN
+    if not isinstance(left, _NUMBER) or left != left:  # noqa: PLR0124 NaN
         return None
     return max(-DAY_MS, min(left, DAY_MS))  # what a clock can add and wait for
 

@@ -33,14 +33,13 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, parse_spec
 from feedrank.self_test import bounded_memory, check_golden
-from feedrank.settings import Settings
+from feedrank.settings import LONGEST_RETRY_S, Settings
 from feedrank.telemetry import logger
 
 MB_PER_VCPU = 1_769
 LOAD_S = 8.0  # of the ten seconds that Lambda gives init
 FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the fallback
 FALLBACK_S = 2.0  # the rest of them
-LONGEST_RETRY_S = 300.0
 EXIT_S = 2.0  # that the process waits for a load before it ends
 STAND_IN_SHARE = 0.5  # of its time, that the request which starts a retry gives it on Lambda
 FALLBACK = "model:layer"  # how `degraded` names it
