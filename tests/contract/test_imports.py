@@ -41,6 +41,7 @@ LAYERS = (
     "feedrank.documents",
     "feedrank.telemetry",
     "feedrank.output",
+    "feedrank.pipe",
     "feedrank.settings",
     "feedrank.libraries",
     "feedrank.web",
