@@ -469,10 +469,12 @@ def build(
     ] = "x86_64",
 ) -> None:
     """Build function and layers with SAM, without Docker, into .aws-sam/build."""
+    from feedops import environments
     from feedops.budget import measure, print_budget
     from feedops.build import BUILD, BUNDLE
     from feedops.build import build as run_build
 
+    environments.check()
     with steps(messages, "Building function and layers with SAM, about a minute"):
         run_build(BUILD, bundle or BUNDLE, architecture)
     print_budget(measure(), output)
