@@ -1,4 +1,4 @@
-"""The app under a real uvicorn, in a process of its own."""
+"""The app under a real uvicorn, as the container images run it, in a process of its own."""
 
 import os
 import re
@@ -19,10 +19,18 @@ class Server(NamedTuple):
 
 @contextmanager
 def uvicorn(
-    bundle: Path | str, *flags: str, stdout: int | IO[Any] = subprocess.DEVNULL, **env: str
+    bundle: Path | str,
+    *flags: str,
+    stdout: int | IO[Any] = subprocess.DEVNULL,
+    before: str = "",
+    **env: str,
 ) -> Iterator[Server]:
-    """Ready to be asked. It chooses its port, and says on standard error which."""
-    command = [sys.executable, "-m", "uvicorn", "handler:app", "--port", "0", *flags]
+    """Ready to be asked. It chooses its port, and says on standard error which. `before` is code
+    that runs there first, and may change what `server` has."""
+    start = ["-c", f"from feedrank import server\n{before}\nserver.main()"]
+    if not before:
+        start = ["-m", "feedrank.server"]
+    command = [sys.executable, *start, "--port", "0", *flags]
     environ = {"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env}
     process = subprocess.Popen(
         command, cwd=HANDLER.parent, env=environ, stdout=stdout, stderr=subprocess.PIPE

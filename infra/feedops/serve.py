@@ -180,7 +180,7 @@ async def _uvicorn_front(
     """The same app and settings on a web server; nothing of Lambda."""
     bound.close()
     command: list[str | Path] = [
-        *(function.python, "-m", "uvicorn", "handler:app", "--no-access-log"),
+        *(function.python, "-m", "feedrank.server"),
         *("--host", options.host, "--port", str(options.port)),
     ]
     process = await Process.start(

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 FUNCTION = REPOSITORY / "function"
 # From the top down. A module imports from lower lines, and a package's modules from each other.
 LAYERS = (
+    "feedrank.server",
     "handler",
     "feedrank.snapstart",
     "feedrank.adapter",
