@@ -52,6 +52,35 @@ def test_a_bundle_that_is_overwritten_or_cut_short_is_served_as_it_was(
         assert [overwritten, predictions()] == [before, before]
 
 
+def test_two_workers_on_one_pipe_tear_no_records(demo_bundle: Path) -> None:
+    """Long ones, of a hundred unknown items: a pipe takes 4,096 bytes at once for certain."""
+    ids = [2**62 + number for number in range(100)]
+    reader, writer = os.pipe()
+    flags = ("--workers", "2", "--no-access-log")
+    with (
+        os.fdopen(reader, "rb") as lines,
+        uvicorn(demo_bundle, *flags, stdout=writer) as server,
+        ThreadPoolExecutor(9) as pool,
+    ):
+        os.close(writer)
+        read = pool.submit(list, lines)
+        assert server.process.stderr
+        while b"startup complete" not in server.process.stderr.readline():
+            assert server.process.poll() is None
+
+        def ask(user: int) -> int:
+            body = {"user_id": user, "item_ids": ids}
+            return httpx2.post(f"{server.url}/predict", json=body).status_code
+
+        try:
+            statuses = list(pool.map(ask, range(200)))
+        finally:
+            server.process.terminate()  # its workers, too, which ends the pipe
+        records = [json.loads(line) for line in read.result(30)]
+    written = [record["user_id"] for record in records if record.get("record") == "decision"]
+    assert (statuses, sorted(written)) == ([200] * 200, list(range(200)))
+
+
 class HangingS3:
     """Takes every connection and never answers, until it is closed."""
 
