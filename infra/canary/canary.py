@@ -52,9 +52,12 @@ def handler(event: dict[str, str], _context: object) -> None:
 
 def judge(version_arn: str, model_uri: str, base_path: str) -> int:
     """How many golden requests it answered right. Raises CanaryError for one that it did not."""
-    manifest = read(model_uri, MANIFEST)
-    cases = json.loads(read(model_uri, GOLDEN))["cases"]
-    drops = json.loads(manifest)["feature_spec"].get("unknown_items") == "drop"
+    manifest, golden = read(model_uri, MANIFEST), read(model_uri, GOLDEN)
+    listed = json.loads(manifest)
+    if hashlib.sha256(golden).hexdigest() != listed["files"][GOLDEN]["sha256"]:
+        raise CanaryError(f"{GOLDEN} is not the file that the manifest lists")
+    cases = json.loads(golden)["cases"]
+    drops = listed["feature_spec"].get("unknown_items") == "drop"
     function = Function(version_arn, base_path)
     card = function.ask("GET", "/model")
     digest = hashlib.sha256(manifest).hexdigest()

@@ -17,8 +17,6 @@ from stack.hook import load_canary
 
 VERSION = "arn:aws:lambda:eu-west-1:123456789012:function:feedrank-dev:7"
 EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
-MANIFEST = b'{"name": "feed_ranker", "feature_spec": {"version": 1}}'
-DROPPING = b'{"name": "feed_ranker", "feature_spec": {"version": 1, "unknown_items": "drop"}}'
 CASES = [
     {
         "user_id": 7,
@@ -29,6 +27,15 @@ CASES = [
     },
     {"user_id": 8, "item_ids": [9], "context": {}, "time_s": 1_767_591_000.0, "scores": [0.125]},
 ]
+GOLDEN = json.dumps({"cases": CASES}).encode()
+
+
+def _manifest(**spec: object) -> bytes:
+    files = {"serving/golden.json": {"sha256": hashlib.sha256(GOLDEN).hexdigest()}}
+    return json.dumps({"name": "feed_ranker", "feature_spec": spec, "files": files}).encode()
+
+
+MANIFEST, DROPPING = _manifest(), _manifest(unknown_items="drop")
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -102,7 +109,7 @@ def canary() -> ModuleType:
 def bundle(tmp_path: Path) -> Path:
     (tmp_path / "serving").mkdir()
     (tmp_path / "serving" / "manifest.json").write_bytes(MANIFEST)
-    (tmp_path / "serving" / "golden.json").write_text(json.dumps({"cases": CASES}))
+    (tmp_path / "serving" / "golden.json").write_bytes(GOLDEN)
     return tmp_path
 
 
@@ -243,6 +250,13 @@ def test_an_answer_that_is_no_answer_fails(judged: Callable[..., NewVersion]) ->
 
 def test_a_bundle_that_is_gone_fails(judged: Callable[..., NewVersion], bundle: Path) -> None:
     (bundle / "serving" / "golden.json").unlink()
+    assert _status(judged(_ranked)) == "Failed"
+
+
+def test_golden_requests_that_the_manifest_does_not_list_fail(
+    judged: Callable[..., NewVersion], bundle: Path
+) -> None:
+    (bundle / "serving" / "golden.json").write_bytes(GOLDEN + b" ")
     assert _status(judged(_ranked)) == "Failed"
 
 

@@ -4,6 +4,8 @@ Reads of S3 are the code's own, answered by moto with IAM on; the other calls ar
 way out and evaluated (iam.py). What a service of AWS does with a role is taken from its manual.
 """
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -191,9 +193,11 @@ def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
     calls: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = load_canary()
-    for name in (canary.MANIFEST, canary.GOLDEN):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text('{"cases": [], "feature_spec": {}}')
+    golden = b'{"cases": []}'
+    files = {canary.GOLDEN: {"sha256": hashlib.sha256(golden).hexdigest()}}
+    (tmp_path / "serving").mkdir()
+    (tmp_path / canary.GOLDEN).write_bytes(golden)
+    (tmp_path / canary.MANIFEST).write_text(json.dumps({"files": files, "feature_spec": {}}))
     for name, value in {
         "VERSION_ARN": VERSION_ARN,
         "MODEL_URI": str(tmp_path),
