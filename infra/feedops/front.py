@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from feedops import gateway
 from feedops.errors import FunctionError, MalformedAnswerError, ThrottledError
@@ -74,7 +74,7 @@ class Front:
 async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
     """The front, open on a bound socket for as long as the context is."""
     app = web.Application(client_max_size=gateway.LARGEST_REQUEST_BYTES)
-    app.router.add_route("*", "/{path:.*}", front.answer)
+    app.router.add_route("*", "/{path:.*}", front.answer, expect_handler=_expected)
     # A compressed body is the function's to decompress, or to refuse.
     runner = web.AppRunner(
         app,
@@ -90,6 +90,15 @@ async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+async def _expected(request: web.Request) -> None:
+    """aiohttp's own answer to what it doesn't know repeats it, and fails where it is no Unicode."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Expectation Failed")
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun, as in aiohttp's own
 
 
 def _received(request: web.Request, body: bytes) -> HttpRequest:

@@ -15,7 +15,8 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from long.lab import Answer, Lab, Raw, nowhere
+import endless
+from long.lab import GOOD, Answer, Lab, Raw, nowhere
 
 INIT_S = 10.0  # Lambda's, for all before the first answer
 REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS, and a margin
@@ -302,6 +303,16 @@ def folder(lab: Lab) -> None:
     lab.from_folder()
 
 
+def endless_model(step: str) -> Step:
+    """One that never ends for desktops."""
+
+    def prepare(lab: Lab) -> None:
+        folder = endless.for_desktops(lab.bundle, lab.folder / "endless", step)
+        lab.variables["MODEL_URI"] = str(folder)
+
+    return prepare
+
+
 def bundle_is_gone(lab: Lab) -> None:
     copy = Path(lab.variables["MODEL_URI"])
     for path in copy.rglob("*"):
@@ -314,6 +325,7 @@ def copied(lab: Lab) -> None:
     lab.variables["MODEL_URI"] = str(lab.folder / "bundle")
 
 
+DESKTOP = {**GOOD, "context": {"device": "desktop"}}
 DAMAGED = {"version": "2.0", "rawPath": "/predict", "requestContext": None, "headers": None}
 CONSOLE = {"key1": "value1", "key2": "value2"}
 BIG = b'{"user_id": 1, "item_ids": [' + b"1, " * 2_000_000 + b"1]}"
@@ -370,6 +382,12 @@ FAULTS = [
     Fault("killed between requests", folder, 502, ask=killed_between, bound_s=INIT_S),
     Fault("no memory is left", folder, begin=memory_is_short, end=memory_is_back, uvicorn=True),
     Fault("the bundle's files are removed", copied, begin=bundle_is_gone, uvicorn=True),
+    Fault("a model run without end", endless_model(endless.LOOP), 504, ask=body(DESKTOP),
+          bound_s=INIT_S),
+    Fault("a model run without end, under uvicorn", endless_model(endless.LOOP), 504,
+          ask=body(DESKTOP), uvicorn=True, short=True),
+    Fault("a model run that nobody can end", endless_model(endless.OPERATOR), 502,
+          ask=body(DESKTOP), bound_s=INIT_S),
     Fault("a damaged event", folder, 400, ask=body(Raw(DAMAGED)), bound_s=INIT_S),
     Fault("an event of another service", folder, 502, ask=body(Raw(CONSOLE)), bound_s=INIT_S),
     Fault("a body of 6 MB", folder, 413, ask=body(BIG), uvicorn=True),

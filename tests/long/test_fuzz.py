@@ -43,6 +43,7 @@ SPEC: dict[str, Any] = {
     ],
     "context": {"device": ["tv"]},
 }
+TAKING_NOTHING = ["/health", "/live", "/ready", "/metrics", "/model", "/"]
 ON_THE_WIRE = max(CASES // 10, 10)
 LONGEST_ERROR_BYTES = 1_024
 ANSWERS = {200, 400, 404, 405, 413, 422}
@@ -57,6 +58,13 @@ requests_of_any_kind: st.SearchStrategy[Sent] = st.tuples(
     st.just("POST"), st.just("/predict"), wire.queries, wire.headers,
     wire.bodies | st.sampled_from(list(hostile.INVALID.values())),
 )  # fmt: skip
+
+
+# Each of these was answered wrong once.
+KEPT: tuple[Sent, ...] = (
+    ("GET", "/predict", {}, {"expect": wire.SECRET}, b""),  # the front repeated it
+    ("GET", "/predict", {}, {"expect": f"{wire.SECRET}\x80"}, b""),  # and answered 500
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +111,12 @@ def test_a_prediction_is_answered_as_documented(
     fuzz(check, operation.as_strategy(generation_mode=mode))
 
 
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/model", "/"])
+def test_no_operation_is_left_out(in_process: BaseSchema) -> None:
+    found = {found.ok().path for found in in_process.get_all_operations()}
+    assert found == {"/predict", *TAKING_NOTHING}
+
+
+@pytest.mark.parametrize("path", TAKING_NOTHING)
 def test_what_takes_nothing_is_answered_as_documented(
     in_process: BaseSchema, fuzz: Fuzz, count: Count, path: str
 ) -> None:
@@ -208,9 +221,10 @@ def test_over_http_any_request_is_answered_with_nothing_of_it_in_an_error(
         body = response.read()
         if "x-request-id" not in answered:
             assert response.status in OF_THE_SERVER
+            assert response.status == 400 or wire.SECRET.encode() not in body  # aiohttp's parser
             count(f"{response.status} of the server itself")
         else:
             check_answer(response.status, answered, body)
             count(response.status)
 
-    fuzz(check, requests_of_any_kind, cases=ON_THE_WIRE)
+    fuzz(check, requests_of_any_kind, KEPT, ON_THE_WIRE)
