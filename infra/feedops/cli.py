@@ -256,7 +256,10 @@ def sign(
         str, typer.Argument(help="models:/name@alias, models:/name/version or runs:/id/path.")
     ] = IN_PRODUCTION,
     *,
-    key: Annotated[Path, typer.Option(help="Private EC key (PEM; P-256, P-384 or P-521).")],
+    key: Annotated[
+        Path,
+        typer.Option(help="Private EC key (PEM); FEEDRANK_KEY_PASSWORD has its password, if any."),
+    ],
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Sign a model in MLflow, for `publish --verify-key`, by OpenSSF model signing."""

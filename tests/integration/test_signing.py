@@ -14,11 +14,13 @@ import mlflow
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
 from feedmodel import publish as publishing
 from feedmodel.errors import SigningError
 from feedmodel.publish import PublishOptions, build_bundle
 from feedmodel.signing import SIGNATURE, sign_model
+from feedops.cli import app
 from feedrank.bundle import parse_manifest
 from shop import Registry, Shop
 
@@ -190,3 +192,19 @@ def test_a_key_that_is_none_is_named(
         build_bundle(replace(signed, verify_key=key))
     with pytest.raises(SigningError, match=r"some\.pem: no private EC key"):
         sign_model(signed.model_uri, signed.tracking_uri, key, None)
+
+
+def test_a_key_in_the_environment_is_asked_of_every_publish(
+    registry: Registry, options: PublishOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, uri = Keys(tmp_path / "keys"), registry.log(Shop())
+    monkeypatch.chdir(tmp_path)  # bundles go into data/ there
+    monkeypatch.setenv("FEEDRANK_VERIFY_KEY", str(keys.public))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    tables = [f"--{name}={path}" for name, path in options.tables.items()]
+    publish = ["publish", uri, f"--spec={options.spec}", *tables]
+    refused = CliRunner().invoke(app, publish)
+    assert isinstance(refused.exception, SigningError) or refused.exit_code == 1
+    assert "is not signed" in refused.output + str(refused.exception)
+    assert CliRunner().invoke(app, ["sign", uri, f"--key={keys.private}"]).exit_code == 0
+    assert CliRunner().invoke(app, publish).exit_code == 0
