@@ -156,5 +156,6 @@ def test_a_closed_standard_output_fails_no_request(demo_bundle: Path, how: str) 
 
 
 def test_an_ascii_standard_output_loses_nothing(demo_bundle: Path) -> None:
-    told = _asked(demo_bundle, PYTHONIOENCODING="ascii", POWERTOOLS_SERVICE_NAME="é")
+    service = "import feedrank.telemetry; feedrank.telemetry.metrics.service = chr(0xE9)"
+    told = _asked(demo_bundle, service, PYTHONIOENCODING="ascii")
     assert told == "[200, 200, 200] 0 2"
