@@ -109,7 +109,7 @@ def _flip(file: Path) -> None:
 
 CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
     "one bit of the weights": (
-        "Hash mismatch for 'data/model.pt2'",
+        "signed: Signature mismatch: Hash mismatch for 'data/model.pt2'\n",
         lambda artifact, _: _flip(artifact / "data" / "model.pt2"),
     ),
     "a file more": (
@@ -133,7 +133,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
         lambda artifact, _: (artifact / SIGNATURE).write_text("{}"),
     ),
     "the spec of features": (
-        "the run's features folder .*Hash mismatch for 'note.json'",
+        "the run's features folder .*Hash mismatch for 'note.json'\n",
         lambda _, features: _flip(features / "note.json"),
     ),
     "no signature": (

@@ -6,6 +6,7 @@ SHA-256 of every file); `model_signing verify key` of its own command line check
 
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from model_signing.hashing import Config
 
 SIGNATURE = "model.sig"
+_DIFFERENCES = "Hash mismatch|Extra files|Missing files"  # how the library's texts begin
 PASSWORD_VARIABLE = "FEEDRANK_KEY_PASSWORD"  # noqa: S105 a name
 
 
@@ -83,7 +85,7 @@ def verify_model(model: TrackedModel, uri: str, key: Path) -> None:
         except InvalidSignature as error:
             raise _refused(uri, name, key, "the signature is none of this key") from error
         except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-            raise _refused(uri, name, key, " ".join(str(error).split())) from error
+            raise _refused(uri, name, key, _reason(error)) from error
         if uncovered := [
             p for p in _ignored(signature) if p != SIGNATURE and (folder / p).exists()
         ]:
@@ -104,6 +106,13 @@ def _ignored(signature: Path) -> list[str]:
     statement = json.loads(base64.b64decode(envelope["payload"]))
     paths: list[str] = statement["predicate"]["serialization"].get("ignore_paths", [])
     return paths
+
+
+def _reason(error: Exception) -> str:
+    """The library's, with each file that differs and without the digests, whose bytes it quotes."""
+    text = " ".join(str(error).replace("\\", "").split())
+    text = re.sub(rf": Expected .*?(?={_DIFFERENCES}|$)", " ", text)
+    return re.sub(rf"\[['\"](?={_DIFFERENCES})", "", text).rstrip()
 
 
 def _refused(uri: str, name: str, key: Path, reason: str) -> SigningError:
