@@ -26,6 +26,7 @@ RECORD = "decision"
 ONE_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 LOCK_TRIES = 125
+REPLACEMENTS = 3  # of a file, one after the other, while a record is written
 LOCK_PAUSE_S = 0.002  # a record is written in less
 
 
@@ -53,17 +54,24 @@ class DailyFiles:
 
     def write(self, line: bytes, day: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(REPLACEMENTS):
+            if self._appended(line, day):
+                return
+        raise OSError("the file is replaced again and again")
+
+    def _appended(self, line: bytes, day: str) -> bool:
+        """Not where an erasure put another file in the place of what is open."""
         with (self._folder / f"predictions_{day}.jsonl").open("a+b", buffering=0) as file:
             _lock(file)  # until it is closed
-            if not os.fstat(file.fileno()).st_nlink:  # an erasure put another in its place
-                self.write(line, day)
-                return
+            if not os.fstat(file.fileno()).st_nlink:
+                return False
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 line = b"\n" + line  # whoever wrote last was killed, or had no lock
             if file.write(line) < len(line):
                 file.truncate(size)
                 raise OSError("only a part of the record was written")
+        return True
 
 
 def _lock(file: IO[bytes]) -> None:
@@ -110,13 +118,14 @@ class DecisionLog:
         line = self._line(query, ranking, call)
         try:
             await self._stream.send(line, call.deadline_s)
+            refused = 0
         except OSError as error:
-            return _spilled(line, self._stream, error) + self._kept(line, ranking)
+            refused = _spilled(line, self._stream, error)
         except asyncio.CancelledError:
             output.write(line)
             self._kept(line, ranking)
             raise
-        return self._kept(line, ranking)
+        return refused + self._kept(line, ranking)
 
     def _line(self, query: Query, ranking: Ranking, call: Call) -> bytes:
         return orjson.dumps(decision(query, ranking, call, self._user_hash), option=ONE_LINE)

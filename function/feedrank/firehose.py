@@ -103,6 +103,8 @@ class FirehoseStream:
             return f"answers {error.response['Error']['Code']}"
         except BotoCoreError as error:
             return f"can't be reached: {error}"
+        except Exception as error:  # noqa: BLE001 botocore's of credentials are Python's own
+            return f"fails with {type(error).__name__}"
         return ""
 
     def _end(self, put: Future[str]) -> None:

@@ -1,9 +1,11 @@
 import asyncio
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -181,6 +183,18 @@ def test_a_file_that_somebody_keeps_locked_costs_a_record_its_place_there_and_no
             DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
     DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
     assert file.read_bytes() == b"{}\n"
+
+
+def test_a_file_that_is_always_replaced_is_a_refusal(
+    tmp_path: Path, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it looks where a mounted file system knows of no links."""
+    records = DecisionLog([DailyFiles(tmp_path)])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_nlink=0))
+        refused = records.record(fakes.query(), fakes.ranking(), fakes.call())
+    assert refused == 1
+    assert [line["reason"] for line in log()] == ["the file is replaced again and again"]
 
 
 def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:

@@ -161,3 +161,24 @@ def test_a_record_whose_request_is_ended_is_spilled(
     asyncio.run(end_a_request())
     assert [line["request_id"] for line in printed()] == ["req-1"]
     assert len(kept.lines) == 1
+
+
+@pytest.mark.usefixtures("silent")
+def test_an_error_that_is_none_of_botocores_is_a_failure_as_others(
+    capsys: pytest.CaptureFixture[str], log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As botocore raises it where a container's credentials were renewed, and are expired still."""
+
+    def expired(**_: object) -> None:
+        raise RuntimeError("the refreshed credentials are still expired")
+
+    stream = FirehoseStream("decisions")
+    monkeypatch.setattr(stream._firehose, "put_record", expired)
+    records = DecisionLog(stream=stream)
+    call = fakes.call()
+    refused = [records.record(fakes.query(), fakes.ranking(), call) for _ in range(FAILURES + 1)]
+    assert refused == [1] * len(refused)
+    assert len(capsys.readouterr().out.splitlines()) == len(refused)
+    reasons = ["decisions fails with RuntimeError"] * FAILURES
+    alone = f"decisions failed {FAILURES} times, and is left alone for a while"
+    assert _reasons(log()) == [*reasons, alone]
