@@ -262,7 +262,7 @@ def sign(
     ],
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Sign a model in MLflow, for `publish --verify-key`, by OpenSSF model signing."""
+    """Sign a model in MLflow by OpenSSF model signing, for publishing to verify."""
     from feedmodel.signing import PASSWORD_VARIABLE, sign_model
 
     password = os.environ.get(PASSWORD_VARIABLE)

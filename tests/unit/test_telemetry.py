@@ -21,8 +21,10 @@ REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
 
 
 @pytest.fixture(autouse=True)
-def _configured() -> None:
+def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
     configure(fakes.settings())
+    for count in ("lost", "reported"):  # the process's own, and so other tests' too
+        monkeypatch.setattr(telemetry.output, count, 0)
 
 
 def count_request(latency_ms: float, status: int, ranking: Ranking | None) -> None:
