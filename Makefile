@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wil
 PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 # Each file by its hash, and nothing that isn't listed.
 LOCKED := --require-hashes --no-deps --requirement
-# PyPI's torch brings the libraries of CUDA, which no lock lists: its metadata, hashed, pins their versions.
+# PyPI's torch brings the libraries of CUDA, which this lock doesn't list, and nothing hashes.
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 
 help:  ## List the targets

@@ -27,6 +27,8 @@ DEMO = TrainOptions()
 WITHOUT_CHECKOUT = {"train", "sign", "publish", "promote", "ui", "erase"}
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
 
+VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 output = Console()
@@ -304,7 +306,7 @@ def publish(
     verify_key: Annotated[
         Path | None,
         typer.Option(
-            envvar="FEEDRANK_VERIFY_KEY",
+            envvar=VERIFY_KEY,
             help="Public EC key (PEM): a model that its owner has not signed is refused.",
         ),
     ] = None,
@@ -317,6 +319,8 @@ def publish(
         check_target(to)
     from feedmodel.publish import PublishOptions, build_bundle
 
+    if verify_key is None and VERIFY_KEY in os.environ:
+        raise OperationError(f"{VERIFY_KEY}: is empty; name the public key, or unset it")
     options = PublishOptions(
         model,
         tracking_uri=tracking_uri,

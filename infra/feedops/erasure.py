@@ -6,7 +6,7 @@ a second time. What was interrupted is run again: what is done has nothing left 
 
 import fcntl
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +23,7 @@ from feedrank.settings import LEAST_KEY
 
 CALLS = 8  # objects at once; each is in memory, unpacked, up to 128 MB
 KEPT_HEADERS = ("ContentType", "ContentEncoding", "Metadata", "StorageClass", "SSEKMSKeyId")
+ATHENA = "athena-results/"  # which the stack's bucket keeps for days; they hold no records
 GONE = {"NoSuchKey", "NoSuchVersion", "404"}  # expired meanwhile
 MEANINGS = {
     "InvalidObjectState": "is in an archive; restore it first",
@@ -98,7 +99,8 @@ class Bucket:
         """A bucket without versions has one of each object."""
         pages = self._s3.get_paginator("list_object_versions")
         for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-            yield from page.get("Versions", ())
+            found: list[dict[str, Any]] = page.get("Versions", [])
+            yield from (each for each in found if not each["Key"].startswith(ATHENA))
 
     def _one(self, version: dict[str, Any], records: UserRecords, *, erase: bool) -> Pass:
         from botocore.exceptions import ClientError
@@ -164,6 +166,10 @@ class Folder:
                 seen.changed = int(erase and seen.records > 0)
             except UnreadableError as error:
                 seen.unread[str(path)] = str(error)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError as error:
+                seen.unread[str(path)] = f"can't be read or replaced: {error.strerror}"
             total.add(seen)
         return total
 
@@ -176,15 +182,28 @@ def _erase_from(path: Path, records: UserRecords) -> int:
     """Under the lock of those who write to it; who waits for it opens the new file after that."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        rest = records.without(file.read())
-        if rest.removed:
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
-                copy.write(rest.body)
-                copy.flush()
-                os.fsync(copy.fileno())
-            shutil.copymode(path, copy.name)
+        status = os.fstat(file.fileno())
+        if status.st_nlink:
+            rest = records.without(file.read())
+            if rest.removed:
+                _replace(path, rest.body, status)
+            return rest.removed
+    return _erase_from(path, records)  # another erasure put a new file in its place
+
+
+def _replace(path: Path, body: bytes, status: os.stat_result) -> None:
+    """By a file of the same owner and mode, so that the function may go on writing to it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as copy:
+        try:
+            copy.write(body)
+            copy.flush()
+            os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+            os.fsync(copy.fileno())
             Path(copy.name).replace(path)
-        return rest.removed
+        except OSError:
+            Path(copy.name).unlink(missing_ok=True)
+            raise
 
 
 def erase(
@@ -198,6 +217,8 @@ def erase(
 ) -> None:
     """Prints what was done, what is left and what it can't reach. Raises OperationError where a
     record is left, or something could not be read."""
+    if not user.isascii() or not user.isdigit() or str(int(user)) != user:
+        raise OperationError(f"--user {user!r}: must be a user's id, a whole number such as 42")
     records, place = UserRecords(user, _keys(key_variables)), place_of(source)
     with steps(console, f"Reading {source}"):
         first = place.go_over(records, erase=not dry_run)

@@ -18,7 +18,7 @@ from feedops.errors import OperationError
 from feedrank.record_ids import UserHash
 
 GZIP = b"\x1f\x8b"
-DAMAGED = (ValueError, OSError, EOFError, zlib.error)
+DAMAGED = (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error)
 
 
 class UnreadableError(OperationError):
@@ -38,6 +38,7 @@ class UserRecords:
         self._hashes = {UserHash(key)(user) for key in keys}
         ids = b"|".join(re.escape(orjson.dumps(each)[1:-1]) for each in (user, *self._hashes))
         self._mention = re.compile(rb"(?<![0-9A-Za-z])(?:" + ids + rb")(?![0-9A-Za-z])")
+        self._field = re.compile(rb'"user_(?:id|hash)":\s*"?(?:' + ids + rb")(?![0-9A-Za-z])")
 
     def without(self, body: bytes) -> Rest:
         """Raises UnreadableError."""
@@ -67,7 +68,7 @@ class UserRecords:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError:  # half a record, of a writer that was killed
-            return (None, 1) if has_mention else (line, 0)
+            return (None, 1) if self._field.search(line) else (line, 0)
         if not isinstance(row, dict):
             return line, 0
         if str(row.get("user_id")) == self._user or row.get("user_hash") in self._hashes:

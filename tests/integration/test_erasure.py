@@ -181,12 +181,13 @@ def test_what_can_not_be_read_is_named_and_the_rest_is_done(s3: Any) -> None:
     _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
     _put(s3, DAY + "archived.jsonl.gz", THEIRS, StorageClass="GLACIER")
     s3.put_object(Bucket=BUCKET, Key=DAY + "cut.jsonl.gz", Body=gzip.compress(THEIRS)[:-9])
+    s3.put_object(Bucket=BUCKET, Key=DAY + "1.csv", Body=b'"user_id"\n"42"\n')
     s3.put_object(Bucket=BUCKET, Key="athena-results/1.csv", Body=b'"user_id"\n"42"\n')
     told = _erase(code=1)
     assert "not done: 0 records are left, 3 objects were not read" in told
     assert f"s3://{BUCKET}/{DAY}archived.jsonl.gz is in an archive; restore it first" in told
     assert f"s3://{BUCKET}/{DAY}cut.jsonl.gz is damaged" in told
-    assert f"s3://{BUCKET}/athena-results/1.csv holds no JSON lines" in told
+    assert f"s3://{BUCKET}/{DAY}1.csv holds no JSON lines" in told
     read = s3.get_object(Bucket=BUCKET, Key=DAY + "a.jsonl.gz")["Body"].read()
     assert gzip.decompress(read) == OTHERS
 
@@ -240,6 +241,23 @@ def test_what_it_can_not_reach_is_said(s3: Any) -> None:
         assert f"not reached: {place}" in told
 
 
+@pytest.mark.parametrize("user", ["", "None", "042", " 42", "-42", "4²", "42 7"])
+def test_who_is_no_user_erases_nothing(user: str, s3: Any) -> None:
+    """An empty one is mentioned everywhere, and records that were not delivered have no user."""
+    _put(s3, DAY + "a.jsonl.gz", THEIRS + _undelivered(OTHERS) + b"\n")
+    before = _stored(s3)
+    command = ["decisions", "erase", "--user", user, "--from", f"s3://{BUCKET}/"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, _stored(s3)) == (1, before)
+    assert "must be a user's id, a whole number" in done.output
+
+
+@pytest.mark.parametrize("line", [b'{"rawData":null}', b'{"rawData":"eyJsb2dFdmVudHMiOlt7fV19"}'])
+def test_a_damaged_error_record_is_named(line: bytes, s3: Any) -> None:
+    _put(s3, "errors/a.gz", line + b"\n")
+    assert "errors/a.gz is damaged" in _erase(code=1)
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [("s3://missing/", "NoSuchBucket"), ("nowhere", "must be s3://bucket/prefix/ or a folder")],
@@ -288,3 +306,31 @@ def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
         replacement.replace(file)  # as an erasure does, which has the lock
     writer.join(30)
     assert file.read_bytes() == OTHERS + _record(7, 30)
+
+
+def test_half_a_line_of_another_user_stays(tmp_path: Path) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    lines = b'{"user_id":9,"item_ids":[42],"scores":[0.42,\n' + OTHERS
+    file.write_bytes(lines)
+    _erase(source=str(tmp_path))
+    assert file.read_bytes() == lines
+
+
+def test_an_erasure_that_waited_for_another_goes_over_what_that_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    file.write_bytes(THEIRS + OTHERS)
+    lock, waits = fcntl.flock, threading.Event()
+
+    def lock_after_another(opened: Any, kind: int) -> None:
+        if not waits.is_set():
+            waits.set()
+            replacement = tmp_path / "new"
+            replacement.write_bytes(THEIRS + _record(7, 30))
+            replacement.replace(file)
+        lock(opened, kind)
+
+    monkeypatch.setattr("feedops.erasure.fcntl.flock", lock_after_another)
+    _erase(source=str(tmp_path))
+    assert file.read_bytes() == _record(7, 30)
