@@ -12,8 +12,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from feedrank import libraries
 from feedrank.settings import Settings
 
+for name in libraries.empty(os.environ):
+    del os.environ[name]
 settings = Settings.from_environment(os.environ)  # before libraries read theirs of it
 settings.check_places()
 

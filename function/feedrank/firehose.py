@@ -158,8 +158,13 @@ class DaemonThreads:
         future: Future[str] = Future()
         self._queue.put((future, work))
         if not self._idle.acquire(blocking=False) and self._started < self._most:
-            self._started += 1
-            Thread(target=self._serve, name=self._name, daemon=True).start()
+            try:
+                Thread(target=self._serve, name=self._name, daemon=True).start()
+            except RuntimeError as error:  # none can be started: whoever serves next leaves it out
+                if future.cancel():
+                    raise OSError(f"{self._name}: {error}") from error
+            else:
+                self._started += 1
         return future
 
     def _serve(self) -> None:

@@ -48,19 +48,19 @@ def _key_of(secret: str) -> str:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    region = secret.split(":")[3] if secret.startswith("arn:") else None
+    region = (secret.split(":") + [""] * 3)[3] if secret.startswith("arn:") else ""
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         retries={"total_max_attempts": TRIES, "mode": "standard"},
     )
     try:
-        client = boto3.Session().client("secretsmanager", region_name=region, config=config)
+        client = boto3.Session().client("secretsmanager", region_name=region or None, config=config)
         key: str = client.get_secret_value(SecretId=secret).get("SecretString", "")
     except ClientError as error:
         code = error.response["Error"]["Code"]
         raise SettingsError(f"RECORD_ID_KEY_SECRET: Secrets Manager answers {code}") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # the latter for a region or URL that is none
         raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
     if len(key.strip()) < LEAST_KEY:
         raise SettingsError(

@@ -60,8 +60,9 @@ class Watch:
         """Have it look now."""
         with self._starting:
             if self._thread is None:
-                self._thread = Thread(target=self._keep, name="deadlines", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._keep, name="deadlines", daemon=True)
+                thread.start()
+                self._thread = thread  # not where it could not be started
         self._bell.set()
 
     def late_s(self) -> float:
@@ -102,8 +103,10 @@ def _judge(run: Run, now_s: float) -> float:
 
 def _end_process() -> NoReturn:
     """Lambda then fails the invocation at once, and starts another process for the next one."""
-    logger.critical("a model run hangs: the process ends", late_s=HUNG_S)
-    os._exit(1)
+    try:
+        logger.critical("a model run hangs: the process ends", late_s=HUNG_S)
+    finally:
+        os._exit(1)
 
 
 watch = Watch()
@@ -118,8 +121,8 @@ def score(
     stoppable = engine if is_stoppable(engine) else None
     stopper = stoppable.stopper() if stoppable else None
     run = Run(deadline_s, purpose, stopper)
-    watch.begin(run)
     try:
+        watch.begin(run)
         return stoppable.score(inputs, stopper) if stoppable else engine.score(inputs)
     except ScoringError as error:
         if stopper and stopper.terminate:

@@ -24,9 +24,7 @@ HEAD_S = 10.0  # from the connection, or a head's first byte, to its last
 BODY_S = 10.0  # from the head to the body's end: 64 KiB take 2 s at 256 kbit/s
 UPLOAD_DRAIN_S = 5.0  # for the rest of a body, after a SIGTERM
 CHECK_S = 1.0
-KEEP_ALIVE_S = (
-    65  # longer than a load balancer's 60 s: it answers 502 where the server closes first
-)
+KEEP_ALIVE_S = 65  # past a load balancer's 60 s: it answers 502 where the server closes first
 MOST_HEAD_BYTES = 65_536  # as a load balancer has it; API Gateway lets 10,240 through
 MOST_HEADERS = 100
 MOST_PIPELINED = 16  # requests that wait in one connection; browsers and proxies send none
@@ -81,7 +79,11 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests wait in this connection")
         self._unread = 0
         self._due_s = self.loop.time() + BODY_S
+        limit = self.limit_concurrency
+        if self.url.partition(b"?")[0].endswith(b"/live"):  # who is busy lives
+            self.limit_concurrency = None
         super().on_headers_complete()
+        self.limit_concurrency = limit
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0

@@ -33,7 +33,8 @@ MOST_THREADS = 64
 LONGEST_NAME = 255  # bytes, as a file system has it
 LOAD_WITHIN_INIT_S = 8.0  # of Lambda's ten seconds; the fallback has the rest
 LEAST_ALIKE, ALIKE = 4, 0.88  # letters in front; `difflib`'s ratio, 1 for the same name
-_S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
+_ACCESS_POINT = r"arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint:[a-z0-9-]{3,63}"
+_S3_URI = re.compile(rf"s3://([A-Za-z0-9._-]{{3,255}}|{_ACCESS_POINT})(/.*)?")  # as botocore has it
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*")
 
@@ -222,7 +223,8 @@ class Settings(BaseModel):
         wrong = []
         if self.model_fallback == "layer" and not self.model_layer_dir.is_dir():
             wrong.append("MODEL_FALLBACK: layer needs a folder, which MODEL_LAYER_DIR isn't")
-        if self.model_uri.startswith("s3://") and not _is_writable(self.model_cache_dir, 0o700):
+        alone = self.model_uri.startswith("s3://") and self.model_fallback == "none"
+        if alone and not _is_writable(self.model_cache_dir, 0o700):  # else the layer serves
             wrong.append("MODEL_CACHE_DIR: must be a folder that can be written, or made")
         if self.decision_log_dir and not _is_writable(self.decision_log_dir):
             wrong.append("DECISION_LOG_DIR: must be a folder that can be written, or made")

@@ -106,6 +106,8 @@ def test_past_the_limit_it_says_503_and_past_its_double_nothing(demo_bundle: Pat
         assert httpx2.get(f"{server.url}/").status_code == 200
         held.append(connect(server))
         assert httpx2.get(f"{server.url}/").status_code == 503
+        assert httpx2.get(f"{server.url}/live").status_code == 200  # else a busy one is ended
+        assert httpx2.get(f"{server.url}/").status_code == 503
         held += [connect(server) for _ in range(4)]
         with connect(server) as one_more:
             assert status(one_more) == ""

@@ -182,3 +182,18 @@ def test_an_error_that_is_none_of_botocores_is_a_failure_as_others(
     reasons = ["decisions fails with RuntimeError"] * FAILURES
     alone = f"decisions failed {FAILURES} times, and is left alone for a while"
     assert _reasons(log()) == [*reasons, alone]
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_thread_that_can_not_be_started_spills_the_record(
+    capsys: pytest.CaptureFixture[str], log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    records = DecisionLog(stream=FirehoseStream("decisions"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        refused = records.record(fakes.query(), fakes.ranking(), fakes.call())
+    assert (refused, len(capsys.readouterr().out.splitlines())) == (1, 1)
+    assert _reasons(log()) == ["firehose: can't start new thread"]

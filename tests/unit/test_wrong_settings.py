@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_origin
 
+import boto3
 import pytest
 
 import fakes
@@ -35,8 +36,9 @@ NO_NUMBERS = [
 ]
 NO_WHOLE = ["1.5", "1e3", "2.000001", "0.1", "\u0665.1"]
 OF: dict[str, list[str]] = {
-    "MODEL_URI": ["s3://", "s3:///", "s3:///prefix/", "s3://Bucket/p/", "s3://b_b/p/", "s3://b",
-                  "s3://b?/p/", "s3://-bucket/", "S3://bucket/p/", "s3:/bucket/p/", "s3:bucket",
+    "MODEL_URI": ["s3://", "s3:///", "s3:///prefix/", "s3://b",
+                  "s3://b?/p/", "s3://arn:aws:s3:eu-west-1:1:accesspoint:a/p/",
+                  "S3://bucket/p/", "s3:/bucket/p/", "s3:bucket",
                   "gs://bucket/p/", "http://bucket/p/", "file:///opt/model", "s3://bucket/p/ ",
                   "models:/shop@production", " s3://bucket/p/", "arn:aws:s3:::bucket/p",
                   "C:\\model", "s3://bucket/p\x01"],
@@ -82,7 +84,6 @@ SERVED_TOGETHER = [
 ]
 LIBRARIES: list[tuple[str, str]] = [
     *((name, "\x01 maybe?") for name in PATTERNS),
-    *((name, "") for name in PATTERNS if name.startswith(("POWERTOOLS_", "AWS_X", "AWS_LAMBDA"))),
     ("AWS_REGION", "eu west 1"),
     ("AWS_DEFAULT_REGION", "-eu"),
     ("AWS_ENDPOINT_URL", "localhost:4566"),
@@ -215,8 +216,37 @@ def test_no_library_is_first_to_read_what_it_can_not(tmp_path: Path) -> None:
 
 def test_what_libraries_read_for_nothing_does_no_harm(demo_bundle: Path) -> None:
     traced = {"TRACING": "on", "LAMBDA_TASK_ROOT": "/var/task"}
-    done = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS)
+    nothing = dict.fromkeys(PATTERNS, "")
+    done = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS, **nothing)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["200"]), done.stderr[-2_000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MODEL_URI", "s3://MyBucket/p/"),  # older than the rules for names, or MinIO's
+        ("MODEL_URI", "s3://my_bucket.v1/p/"),
+        ("MODEL_URI", "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint:feed/p/"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "WHEN_SUPPORTED"),
+        ("AWS_RESPONSE_CHECKSUM_VALIDATION", "WHEN_REQUIRED"),
+        ("AWS_DEFAULTS_MODE", "Standard"),
+        ("AWS_ACCOUNT_ID_ENDPOINT_MODE", "PREFERRED"),
+        ("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "0"),
+        ("AWS_ENDPOINT_URL", "HTTP://localhost:4566"),
+        ("AWS_ENDPOINT_URL", "http://user:secret@localhost:4566/a"),
+    ],
+)
+def test_what_boto3_takes_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    uri = value if name == "MODEL_URI" else "s3://bucket/p/"
+    _read(**{"MODEL_CACHE_DIR": str(tmp_path), "MODEL_URI": uri, name: value})
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "testing")
+    monkeypatch.setenv(name, value)
+    s3 = boto3.Session(region_name="eu-west-1").client("s3")
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "p"})
 
 
 # Places, and values that go together
@@ -239,6 +269,15 @@ def test_a_folder_is_made_where_it_is_not(tmp_path: Path) -> None:
     _read(MODEL_URI="s3://bucket/p/", DECISION_LOG_DIR=str(logs), MODEL_CACHE_DIR=str(cache))
     assert logs.is_dir()
     assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_that_can_not_be_written_is_the_fallbacks_case(tmp_path: Path) -> None:
+    _read(
+        MODEL_URI="s3://bucket/p/",
+        MODEL_CACHE_DIR="/dev/null",
+        MODEL_FALLBACK="layer",
+        MODEL_LAYER_DIR=str(tmp_path),
+    )
 
 
 def test_a_fallback_needs_its_layer(tmp_path: Path) -> None:
