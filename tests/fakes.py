@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 from types import ModuleType
 from typing import Any, TextIO, cast
@@ -87,6 +88,21 @@ class PriceEngine:
 
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
         return inputs["features"][:, 1]
+
+
+class Stopper:
+    """As ONNX Runtime's, and it can be waited for."""
+
+    def __init__(self) -> None:
+        self.ended = Event()
+
+    @property
+    def terminate(self) -> bool:
+        return self.ended.is_set()
+
+    @terminate.setter
+    def terminate(self, _: bool) -> None:
+        self.ended.set()
 
 
 class RaisingEngine:

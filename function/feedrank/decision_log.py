@@ -106,9 +106,10 @@ class DecisionLog:
             return self._kept(line, ranking)
         try:
             self._stream.write(line, call.deadline_s)
+            refused = 0
         except OSError as error:
-            return _spilled(line, self._stream, error) + self._kept(line, ranking)
-        return self._kept(line, ranking)
+            refused = _spilled(line, self._stream, error)
+        return refused + self._kept(line, ranking)
 
     async def record_beside(self, query: Query, ranking: Ranking, call: Call) -> int:
         """The same, while the event loop goes on. A record whose request is ended at the server's

@@ -16,7 +16,6 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 import fakes
@@ -62,14 +61,10 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUNDLES)
-        yield client
+def s3(aws: None) -> Iterator[Any]:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUNDLES)
+    yield client
     boto3.DEFAULT_SESSION = None
 
 

@@ -2,13 +2,11 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 import fakes
 from feedrank.decision_log import DecisionLog
@@ -78,12 +76,8 @@ def test_no_line_of_a_container_has_the_users_id(
 
 
 @pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        yield boto3.client("secretsmanager", region_name="eu-west-1")
+def secrets(aws: None) -> Any:
+    return boto3.client("secretsmanager", region_name="eu-west-1")
 
 
 def test_the_key_is_the_secret_that_is_named(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import endless
+import fakes
 from feedrank import runs
 from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import DeadlineExceededError, ScoringError
@@ -60,28 +61,13 @@ def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
 
 
-class Ended:
-    """A stopper that can be waited for."""
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-
-    @property
-    def terminate(self) -> bool:
-        return self.ended.is_set()
-
-    @terminate.setter
-    def terminate(self, _: bool) -> None:
-        self.ended.set()
-
-
 @pytest.fixture
 def watch() -> Iterator[Watch]:
     return Watch()
 
 
 def _run(after_s: float, purpose: Purpose = "server") -> tuple[Run, threading.Event]:
-    stopper = Ended()
+    stopper = fakes.Stopper()
     return Run(perf_counter() + after_s, purpose, stopper), stopper.ended
 
 

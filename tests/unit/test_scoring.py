@@ -81,25 +81,14 @@ class WatchedEngine:
         return prices
 
 
-class Stopper:
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-
-    @property
-    def terminate(self) -> bool:
-        return self.ended.is_set()
-
-    @terminate.setter
-    def terminate(self, _: bool) -> None:
-        self.ended.set()
-
-
 class StoppableEngine(WatchedEngine):
     """The same, whose runs can be ended; one of POISON goes on until it is."""
 
-    stopper = Stopper
+    stopper = fakes.Stopper
 
-    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+    def score(
+        self, inputs: Mapping[str, FloatArray], stopper: fakes.Stopper | None = None
+    ) -> FloatArray:
         if stopper and np.isclose(inputs["features"][:, 1], POISON / 1_000).any():
             self.threads.append(threading.current_thread().name)
             assert stopper.ended.wait(timeout=30)
@@ -112,7 +101,9 @@ class LateEngine(StoppableEngine):
 
     until_s = 0.0
 
-    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+    def score(
+        self, inputs: Mapping[str, FloatArray], stopper: fakes.Stopper | None = None
+    ) -> FloatArray:
         while time.perf_counter() <= self.until_s:
             pass
         return super().score(inputs)
@@ -369,7 +360,7 @@ def test_scores_that_come_too_late_are_not_given(*, is_alone: bool, run_s: float
 def test_a_run_that_keeps_the_event_loop_too_long_is_made_again_in_the_thread() -> None:
     class OnceSlow(StoppableEngine):
         def score(
-            self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None
+            self, inputs: Mapping[str, FloatArray], stopper: fakes.Stopper | None = None
         ) -> FloatArray:
             if not self.threads:
                 inputs = {"features": np.full_like(inputs["features"], POISON / 1_000)}
