@@ -12,7 +12,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wil
 PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 # Each file by its hash, and nothing that isn't listed.
 LOCKED := --require-hashes --no-deps --requirement
-# PyPI's torch brings the libraries of CUDA, which this lock doesn't list, and nothing hashes.
+# First and by itself: by hash pip takes PyPI's torch, with CUDA, where a CPU wheel is at hand. So torch, and
+# the libraries of CUDA that PyPI's brings, are not compared with a hash.
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 
 help:  ## List the targets
@@ -92,8 +93,8 @@ bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
 .venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
 	@echo "Installing the rivals into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
-	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(LOCKED) $<
 	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
+	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(LOCKED) $<
 	@touch $@
 
 $(READY): requirements-dev.lock pyproject.toml
@@ -101,8 +102,8 @@ $(READY): requirements-dev.lock pyproject.toml
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages of requirements-dev.lock: two minutes, or more where torch brings CUDA"
-	@$(PIP) $(LOCKED) requirements-dev.lock
 	@$(PIP) $(TORCH)
+	@$(PIP) $(LOCKED) requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
