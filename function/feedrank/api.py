@@ -124,7 +124,7 @@ class Endpoints:
 def _status(model: Model | None) -> str:
     if model is None or watch.hangs:
         return "unhealthy"
-    return "degraded" if model.degraded or watch.late_s() else "healthy"
+    return "degraded" if model.degraded or watch.late else "healthy"
 
 
 def _probed(status: str) -> Response:

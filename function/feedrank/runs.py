@@ -1,5 +1,8 @@
 """A model run and its deadline. One past it is ended, where its engine can end a run. One that goes
 on for HUNG_S more hangs, and what waits for it waits in vain: a new process has to take over.
+
+Lambda freezes a process between two requests while its clocks go on, so how long a late run has run
+is counted look by look, and a freeze counts as one look.
 """
 
 import os
@@ -15,6 +18,7 @@ from feedrank.errors import DeadlineExceededError, ScoringError
 from feedrank.telemetry import logger
 
 HUNG_S = 3.0  # past its deadline, a run hangs
+LOOK_S = 0.25  # between two looks at a late run
 TOO_LONG = "the model takes more time than is left"
 
 # On `lambda` a request is alone in its process, so a run that hangs may end that. Elsewhere others
@@ -23,12 +27,14 @@ Purpose = Literal["lambda", "server", "proof"]
 
 
 class Run:
-    """One that is under way. `deadline_s` is `time.perf_counter()` seconds."""
+    """One under way. `deadline_s` and `seen_s` are `time.perf_counter()` seconds; `late_s` is
+    for how long it was seen to run past its deadline."""
 
-    __slots__ = ("deadline_s", "purpose", "stopper")
+    __slots__ = ("deadline_s", "late_s", "purpose", "seen_s", "stopper")
 
     def __init__(self, deadline_s: float, purpose: Purpose, stopper: Stopper | None) -> None:
-        self.deadline_s = deadline_s
+        self.deadline_s = self.seen_s = deadline_s
+        self.late_s = 0.0
         self.purpose = purpose
         self.stopper = stopper
 
@@ -61,19 +67,25 @@ class Watch:
         with self._starting:
             if self._thread is None:
                 thread = Thread(target=self._keep, name="deadlines", daemon=True)
-                thread.start()
-                self._thread = thread  # not where it could not be started
+                try:
+                    thread.start()
+                except RuntimeError:  # the container has no thread left; the next run tries again
+                    logger.warning(
+                        "no thread for the deadlines: model runs are not ended at theirs"
+                    )
+                    return
+                self._thread = thread
         self._bell.set()
 
-    def late_s(self) -> float:
-        """For how long a run of a request's is past its deadline; 0 where none is."""
+    @property
+    def late(self) -> bool:
+        """A request's run is past its deadline."""
         now_s = perf_counter()
-        serving = (run for run in tuple(self._runs) if run.purpose != "proof")
-        return max([0.0, *(now_s - run.deadline_s for run in serving)])
+        return any(r.purpose != "proof" and r.deadline_s < now_s for r in tuple(self._runs))
 
     @property
     def hangs(self) -> bool:
-        return self.late_s() >= HUNG_S
+        return any(run.late_s >= HUNG_S for run in tuple(self._runs))
 
     def _keep(self) -> None:
         while True:
@@ -94,11 +106,13 @@ def _judge(run: Run, now_s: float) -> float:
         return run.deadline_s
     if run.stopper:
         run.stopper.terminate = True
-    if run.purpose != "lambda":
+    if run.purpose == "proof":
         return inf
-    if now_s >= run.deadline_s + HUNG_S:
+    run.late_s += min(now_s - run.seen_s, LOOK_S)
+    run.seen_s = now_s
+    if run.late_s >= HUNG_S and run.purpose == "lambda":
         _end_process()
-    return run.deadline_s + HUNG_S
+    return now_s + LOOK_S
 
 
 def _end_process() -> NoReturn:

@@ -583,7 +583,7 @@ def test_a_run_past_its_deadline_degrades_and_one_that_hangs_fails_every_probe(
     assert _probes(client) == {
         "/health": (200, "degraded"), "/live": (200, "ok"), "/ready": (200, "ok")
     }  # fmt: skip
-    late_run.deadline_s -= HUNG_S
+    late_run.late_s = HUNG_S
     assert _probes(client) == {
         "/health": (503, "unhealthy"), "/live": (503, "hung"), "/ready": (503, "hung")
     }  # fmt: skip

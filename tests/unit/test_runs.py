@@ -83,7 +83,7 @@ def test_what_fails_by_itself_is_no_matter_of_time() -> None:
     engine = OnnxEngine(endless.in_time(), 1)
     with pytest.raises(ScoringError):
         runs.score(engine, {}, perf_counter() + 30, "lambda")
-    assert runs.watch.late_s() == 0
+    assert not runs.watch.late
 
 
 def test_a_deadline_before_the_one_that_it_sleeps_to_is_kept(watch: Watch) -> None:
@@ -130,11 +130,58 @@ def test_only_a_request_s_run_is_late(watch: Watch) -> None:
     proof, ended = _run(-10, "proof")
     watch.begin(proof)
     assert ended.wait(30)
-    assert watch.late_s() == 0
     watch.begin(_run(30)[0])
-    assert watch.late_s() == 0
+    assert (watch.late, watch.hangs) == (False, False)
     watch.begin(_run(-10)[0])
-    assert 10 <= watch.late_s() < 100
+    assert watch.late
+
+
+def _looked_at(run: Run, *after_deadline_s: float) -> Run:
+    for after_s in after_deadline_s:
+        runs._judge(run, run.deadline_s + after_s)
+    return run
+
+
+def test_a_run_hangs_by_the_time_in_which_it_could_run(watch: Watch) -> None:
+    """A container was frozen for ten minutes while a run of a request's was a little late."""
+    run, _ = _run(-1_000)
+    watch._runs.add(run)
+    _looked_at(run, 0.1, 600.1, 600.35)
+    assert run.late_s == pytest.approx(0.1 + 2 * runs.LOOK_S)
+    assert (watch.late, watch.hangs) == (True, False)
+    _looked_at(run, *(600.35 + runs.LOOK_S * n for n in range(1, 12)))
+    assert watch.hangs
+
+
+def test_on_lambda_a_freeze_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[float] = []
+    run = Run(100.0, "lambda", None)
+    monkeypatch.setattr(runs, "_end_process", lambda: ends.append(run.late_s))
+    _looked_at(run, 0.1, 600.0, 1_200.0, 1_800.0)
+    assert ends == []
+    _looked_at(run, *(1_800.0 + runs.LOOK_S * n for n in range(1, 10)))
+    assert ends == [pytest.approx(runs.HUNG_S + 0.1)]
+
+
+def test_where_no_thread_can_start_a_request_is_served(
+    monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(runs, "watch", Watch())
+    monkeypatch.setattr(runs, "Thread", Refused)
+    scores = runs.score(
+        fakes.PriceEngine(),
+        {"features": np.full((1, 2), 0.5, np.float32)},
+        perf_counter() + 30,
+        "lambda",
+    )
+    assert scores.tolist() == [0.5]
+    assert [line["message"] for line in log()] == [
+        "no thread for the deadlines: model runs are not ended at theirs"
+    ]
 
 
 def test_the_child_of_a_fork_has_a_watch_of_its_own() -> None:
