@@ -9,11 +9,20 @@ SCANNERS := .venv-scan/.ready
 # The first Python that is new enough; set PYTHON to choose one.
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1*/bin/python),\
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
-PIP := PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+PIP := python -m pip --no-cache-dir --disable-pip-version-check --quiet
 # Each file by its hash, and nothing that isn't listed.
-LOCKED := --require-hashes --no-deps --requirement
-# First and by itself: by hash pip takes PyPI's torch, with CUDA, where a CPU wheel is at hand. So torch, and
-# the libraries of CUDA that PyPI's brings, are not compared with a hash.
+LOCKED := $(PIP) install --no-deps --require-hashes --requirement
+# $(call locked_with_torch,ENVIRONMENT,LIST): torch first, since pip sees the hash of a wheel in a directory
+# of PIP_FIND_LINKS only when it is the only choice, and would take PyPI's, with CUDA, before it. What
+# PyPI's torch needs of CUDA comes last, and has no hash.
+define locked_with_torch
+	@$1/bin/$(PIP) download --no-deps --dest $1/torch $(TORCH)
+	@sed -n '/^torch==/,/[^\\]$$/p' $2 > $1/torch.txt
+	@$1/bin/$(LOCKED) $1/torch.txt --no-index --find-links $1/torch
+	@rm -r $1/torch $1/torch.txt
+	@$1/bin/$(LOCKED) $2
+	@$1/bin/$(PIP) install $(TORCH)
+endef
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 
 help:  ## List the targets
@@ -86,15 +95,14 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 .venv-load/.ready: infra/feedops/load/requirements.txt
 	@echo "Installing Locust into .venv-load: a few seconds"
 	@$(PYTHON) -m venv .venv-load
-	@PIP_NO_CACHE_DIR=1 .venv-load/bin/python -m pip install --quiet --disable-pip-version-check $(LOCKED) $<
+	@.venv-load/bin/$(LOCKED) $<
 	@touch $@
 
 bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
 .venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
 	@echo "Installing the rivals into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
-	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(TORCH)
-	@PIP_NO_CACHE_DIR=1 .venv-bench/bin/python -m pip install --quiet $(LOCKED) $<
+	$(call locked_with_torch,.venv-bench,$<)
 	@touch $@
 
 $(READY): requirements-dev.lock pyproject.toml
@@ -102,16 +110,15 @@ $(READY): requirements-dev.lock pyproject.toml
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages of requirements-dev.lock: two minutes, or more where torch brings CUDA"
-	@$(PIP) $(TORCH)
-	@$(PIP) $(LOCKED) requirements-dev.lock
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	$(call locked_with_torch,$(VENV),requirements-dev.lock)
+	@$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # checkov pins other versions of what the project uses, so it has an environment of its own.
 $(SCANNERS): tests/stack/checkov.txt
 	@echo "Installing checkov, which scans the templates, into .venv-scan: about a minute"
 	@$(PYTHON) -m venv .venv-scan
-	@PIP_NO_CACHE_DIR=1 .venv-scan/bin/python -m pip install --quiet $(LOCKED) $<
+	@.venv-scan/bin/$(LOCKED) $<
 	@touch $@
 
 lock:  ## Resolve requirements-dev.lock and every other list of packages anew, with hashes

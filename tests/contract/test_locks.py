@@ -21,8 +21,8 @@ LOCKS = [
 ]
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}(?= |$)")
 PINNED = re.compile(r"[\w.-]+(\[[\w,]+\])?==[\w.]+( ?; [^#]+?)? ?(--hash|$)")
-INSTALL = re.compile(r"pip install\b|\$\(PIP\)")
-LOCKED = "--require-hashes --no-deps --requirement"
+INSTALL = re.compile(r"pip install\b|\$\(PIP\) install\b|(?<=/)\$\((?=LOCKED)")
+LOCKED = "--no-deps --require-hashes --requirement"
 
 
 def _requirements(lock: str) -> list[str]:
@@ -96,7 +96,7 @@ def test_what_is_deployed_is_what_is_tested(lock: str) -> None:
 def test_what_installs_a_list_asks_for_hashes() -> None:
     installers = [f for f in FILES if re.search(r"(Makefile|Dockerfile)$", f)]
     commands = [
-        command.partition("\n")[0].replace("$(LOCKED)", LOCKED)
+        command.partition("\n")[0].replace("LOCKED)", LOCKED)
         for file in installers
         for command in INSTALL.split(_text(file).replace("\\\n", " "))[1:]
     ]

@@ -35,7 +35,7 @@ def test_a_load_needs_no_rival() -> None:
 
 
 def test_what_is_installed_is_said_before() -> None:
-    install = re.compile(r"pip install|\$\(PIP\)")
+    install = re.compile(r"\$\((?:PIP|LOCKED|call locked_with_torch\b.*)\)")
     installing = [rule["recipe"] for rule in RULES.values() if install.search(rule["recipe"])]
     assert len(installing) == 4
     for recipe in installing:
