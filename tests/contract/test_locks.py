@@ -101,5 +101,5 @@ def test_what_installs_a_list_asks_for_hashes() -> None:
         for command in INSTALL.split(_text(file).replace("\\\n", " "))[1:]
     ]
     of_lists = [command for command in commands if "--requirement" in command]
-    assert len(of_lists) == 7
+    assert len(of_lists) == 8
     assert [c for c in of_lists if "--require-hashes" not in c or "--no-deps" not in c] == []
