@@ -92,14 +92,14 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))
 
 # Locust alone: the rivals would bring all that they are made of.
-.venv-load/.ready: infra/feedops/load/requirements.txt
+.venv-load/.ready: infra/feedbench/load/requirements.txt
 	@echo "Installing Locust into .venv-load: a few seconds"
 	@$(PYTHON) -m venv .venv-load
 	@.venv-load/bin/$(LOCKED) $<
 	@touch $@
 
 bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
-.venv-bench/.ready: infra/feedops/bench/rivals/requirements.txt
+.venv-bench/.ready: infra/feedbench/rivals/requirements.txt
 	@echo "Installing the rivals into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
 	$(call locked_with_torch,.venv-bench,$<)

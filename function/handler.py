@@ -20,17 +20,22 @@ for name in libraries.empty(os.environ):
 settings = Settings.from_environment(os.environ)  # before libraries read theirs of it
 settings.check_places()
 
-from feedrank.adapter import Adapter
-from feedrank.api import create_app
-from feedrank.decision_log import DailyFiles, DecisionLog
-from feedrank.direct import needs_no_loop
-from feedrank.firehose import connected
-from feedrank.model import ModelSlot, load_model
-from feedrank.observer import Observer
-from feedrank.problems import PROBLEM_JSON
-from feedrank.ranker import Ranker
-from feedrank.record_ids import user_hash
-from feedrank.telemetry import ContainerStats, NoTracing, XRayTracing, configure, count_init, logger
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.record_ids import user_hash
+from feedrank.decisions.sinks.files import DailyFiles
+from feedrank.decisions.sinks.firehose import connected
+from feedrank.http.app import create_app
+from feedrank.http.fast_path import needs_no_loop
+from feedrank.http.lambda_adapter import Adapter
+from feedrank.http.observer import Observer
+from feedrank.http.problems import PROBLEM_JSON
+from feedrank.model.load import load_model
+from feedrank.model.slot import ModelSlot
+from feedrank.ranking.pipeline import Ranker
+from feedrank.telemetry.container import ContainerStats
+from feedrank.telemetry.logging import configure, logger
+from feedrank.telemetry.metrics import count_init
+from feedrank.telemetry.tracing import NoTracing, XRayTracing
 
 TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import archives
-from feedrank.engine.torch import load_program
 from feedrank.errors import BundleError
+from feedrank.model.engines.torch import load_program
 
 archive, folder, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 marker = folder / "ran"

@@ -60,8 +60,8 @@ def _published(
     import mlflow
 
     import demo
-    from feedmodel.publish import PublishOptions, build_bundle
-    from feedmodel.tracking import log_network, register, tracked_run
+    from feedmodel.demo.tracking import log_network, register, tracked_run
+    from feedmodel.publish.build import PublishOptions, build_bundle
     from feedrank.features.spec import parse_spec
 
     folder = folders.mktemp(network)

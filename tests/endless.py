@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
-from feedrank.bundle import DIGEST_SIDECAR, MANIFEST, ONNX_MODEL
+from feedrank.bundle.layout import DIGEST_SIDECAR, MANIFEST, ONNX_MODEL
 
 WIDTH = 15
 # Put before the demo's model; a desktop is its feature 11. The loop takes no turn or goes on.

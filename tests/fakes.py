@@ -19,21 +19,24 @@ import numpy as np
 import orjson
 import pytest
 
-from feedrank.api import create_app
-from feedrank.bundle import Manifest
-from feedrank.decision_log import ONE_LINE, DecisionLog, Sink, decision
+from feedrank.bundle.layout import Manifest
+from feedrank.decisions.log import ONE_LINE, DecisionLog, Sink
+from feedrank.decisions.record import decision
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
-from feedrank.engine import ScoringEngine
 from feedrank.errors import BundleError
 from feedrank.features import FeatureStore
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec, parse_spec
-from feedrank.model import Model, ModelSlot
-from feedrank.observer import Observer
-from feedrank.ranker import Ranker
+from feedrank.http.app import create_app
+from feedrank.http.observer import Observer
+from feedrank.model.engines import ScoringEngine
+from feedrank.model.load import Model
+from feedrank.model.slot import ModelSlot
+from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats, configure, logger
+from feedrank.telemetry.container import ContainerStats
+from feedrank.telemetry.logging import configure, logger
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)  # a Sunday
 LogLines = Callable[[], list[dict[str, Any]]]

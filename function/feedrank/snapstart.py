@@ -12,10 +12,11 @@ import random
 import sys
 from time import perf_counter
 
-from feedrank.firehose import FirehoseStream
-from feedrank.model import ModelSlot
-from feedrank.runs import watch
-from feedrank.telemetry import ContainerStats, count_init
+from feedrank.decisions.sinks.firehose import FirehoseStream
+from feedrank.model.runs import watch
+from feedrank.model.slot import ModelSlot
+from feedrank.telemetry.container import ContainerStats
+from feedrank.telemetry.metrics import count_init
 
 RESTORED = "snap-start-restore"  # as an init type
 

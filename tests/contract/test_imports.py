@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +14,41 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FUNCTION = REPOSITORY / "function"
-# From the top down. A module imports from lower lines, and a package's modules from each other.
-LAYERS = (
+# The rooms from the top down. A module imports from its own room and from those below.
+ROOMS = (
+    "feedbench",
+    "feedops.cli",
+    "feedops.cloudwatch",
+    "feedops.local",
+    "feedops.models",
+    "feedops.stack",
+    "feedops.decisions",
+    "feedops",
+    "feedmodel.demo",
+    "feedmodel.training",
+    "feedmodel.publish",
+    "feedmodel",
     "feedrank.server",
     "handler",
     "feedrank.snapstart",
-    "feedrank.adapter",
-    "feedrank.events",
-    "feedrank.api",
-    "feedrank.observer",
-    "feedrank.direct",
-    "feedrank.payload",
-    "feedrank.problems",
-    "feedrank.openapi",
-    "feedrank.schemas",
-    "feedrank.ranker",
-    "feedrank.scoring",
+    "feedrank.http",
+    "feedrank.ranking",
     "feedrank.model",
-    "feedrank.self_test",
-    "feedrank.runs",
-    "feedrank.decision_log",
-    "feedrank.firehose",
-    "feedrank.record_ids",
     "feedrank.features",
-    "feedrank.engine",
+    "feedrank.decisions",
     "feedrank.bundle",
-    "feedrank.source",
-    "feedrank.documents",
     "feedrank.telemetry",
-    "feedrank.output",
-    "feedrank.pipe",
     "feedrank.settings",
     "feedrank.libraries",
-    "feedrank.web",
-    "feedrank.invocation",
     "feedrank.errors",
     "feedrank.domain",
     "feedrank",
 )
-FORBIDDEN = {
-    "feedrank": {"feedmodel", "feedops"},
-    "feedmodel": {"feedops"},
-}
 PACKAGES = {
     "feedrank": FUNCTION / "feedrank",
     "feedmodel": REPOSITORY / "layers/model/feedmodel",
     "feedops": REPOSITORY / "infra/feedops",
+    "feedbench": REPOSITORY / "infra/feedbench",
 }
 HEAVY = {"torch", "mlflow", "pandas", "pyarrow", "onnx", "matplotlib", "boto3", "botocore"}
 ABSENT = (HEAVY - {"botocore"}) | {
@@ -134,41 +124,33 @@ def _is_module(package: str, name: str) -> bool:
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
-def _layer(module: str) -> int:
-    parts = module.split(".")
-    names = [".".join(parts[:length]) for length in range(min(len(parts), 2), 0, -1)]
-    return next(LAYERS.index(name) for name in names if name in LAYERS)
+def _room(module: str) -> int:
+    """A module beside a package's rooms belongs to the package itself."""
+    room = ".".join(module.split(".")[:2])
+    return ROOMS.index(room if room in ROOMS else module.split(".", maxsplit=1)[0])
 
 
-@pytest.mark.parametrize(
-    ("module", "path"), [("handler", FUNCTION / "handler.py"), *_modules("feedrank")]
-)
+ALL = [
+    ("handler", FUNCTION / "handler.py"),
+    *(m for package in PACKAGES for m in _modules(package)),
+]
+
+
+@pytest.mark.parametrize(("module", "path"), ALL)
 def test_imports_point_down(module: str, path: Path) -> None:
-    ours = {name for name in _imports(path) if name.split(".")[0] == "feedrank"}
-    up = [name for name in ours if _layer(name) < _layer(module)]
-    beside = [
-        name
-        for name in ours
-        if _layer(name) == _layer(module) and name.split(".")[:2] != module.split(".")[:2]
-    ]
-    assert (up, beside) == ([], [])
+    ours = {name for name in _imports(path) if name.split(".")[0] in PACKAGES}
+    assert [name for name in ours if _room(name) < _room(module)] == []
 
 
-def test_every_module_has_its_layer() -> None:
-    placed = {LAYERS[_layer(name)] for name, _ in _modules("feedrank")} | {"handler"}
-    unplaced = [n for n, _ in _modules("feedrank") if LAYERS[_layer(n)] == "feedrank" != n]
-    assert (placed, unplaced) == (set(LAYERS), [])
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {name for name, _ in ALL}
+    needs = {name: _imports(path, at_load=True) & names for name, path in ALL}
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names them
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_depend_in_one_direction(package: str) -> None:
-    wrong = [
-        (module, imported)
-        for module, path in _modules(package)
-        for imported in _imports(path)
-        if imported.split(".")[0] in FORBIDDEN[package]
-    ]
-    assert wrong == []
+def test_every_room_is_there_and_every_module_of_the_function_is_in_one() -> None:
+    assert {ROOMS[_room(name)] for name, _ in ALL} == set(ROOMS)
+    assert [n for n, _ in ALL if ROOMS[_room(n)] == "feedrank" and n != "feedrank"] == []
 
 
 def test_feedrank_loads_nothing_heavy() -> None:
@@ -176,7 +158,7 @@ def test_feedrank_loads_nothing_heavy() -> None:
         (module, imported)
         for module, path in _modules("feedrank")
         for imported in _imports(path, at_load=True)
-        if imported.split(".")[0] in HEAVY and module != "feedrank.engine.torch"
+        if imported.split(".")[0] in HEAVY and module != "feedrank.model.engines.torch"
     ]
     assert wrong == []
 
@@ -185,7 +167,7 @@ def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
     at_load = [
         module
         for module, path in _modules("feedrank")
-        if "feedrank.engine.torch" in _imports(path, at_load=True)
+        if "feedrank.model.engines.torch" in _imports(path, at_load=True)
     ]
     assert at_load == []
 
@@ -229,7 +211,7 @@ def test_fastapi_is_imported_where_its_schemas_are_kept_from_being_built() -> No
         for module, path in _modules("feedrank")
         if any(name.split(".")[0] == "fastapi" for name in _imports(path))
     ]
-    assert importing == ["feedrank.web"]
+    assert importing == ["feedrank.http.web"]
 
 
 def test_where_fastapi_can_not_be_imported_other_models_are_built_as_ever() -> None:
@@ -238,7 +220,7 @@ import sys
 sys.modules["fastapi"] = None
 from pydantic import BaseModel
 try:
-    import feedrank.web
+    import feedrank.http.web
 except ImportError:
     print(BaseModel.model_config)
 """

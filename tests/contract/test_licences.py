@@ -5,7 +5,7 @@ import re
 import pytest
 from license_expression import get_spdx_licensing
 
-from feedops import sbom
+from feedops.stack import sbom
 
 # None of them asks anything of what it is used with.
 PERMISSIVE = {

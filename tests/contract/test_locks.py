@@ -11,8 +11,8 @@ FILES = subprocess.run(
     ["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True
 ).stdout.splitlines()
 LOCKS = [
-    "infra/feedops/bench/rivals/requirements.txt",
-    "infra/feedops/load/requirements.txt",
+    "infra/feedbench/rivals/requirements.txt",
+    "infra/feedbench/load/requirements.txt",
     "infra/images/cpu/requirements.txt",
     "infra/images/gpu/requirements.txt",
     "layers/runtime/requirements.txt",
@@ -67,7 +67,7 @@ def test_torch_has_the_hashes_of_both_builds() -> None:
     """PyPI's and, for a CPU alone, PyTorch's own, which a build here installs."""
     of_cpu = {line.split()[0] for line in _text(".ci/torch-cpu.sha256").splitlines()}
     assert len(of_cpu) == 6
-    for lock in ("requirements-dev.lock", "infra/feedops/bench/rivals/requirements.txt"):
+    for lock in ("requirements-dev.lock", "infra/feedbench/rivals/requirements.txt"):
         (torch,) = (line for line in _requirements(lock) if line.startswith("torch=="))
         hashes = set(re.findall(r"sha256:(\w+)", torch))
         assert of_cpu < hashes

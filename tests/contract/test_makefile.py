@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from feedops.cli import app
-from feedops.load.drive import LOCUST
+from feedbench.cli import app
+from feedbench.load.drive import LOCUST
 
 PROJECT = Path(__file__).parents[2]
 MAKEFILE = (PROJECT / "Makefile").read_text()

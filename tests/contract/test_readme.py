@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticUndefined
 
-from feedops.bench.baseline import BASELINE
-from feedops.bench.report import provenance, table
-from feedops.bench.results import Results
-from feedops.bench.servers import ONNX_FASTAPI, against_onnx
+from feedbench.baseline import BASELINE
+from feedbench.report import provenance, table
+from feedbench.results import Results
+from feedbench.servers import ONNX_FASTAPI, against_onnx
 from feedrank.settings import Settings
 
 ROOT = Path(__file__).parents[2]

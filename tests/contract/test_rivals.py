@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 LAYER = Path(__file__).parents[2] / "layers" / "runtime"
-RIVALS = Path(__file__).parents[2] / "infra/feedops/bench/rivals/requirements.txt"
+RIVALS = Path(__file__).parents[2] / "infra/feedbench/rivals/requirements.txt"
 
 
 def _pins(path: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from feedops.bench import traffic
+from feedbench import traffic
 from feedops.workspace import FUNCTION
 
 ALLOWED = {

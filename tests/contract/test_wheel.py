@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from feedops.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from feedbench.cli import main; main()", *arguments],
         cwd=installed.parent,
         env=os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "200"},
         capture_output=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from feedmodel.publish import PublishOptions
+from feedmodel.publish.build import PublishOptions
 from shop import SHOP_SPEC, Registry, Shop
 
 

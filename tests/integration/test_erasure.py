@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import fakes
-from feedops import erasure
-from feedops.cli import app
-from feedrank.decision_log import DailyFiles
-from feedrank.record_ids import UserHash
+from feedops.cli.main import app
+from feedops.decisions import erasure
+from feedrank.decisions.record_ids import UserHash
+from feedrank.decisions.sinks.files import DailyFiles
 
 BUCKET = "decisions"
 DAY = "decisions/day=2026-11-22/model=feed_ranker-3/"
@@ -280,7 +280,7 @@ def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
 ) -> None:
     file = tmp_path / "predictions_2026-11-22.jsonl"
     file.write_bytes(THEIRS + OTHERS)
-    monkeypatch.setattr("feedrank.decision_log.LOCK_TRIES", 10_000)
+    monkeypatch.setattr("feedrank.decisions.sinks.files.LOCK_TRIES", 10_000)
     waits, lock = threading.Event(), fcntl.flock
 
     def lock_and_tell(opened: Any, kind: int) -> None:
@@ -289,7 +289,7 @@ def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
 
     with file.open("rb") as held:
         lock(held, fcntl.LOCK_EX)
-        monkeypatch.setattr("feedrank.decision_log.fcntl.flock", lock_and_tell)
+        monkeypatch.setattr("feedrank.decisions.log.fcntl.flock", lock_and_tell)
         writer = threading.Thread(
             target=DailyFiles(tmp_path).write, args=(_record(7, 30), "2026-11-22")
         )
@@ -325,6 +325,6 @@ def test_an_erasure_that_waited_for_another_goes_over_what_that_wrote(
             replacement.replace(file)
         lock(opened, kind)
 
-    monkeypatch.setattr("feedops.erasure.fcntl.flock", lock_after_another)
+    monkeypatch.setattr("feedops.decisions.erasure.fcntl.flock", lock_after_another)
     _erase(source=str(tmp_path))
     assert file.read_bytes() == _record(7, 30)

@@ -12,9 +12,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from rich.console import Console
 
 from feedmodel.errors import PromotionError, PublishError
-from feedmodel.publish import PublishOptions, build_bundle
+from feedmodel.publish.build import PublishOptions, build_bundle
 from feedops.errors import ModelMissingError, OperationError
-from feedops.promote import promote
+from feedops.models.promote import promote
 
 NDCG = "test/model/ndcg_at_10"
 CANDIDATE = "models:/shop@candidate"

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 import archives
 from feedmodel.errors import PublishError
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.upload import upload
-from feedrank.bundle import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedmodel.publish.upload import upload
+from feedrank.bundle.layout import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
 from feedrank.domain import Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import parse_spec
-from feedrank.model import load_model
+from feedrank.model.load import load_model
 from feedrank.settings import Settings
 from shop import SHOP_SPEC, Registry, Shop
 

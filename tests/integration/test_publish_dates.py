@@ -11,10 +11,10 @@ import pytest
 from mlflow.entities import Run
 
 import demo
+from feedmodel.demo.tracking import log_network, tracked_run
 from feedmodel.errors import PublishError
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.tracking import log_network, tracked_run
-from feedrank.bundle import MANIFEST, Manifest
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedrank.bundle.layout import MANIFEST, Manifest
 from feedrank.features.spec import parse_spec
 
 TAG = "feedrank.snapshot_as_of"

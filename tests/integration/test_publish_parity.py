@@ -14,13 +14,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
-import feedmodel.publish
+import feedmodel.publish.build
+from feedmodel.demo.tracking import tracked_run
 from feedmodel.errors import PublishError
-from feedmodel.export import Program
-from feedmodel.parity import same
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.tracking import tracked_run
-from feedrank.bundle import GOLDEN
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedmodel.publish.export import Program
+from feedmodel.publish.parity import same
+from feedrank.bundle.layout import GOLDEN
 from feedrank.features.spec import FeatureSpec
 from shop import SHOP_SPEC, Registry, Shop
 
@@ -219,7 +219,7 @@ def test_onnx_that_differs_from_torch_is_refused(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a ten-thousandth of a logit: what an exporter's mistake may be no larger than."""
-    write_onnx = feedmodel.publish.write_onnx
+    write_onnx = feedmodel.publish.build.write_onnx
 
     def wrong(program: Program, spec: FeatureSpec, path: Path) -> None:
         state = program.exported.state_dict
@@ -228,7 +228,7 @@ def test_onnx_that_differs_from_torch_is_refused(
             write_onnx(program, spec, path)
             state["weights.bias"].sub_(1e-4)
 
-    monkeypatch.setattr(feedmodel.publish, "write_onnx", wrong)
+    monkeypatch.setattr(feedmodel.publish.build, "write_onnx", wrong)
     with pytest.raises(PublishError, match=r"torch gives 0\.\d+, ONNX Runtime 0\.\d+; 1e-05 apart"):
         build_bundle(options)
 

@@ -17,12 +17,12 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from feedmodel import admission
+from feedmodel.demo.tracking import tracked_run
 from feedmodel.errors import PublishError
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.tracking import tracked_run
-from feedmodel.upload import check_target
-from feedops.cli import app
+from feedmodel.publish import admission
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedmodel.publish.upload import check_target
+from feedops.cli.main import app
 from shop import Registry
 
 WIDTH = 4

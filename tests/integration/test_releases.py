@@ -11,14 +11,9 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from feedmodel.options import TrainOptions, TrainResult, tracking_uri
-from feedmodel.publish import BuiltBundle, PublishOptions
+from feedmodel.publish.build import BuiltBundle, PublishOptions
 from feedops.errors import ModelMissingError, OperationError
-from feedops.releases import (
-    local_bundle,
-    manifest_of,
-    model_to_serve,
-    newest_bundle,
-)
+from feedops.models.releases import local_bundle, manifest_of, model_to_serve, newest_bundle
 
 CONSOLE = Console(quiet=True)
 
@@ -34,7 +29,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
         version = version_of(mlflow.MlflowClient(), options)
         return TrainResult("run", "models:/m-1", options.registered_name, version, {})
 
-    monkeypatch.setattr("feedmodel.train.train", train)
+    monkeypatch.setattr("feedmodel.demo.train.train", train)
     return asked
 
 
@@ -58,7 +53,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[PublishOptions]:
         asked.append(options)
         return BuiltBundle(Path("built"), None, 0, 0.0, 0, {})  # type: ignore[arg-type]  # nobody reads it
 
-    monkeypatch.setattr("feedmodel.publish.build_bundle", build)
+    monkeypatch.setattr("feedmodel.publish.build.build_bundle", build)
     return asked
 
 
@@ -121,7 +116,7 @@ def test_looking_for_a_model_makes_no_database(
     def fail(_options: TrainOptions, _console: Console) -> TrainResult:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("feedmodel.train.train", fail)
+    monkeypatch.setattr("feedmodel.demo.train.train", fail)
     with pytest.raises(ZeroDivisionError):
         model_to_serve(None, None, train=False, console=CONSOLE)
     assert list(folder.iterdir()) == []

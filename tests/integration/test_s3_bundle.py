@@ -18,21 +18,22 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
-from feedrank import bundle as bundle_module
-from feedrank import source as source_module
-from feedrank.bundle import (
+from feedrank.bundle import layout as bundle_module
+from feedrank.bundle import sources as source_module
+from feedrank.bundle.fetch import fetch_bundle
+from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
     GOLDEN,
     MANIFEST,
     ONNX_MODEL,
     SNAPSHOT,
     TORCH_MODEL,
-    fetch_bundle,
 )
+from feedrank.bundle.sources import Content, S3Source
 from feedrank.domain import Query
 from feedrank.errors import BundleError, ModelUnavailableError
-from feedrank.model import Model, ModelSlot, load_model
-from feedrank.source import Content, S3Source
+from feedrank.model.load import Model, load_model
+from feedrank.model.slot import ModelSlot
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from feedmodel import publish as publishing
 from feedmodel.errors import SigningError
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.signing import SIGNATURE, sign_model
-from feedops.cli import app
-from feedrank.bundle import parse_manifest
+from feedmodel.publish import build as publishing
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedmodel.publish.signing import SIGNATURE, sign_model
+from feedops.cli.main import app
+from feedrank.bundle.layout import parse_manifest
 from shop import Registry, Shop
 
 PEM = serialization.Encoding.PEM

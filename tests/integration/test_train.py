@@ -14,8 +14,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from feedmodel.data import generate_feed
-from feedmodel.datasets import digest
+from feedmodel.demo.data import generate_feed
+from feedmodel.demo.datasets import digest
+from feedmodel.demo.tracking import TrackingError, tracked_run
+from feedmodel.demo.train import train
+from feedmodel.demo.windows import split
 from feedmodel.options import (
     DEFAULT_TRACKING_URI,
     NetworkName,
@@ -23,10 +26,7 @@ from feedmodel.options import (
     TrainResult,
     tracking_uri,
 )
-from feedmodel.registry import LOAD_MARKER, tracking_at
-from feedmodel.tracking import TrackingError, tracked_run
-from feedmodel.train import train
-from feedmodel.windows import split
+from feedmodel.publish.registry import LOAD_MARKER, tracking_at
 from feedrank.features.spec import parse_spec
 
 SMALL = TrainOptions(users=50, items=200, interactions=4_000, epochs=2, batch_size=256)
@@ -143,7 +143,7 @@ def test_the_logged_model_is_free_of_pickle_and_of_this_machines_paths(
         *(("serving_input_example.json",) if is_alone else ()),
     ]
     program = (folder / "data/model.pt2").read_bytes()
-    assert b"feedmodel/networks.py" not in program
+    assert b"feedmodel/demo/networks.py" not in program
     assert all("@" not in line for line in (folder / "requirements.txt").read_text().splitlines())
 
 

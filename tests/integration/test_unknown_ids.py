@@ -10,10 +10,10 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 import fakes
+from feedmodel.demo.train import train
 from feedmodel.options import NetworkName, TrainOptions
-from feedmodel.publish import PublishOptions, build_bundle
-from feedmodel.train import train
-from feedrank.model import load_model
+from feedmodel.publish.build import PublishOptions, build_bundle
+from feedrank.model.load import load_model
 
 SMALL = TrainOptions(users=200, items=400, interactions=30_000, epochs=4, batch_size=256)
 SLATES = 300

@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from feedops import tether
-from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import FunctionError
+from feedops.local import tether
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import FUNCTION
 from long.wire import SECRET
 from stack.faulty import FaultyFront

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedops.bench.front_load import front_server
-from feedops.processes import LOCALHOST
+from feedbench.front_load import front_server
+from feedops.local.processes import LOCALHOST
 from uvicorns import uvicorn
 
 

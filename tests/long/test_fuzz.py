@@ -25,8 +25,8 @@ from starlette.types import Message, Scope
 
 import fakes
 import hostile
-from feedrank.observer import Observer
-from feedrank.problems import PROBLEM_JSON
+from feedrank.http.observer import Observer
+from feedrank.http.problems import PROBLEM_JSON
 from long import wire
 from long.conftest import CASES, Count, Fuzz, printing
 from long.served import on_the_local_lambda, under_uvicorn

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import fakes
-from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import FunctionError
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import FUNCTION
 from feedrank.errors import UnservedEventError
 from long import events

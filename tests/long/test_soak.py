@@ -15,10 +15,10 @@ import aiohttp
 import numpy as np
 import pytest
 
-from feedops.bench import traffic
-from feedops.bench.front_load import open_loop
-from feedops.emulator import Function
-from feedops.pool import EnvironmentPool
+from feedbench import traffic
+from feedbench.front_load import open_loop
+from feedops.local.emulator import Function
+from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION
 from long.conftest import Table
 from long.served import on_the_local_lambda, under_uvicorn

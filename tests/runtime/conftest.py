@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from feedops.emulator import Function
+from feedops.local.emulator import Function
 
 TIMEOUT_S = 20  # nothing here takes as long, unless it hangs
 

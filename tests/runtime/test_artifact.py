@@ -20,13 +20,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from rich.console import Console
 
-from feedops import sbom
-from feedops.budget import BAR_BYTES, measure, print_budget
-from feedops.build import build, find_python, runtime_packages
-from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import BuildError
+from feedops.local.emulator import ExecutionEnvironment, Function
+from feedops.stack import sbom
+from feedops.stack.budget import BAR_BYTES, measure, print_budget
+from feedops.stack.build import build, find_python, runtime_packages
 from feedops.workspace import EVENTS, PROJECT
-from feedrank.bundle import GOLDEN
+from feedrank.bundle.layout import GOLDEN
 from stack.hook import load_canary
 from stack.transform import resolved, transformed
 
@@ -222,7 +222,7 @@ def test_tracebacks_name_lambdas_places(laid_out: Lambda) -> None:
         laid_out.build / "RuntimeLayer/python/mangum/__pycache__/adapter.cpython-313.pyc",
     ]
     shown = subprocess.check_output([laid_out.python, "-c", show, *files], text=True)
-    assert shown.split() == ["/var/task/feedrank/api.py", "/opt/python/mangum/adapter.py"]
+    assert shown.split() == ["/var/task/feedrank/http/app.py", "/opt/python/mangum/adapter.py"]
 
 
 def test_a_decision_is_a_log_line_of_its_own(

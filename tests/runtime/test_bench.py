@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from feedops.bench import warm
-from feedops.bench.plan import QUICK, Plan
-from feedops.bench.target import checkout
+from feedbench import warm
+from feedbench.plan import QUICK, Plan
+from feedbench.target import checkout
 
 
 @pytest.fixture(scope="module")

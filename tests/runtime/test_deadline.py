@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 import endless
-from feedops.emulator import ExecutionEnvironment, Function
 from feedops.errors import FunctionError
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import EVENTS, FUNCTION
-from feedrank.schemas import Problem
+from feedrank.http.schemas import Problem
 from uvicorns import uvicorn
 
 BUDGET = {"REQUEST_TIMEOUT_MS": "1000"}

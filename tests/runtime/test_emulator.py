@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from feedops import emulator
-from feedops.emulator import ExecutionEnvironment, Function, find_emulator
 from feedops.errors import (
     EmulatorMissingError,
     EnvironmentLostError,
@@ -19,8 +17,10 @@ from feedops.errors import (
     FunctionTimeoutError,
     StartError,
 )
-from feedops.report import printed_by_function, reports
-from feedops.tether import members_of
+from feedops.local import emulator
+from feedops.local.emulator import ExecutionEnvironment, Function, find_emulator
+from feedops.local.report import printed_by_function, reports
+from feedops.local.tether import members_of
 
 MakeEvent = Callable[..., bytes]
 Start = Callable[[Function], ExecutionEnvironment]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import demo
-from feedops.emulator import ExecutionEnvironment, Function
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import EVENTS, FUNCTION
 
 JSON = "application/json"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from feedops.emulator import ExecutionEnvironment, Function
-from feedops.front import Front, serving
-from feedops.processes import LOCALHOST, reserve
+from feedops.local.emulator import ExecutionEnvironment, Function
+from feedops.local.front import Front, serving
+from feedops.local.processes import LOCALHOST, reserve
 from feedops.workspace import FUNCTION
 
 BODY = b'{"user_id": 42, "item_ids": [17, 256, 3]}'

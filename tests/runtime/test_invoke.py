@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from feedops.cli import app
-from feedops.emulator import Function
+from feedops.cli.main import app
 from feedops.errors import FunctionTimeoutError, OperationError
-from feedops.invoke import invoke, read_event
+from feedops.local.emulator import Function
+from feedops.local.invoke import invoke, read_event
 from feedops.workspace import EVENTS, FUNCTION
 
 MakeEvent = Callable[..., bytes]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from feedops.emulator import Function
 from feedops.errors import EnvironmentLostError, FunctionError, StartError, ThrottledError
-from feedops.pool import EnvironmentPool
-from feedops.tether import members_of
+from feedops.local.emulator import Function
+from feedops.local.pool import EnvironmentPool
+from feedops.local.tether import members_of
 
 MakeEvent = Callable[..., bytes]
 OpenPool = Callable[..., EnvironmentPool]

@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 
 from feedops.errors import ListenError, StartError
-from feedops.processes import LOCALHOST, free_port, reserve
-from feedops.serve import ServeOptions, serve
+from feedops.local.processes import LOCALHOST, free_port, reserve
+from feedops.local.serve import ServeOptions, serve
 from feedops.workspace import EVENTS
-from feedrank.bundle import MANIFEST, ONNX_MODEL, parse_manifest
+from feedrank.bundle.layout import MANIFEST, ONNX_MODEL, parse_manifest
 
 LONGEST_S = 60.0
 BODY: str = json.loads((EVENTS / "predict.json").read_bytes())["body"]
@@ -42,7 +42,7 @@ def feedrank(folder: Path, tracking_uri: str) -> Iterator[Command]:
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from feedops.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from feedbench.cli import main; main()", *arguments],
             cwd=folder,
             env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri, "COLUMNS": "200"},
             stdout=subprocess.PIPE,

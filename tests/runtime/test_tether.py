@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from feedops import tether
-from feedops.processes import Process, free_port
-from feedops.tether import members_of
+from feedops.local import tether
+from feedops.local.processes import Process, free_port
+from feedops.local.tether import members_of
 
 LONGEST_S = 20.0
 

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from feedops.errors import ListenError, ModelMissingError
-from feedops.processes import LOCALHOST, free_port, reserve
-from feedops.ui import serve_ui
+from feedops.local.processes import LOCALHOST, free_port, reserve
+from feedops.local.ui import serve_ui
 
 LONGEST_S = 60.0
 QUIET = Console(quiet=True)
@@ -38,7 +38,7 @@ def test_the_pages_show_the_store_at_the_address_that_is_printed(
     port = free_port()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", "from feedops.cli import main; main()"),
+            *(sys.executable, "-c", "from feedbench.cli import main; main()"),
             *("ui", "--port", str(port), "--tracking-uri", tracking_uri),
         ],
         env=os.environ | {"COLUMNS": "200"},

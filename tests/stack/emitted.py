@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import fakes
-from feedops.template import load, resolved
-from feedrank.output import output
-from feedrank.telemetry import configure, count_init, log_request, request_metrics
+from feedops.stack.template import load, resolved
+from feedrank.telemetry.logging import configure
+from feedrank.telemetry.metrics import count_init, log_request, request_metrics
+from feedrank.telemetry.output import output
 from stack.service_metrics import DOCUMENTED, OF_AN_ALIAS
 
 INFRA = Path(__file__).parents[2] / "infra"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from feedops.dashboard import state_of
-from feedops.metrics import Chart, Key, Points
-from feedops.template import load, resolved
+from feedops.cloudwatch.dashboard import state_of
+from feedops.cloudwatch.metrics import Chart, Key, Points
+from feedops.stack.template import load, resolved
 from stack.emitted import INFRA, NAME, PARAMETERS, Metric, resources, unknown
 
 PAGES = {

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from feedops.budget import BAR_BYTES, Budget, measure, print_budget
-from feedops.build import build, find_python
 from feedops.errors import BuildError, OverBudgetError
+from feedops.stack.budget import BAR_BYTES, Budget, measure, print_budget
+from feedops.stack.build import build, find_python
 
 PYTHON = "#!/bin/sh\necho Python 3.13.9\n"
 OTHER_PYTHON = "#!/bin/sh\necho Python 3.12.1\n"

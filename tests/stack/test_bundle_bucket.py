@@ -20,8 +20,8 @@ from moto.core import set_initial_no_auth_action_count
 
 import fakes
 from feedmodel.errors import PublishError
-from feedmodel.upload import files_below, upload
-from feedrank.bundle import FORMAT, MANIFEST
+from feedmodel.publish.upload import files_below, upload
+from feedrank.bundle.layout import FORMAT, MANIFEST
 from stack.iam import ACCOUNT, BUNDLES, become, bucket_policy, denied
 from stack.transform import Json, resolved, template, transformed
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedops.dashboard import render
+from feedops.cloudwatch.dashboard import render
+from feedops.cloudwatch.metrics import Chart, read
 from feedops.errors import OperationError
-from feedops.metrics import Chart, read
 from stack.emitted import NAME, Metric, of_the_code, resources, unknown
 
 SECTIONS = [

@@ -11,10 +11,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
-from feedrank import firehose
-from feedrank.decision_log import DecisionLog
-from feedrank.firehose import FirehoseStream
-from feedrank.ranker import Ranker
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.sinks import firehose
+from feedrank.decisions.sinks.firehose import FirehoseStream
+from feedrank.ranking.pipeline import Ranker
 from stack.faulty import Fault, FaultyFront
 
 Spilled = Callable[[], list[str]]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from feedops import environments
-from feedops.cli import app
+from feedops.cli.main import app
 from feedops.errors import BuildError
+from feedops.stack import environments
 
 PROVISIONED = "WarmStart=provisioned"
 
@@ -71,8 +71,8 @@ def test_nothing_is_built_of_what_can_not_be_deployed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = _config(tmp_path, f"['{PROVISIONED}', 'ProvisionedMin=11']")
-    monkeypatch.setattr("feedops.environments.CONFIG", wrong)
-    monkeypatch.setattr("feedops.build.build", lambda *_: pytest.fail("something was built"))
+    monkeypatch.setattr("feedops.stack.environments.CONFIG", wrong)
+    monkeypatch.setattr("feedops.stack.build.build", lambda *_: pytest.fail("something was built"))
     result = CliRunner().invoke(app, ["build"])
     assert result.exit_code != 0
     assert "ProvisionedMin=11 is above ProvisionedMax=10" in result.output + str(result.exception)

@@ -18,11 +18,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
-from feedops.template import load, resolved
-from feedrank.decision_log import DecisionLog
+from feedops.stack.template import load, resolved
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.record_ids import UserHash
 from feedrank.domain import Call, Query, Ranking
-from feedrank.record_ids import UserHash
-from feedrank.telemetry import configure, log_request, request_metrics
+from feedrank.telemetry.logging import configure
+from feedrank.telemetry.metrics import log_request, request_metrics
 from stack.athena import Athena
 from stack.firehose import delivered, filtered, matches
 from stack.iam import ID

@@ -20,7 +20,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 import fakes
-from feedrank.bundle import (
+from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
     GOLDEN,
     MANIFEST,
@@ -28,11 +28,11 @@ from feedrank.bundle import (
     SNAPSHOT,
     TORCH_MODEL,
 )
+from feedrank.bundle.sources import Copies, S3Source
+from feedrank.decisions.record_ids import user_hash
+from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
-from feedrank.firehose import FirehoseStream
-from feedrank.record_ids import user_hash
 from feedrank.settings import LEAST_KEY
-from feedrank.source import Copies, S3Source
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,

@@ -18,8 +18,8 @@ import fakes
 from feedops.workspace import FUNCTION
 from feedrank import snapstart
 from feedrank.errors import BundleError, ModelUnavailableError
-from feedrank.model import ModelSlot
-from feedrank.runs import Run, watch
+from feedrank.model.runs import Run, watch
+from feedrank.model.slot import ModelSlot
 from stack.faulty import FaultyFront
 
 RESTORES = 3

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from samtranslator.translator.transform import transform
 
-from feedops.template import load
+from feedops.stack.template import load
 
 PROJECT = Path(__file__).parents[2]
 PSEUDO = {

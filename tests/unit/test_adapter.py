@@ -6,7 +6,7 @@ import pytest
 from mangum.types import Message, Receive, Scope, Send
 
 import fakes
-from feedrank.adapter import Adapter
+from feedrank.http.lambda_adapter import Adapter
 
 EVENT: dict[str, Any] = {
     "version": "2.0",

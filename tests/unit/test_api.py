@@ -17,12 +17,10 @@ from starlette.testclient import TestClient
 import demo
 import fakes
 import hostile
-from feedrank.bundle import GOLDEN
+from feedrank.bundle.layout import GOLDEN
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import BundleError, ScoringError
-from feedrank.model import Model, ModelSlot, load_model
-from feedrank.runs import HUNG_S, Run, watch
-from feedrank.schemas import (
+from feedrank.http.schemas import (
     About,
     ContainerMetrics,
     Health,
@@ -31,7 +29,10 @@ from feedrank.schemas import (
     Probe,
     Problem,
 )
-from feedrank.telemetry import logger
+from feedrank.model.load import Model, load_model
+from feedrank.model.runs import HUNG_S, Run, watch
+from feedrank.model.slot import ModelSlot
+from feedrank.telemetry.logging import logger
 
 ASKED = {"user_id": 1, "item_ids": [10, 30, 20]}
 TITLES = {

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from feedops.bench import front_load, generator, memory, servers, traffic
-from feedops.bench.cold_start import STAGES
-from feedops.bench.results import FLOOR, OURS
-from feedops.bench.target import Target, is_current
-from feedops.load.analysis import Request, read, recovery, saturation, verdict
-from feedops.load.drive import wrong_with
-from feedops.processes import LOCALHOST, free_port
-from feedrank.schemas import PredictRequest
+from feedbench import front_load, generator, memory, servers, traffic
+from feedbench.cold_start import STAGES
+from feedbench.load.analysis import Request, read, recovery, saturation, verdict
+from feedbench.load.drive import wrong_with
+from feedbench.results import FLOOR, OURS
+from feedbench.target import Target, is_current
+from feedops.local.processes import LOCALHOST, free_port
+from feedrank.http.schemas import PredictRequest
 
 
 @pytest.mark.parametrize("module", STAGES)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from feedops.bench import plots, report
-from feedops.bench.baseline import compare, got_better, got_worse
-from feedops.bench.results import FLOOR, OURS, Better, Results, Row, row
-from feedops.bench.stats import Estimate
+from feedbench import plots, report
+from feedbench.baseline import compare, got_better, got_worse
+from feedbench.results import FLOOR, OURS, Better, Results, Row, row
+from feedbench.stats import Estimate
 from feedops.errors import OperationError
 
 SPREAD = {"low": 1.0, "high": 3.0, "value": 2.0}

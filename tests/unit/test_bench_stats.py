@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feedops.bench import stats
+from feedbench import stats
 
 
 def test_a_ratio_is_the_median_over_rounds_of_the_medians_ratio() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 import endless
 import fakes
-from feedrank import self_test, source
-from feedrank.bundle import (
+from feedrank.bundle import sources as source
+from feedrank.bundle.fetch import fetch_bundle
+from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
     FORMAT,
     GOLDEN,
@@ -19,12 +20,13 @@ from feedrank.bundle import (
     ONNX_MODEL,
     SNAPSHOT,
     TORCH_MODEL,
-    fetch_bundle,
     parse_manifest,
 )
-from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import BundleError, ModelUnavailableError
-from feedrank.model import Model, ModelSlot, load_model
+from feedrank.model import self_test
+from feedrank.model.engines.onnx import OnnxEngine
+from feedrank.model.load import Model, load_model
+from feedrank.model.slot import ModelSlot
 
 SERVED = [ONNX_MODEL, SNAPSHOT, GOLDEN]
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from feedmodel.options import TrainOptions, TrainResult
-from feedops.cli import app
+from feedops.cli.main import app
 from feedops.errors import StartError
-from feedops.serve import ServeOptions
+from feedops.local.serve import ServeOptions
 
 HEAVY = {"torch", "mlflow", "pandas", "boto3", "aiohttp", "fastapi", "onnxruntime"}
 
@@ -20,12 +20,14 @@ HEAVY = {"torch", "mlflow", "pandas", "boto3", "aiohttp", "fastapi", "onnxruntim
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
     asked: list[ServeOptions] = []
-    monkeypatch.setattr("feedops.serve.serve", lambda options, _console: asked.append(options))
+    monkeypatch.setattr(
+        "feedops.local.serve.serve", lambda options, _console: asked.append(options)
+    )
     return asked
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    code = f"import sys, feedops.cli; print({HEAVY!r} & set(sys.modules))"
+    code = f"import sys, feedops.cli.main; print({HEAVY!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -44,7 +46,7 @@ def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(options)
         return TrainResult("run", "models:/m-1", options.registered_name, "4", {})
 
-    monkeypatch.setattr("feedmodel.train.train", train)
+    monkeypatch.setattr("feedmodel.demo.train.train", train)
     done = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
     assert done.exit_code == 0
     assert asked == [TrainOptions(network="two_tower", epochs=3)]
@@ -65,7 +67,9 @@ def test_what_is_promoted_is_the_candidate_a_number_or_a_uri(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], uri: str
 ) -> None:
     asked: list[tuple[str, dict[str, object]]] = []
-    monkeypatch.setattr("feedops.promote.promote", lambda name, **how: asked.append((name, how)))
+    monkeypatch.setattr(
+        "feedops.models.promote.promote", lambda name, **how: asked.append((name, how))
+    )
     done = CliRunner().invoke(app, ["promote", *arguments, "--force"])
     assert done.exit_code == 0
     assert [(name, how["force"]) for name, how in asked] == [(uri, True)]
@@ -91,9 +95,9 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         rows=400,
         missing={"users.age": 1_200},
     )
-    monkeypatch.setattr("feedmodel.publish.build_bundle", lambda _options, _step: built)
+    monkeypatch.setattr("feedmodel.publish.build.build_bundle", lambda _options, _step: built)
     monkeypatch.setattr(
-        "feedmodel.upload.upload", lambda _folder, _to: SimpleNamespace(uri=uri, uploaded=0)
+        "feedmodel.publish.upload.upload", lambda _folder, _to: SimpleNamespace(uri=uri, uploaded=0)
     )
     done = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
     assert done.stdout.splitlines() == [
@@ -150,7 +154,7 @@ def test_an_error_is_its_text_and_the_exit_code_1(monkeypatch: pytest.MonkeyPatc
     def fail(_options: ServeOptions, _console: Console) -> None:
         raise StartError("moto's server ended; the end of the log:\n  [red]boom")
 
-    monkeypatch.setattr("feedops.serve.serve", fail)
+    monkeypatch.setattr("feedops.local.serve.serve", fail)
     done = CliRunner().invoke(app, ["serve"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "moto's server ended; the end of the log:\n  [red]boom\n"
@@ -160,7 +164,7 @@ def test_with_debug_an_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def fail(_options: ServeOptions, _console: Console) -> None:
         raise StartError("no")
 
-    monkeypatch.setattr("feedops.serve.serve", fail)
+    monkeypatch.setattr("feedops.local.serve.serve", fail)
     done = CliRunner().invoke(app, ["--debug", "serve"])
     assert isinstance(done.exception, StartError)
 

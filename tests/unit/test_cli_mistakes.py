@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from feedops.cli import app
+from feedops.cli.main import app
 from feedops.display import steps
 from feedops.errors import EmulatorMissingError
-from feedops.serve import ServeOptions, serve
+from feedops.local.serve import ServeOptions, serve
 from feedops.workspace import scratch_folder
 
 COMMANDS = [
@@ -133,9 +133,9 @@ def test_where_no_emulator_runs_uvicorn_takes_its_place_in_one_line(
     async def note(options: ServeOptions, *_: object) -> None:
         served.append(options.front)
 
-    monkeypatch.setattr("feedops.serve.find_emulator", no_emulator)
-    monkeypatch.setattr("feedops.serve._bundle", lambda _options, _console: Path())
-    monkeypatch.setattr("feedops.serve._serve", note)
+    monkeypatch.setattr("feedops.local.serve.find_emulator", no_emulator)
+    monkeypatch.setattr("feedops.local.serve._bundle", lambda _options, _console: Path())
+    monkeypatch.setattr("feedops.local.serve._serve", note)
     serve(ServeOptions(port=18_119), Console())
     assert served == ["uvicorn"]
     assert capsys.readouterr().out.splitlines() == [
@@ -145,7 +145,7 @@ def test_where_no_emulator_runs_uvicorn_takes_its_place_in_one_line(
 
 
 def test_who_asks_for_the_lambda_by_name_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feedops.serve.find_emulator", no_emulator)
+    monkeypatch.setattr("feedops.local.serve.find_emulator", no_emulator)
     with pytest.raises(EmulatorMissingError):
         serve(ServeOptions(front="lambda"), Console(quiet=True))
 

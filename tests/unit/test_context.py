@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.errors import InvalidRequestError
-from feedrank.features import context
+from feedrank.features import expressions as context
 
 MOMENTS = st.datetimes(
     datetime(1, 1, 2),  # noqa: DTZ001 hypothesis wants naive bounds

@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 import demo
 import fakes
 from feedrank.domain import Query
-from feedrank.features import context
+from feedrank.features import expressions as context
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.spec import parse_spec
-from feedrank.telemetry import request_metrics
+from feedrank.telemetry.metrics import request_metrics
 
 SPEC: dict[str, Any] = {
     "inputs": [

@@ -3,10 +3,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from feedmodel.data import CATEGORIES, DAYS, DRAWS, START_S, Feed, generate_feed
-from feedmodel.evaluation import reliability
+from feedmodel.demo.data import CATEGORIES, DAYS, DRAWS, START_S, Feed, generate_feed
 from feedmodel.options import MIN_ITEMS
-from feedrank.features.context import DAY_S, hour
+from feedmodel.training.evaluation import reliability
+from feedrank.features.expressions import DAY_S, hour
 
 USERS, ITEMS, INTERACTIONS = 300, 400, 40_000
 

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 import fakes
-from feedrank.decision_log import DailyFiles, DecisionLog, decision
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.record import decision
+from feedrank.decisions.sinks.files import DailyFiles
 
 APPENDER = """
 import sys
@@ -175,7 +177,7 @@ def test_half_a_line_of_a_process_that_was_killed_is_ended(tmp_path: Path) -> No
 def test_a_file_that_somebody_keeps_locked_costs_a_record_its_place_there_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feedrank.decision_log.LOCK_TRIES", 2)
+    monkeypatch.setattr("feedrank.decisions.sinks.files.LOCK_TRIES", 2)
     file = tmp_path / "predictions_2026-11-22.jsonl"
     with file.open("wb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)

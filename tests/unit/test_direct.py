@@ -20,14 +20,14 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import fakes
-from feedrank import api as api_module
-from feedrank.api import create_app
-from feedrank.decision_log import DecisionLog
-from feedrank.direct import App, needs_no_loop
+from feedrank.decisions.log import DecisionLog
 from feedrank.errors import InvalidRequestError
-from feedrank.observer import Observer
-from feedrank.ranker import Ranker
-from feedrank.telemetry import ContainerStats
+from feedrank.http import app as api_module
+from feedrank.http.app import create_app
+from feedrank.http.fast_path import App, needs_no_loop
+from feedrank.http.observer import Observer
+from feedrank.ranking.pipeline import Ranker
+from feedrank.telemetry.container import ContainerStats
 
 ASKED = {"user_id": 1, "item_ids": [10, 30, 20]}
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/predict", "headers": []}

@@ -10,14 +10,14 @@ import pytest
 import archives
 import demo
 import fakes
-from feedrank.bundle import ONNX_MODEL, TORCH_MODEL
+from feedrank.bundle.layout import ONNX_MODEL, TORCH_MODEL
 from feedrank.domain import FloatArray, Query
-from feedrank.engine import one_per_item
-from feedrank.engine.onnx import OnnxEngine
-from feedrank.engine.torch import TorchEngine
 from feedrank.errors import BundleError, ScoringError
-from feedrank.model import Model, load_model, threads_for
-from feedrank.ranker import best_first
+from feedrank.model.engines import one_per_item
+from feedrank.model.engines.onnx import OnnxEngine
+from feedrank.model.engines.torch import TorchEngine
+from feedrank.model.load import Model, load_model, threads_for
+from feedrank.ranking.pipeline import best_first
 
 ITEMS = [17, 256, 3, 299, 88, 3, 300, 5_000, 1]
 THREE_ITEMS = {"user": np.zeros((1, 2), np.float32), "items": np.zeros((3, 2), np.float32)}

@@ -18,7 +18,7 @@ from feedrank.errors import (
     ScoringError,
     SpecError,
 )
-from feedrank.problems import PROBLEM_JSON, problem
+from feedrank.http.problems import PROBLEM_JSON, problem
 
 STATUS = {
     "FeedrankError": 500,

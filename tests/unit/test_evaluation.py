@@ -4,7 +4,14 @@ from math import log, log2
 import numpy as np
 import pytest
 
-from feedmodel.evaluation import Evaluation, WithUnknown, auc, evaluate, log_loss, reliability
+from feedmodel.training.evaluation import (
+    Evaluation,
+    WithUnknown,
+    auc,
+    evaluate,
+    log_loss,
+    reliability,
+)
 
 CLICKED = np.array([True, False, False, True, False, True])
 SLATE = np.array([4, 4, 4, 9, 9, 9])

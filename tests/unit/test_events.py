@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import fakes
 import samples
 from feedrank.errors import UnservedEventError
-from feedrank.events import is_ping, kind_of
+from feedrank.http.lambda_events import is_ping, kind_of
 
 BODY = base64.b64encode(b'{"user_id": 42, "item_ids": [17, 256, 3]}').decode()
 FILLED = {"method": "POST", "path": "predict", "body": BODY, "resource": "/{proxy+}",

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import fakes
-from feedrank import firehose
-from feedrank.decision_log import DecisionLog
-from feedrank.firehose import CALLS, FAILURES, LEAST_S, FirehoseStream
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.sinks import firehose
+from feedrank.decisions.sinks.firehose import CALLS, FAILURES, LEAST_S, FirehoseStream
 from stack.faulty import FaultyFront
 
 ASKED = json.dumps({"user_id": 42, "item_ids": [17, 256, 3]})

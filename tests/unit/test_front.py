@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from feedops import gateway
 from feedops.errors import EnvironmentLostError, FunctionError, FunctionTimeoutError, ThrottledError
-from feedops.front import Front, serving
-from feedops.processes import LOCALHOST, reserve
+from feedops.local import gateway
+from feedops.local.front import Front, serving
+from feedops.local.processes import LOCALHOST, reserve
 
 Invoke = Callable[[bytes], Awaitable[bytes]]
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from feedops import front
-from feedops.processes import LOCALHOST, reserve
+from feedops.local import front
+from feedops.local.processes import LOCALHOST, reserve
 
 UPLOAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
 REQUEST = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from feedops import gateway
 from feedops.errors import MalformedAnswerError
-from feedops.gateway import HttpRequest, HttpResponse, to_event, to_response
+from feedops.local import gateway
+from feedops.local.gateway import HttpRequest, HttpResponse, to_event, to_response
 
 TIME_S = 1_795_378_500.5  # 2026-11-22 20:15:00.5 UTC
 TRACE = ("X-Amzn-Trace-Id", "Root=1-6b034d84-000000000000000000000000")

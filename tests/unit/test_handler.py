@@ -15,7 +15,7 @@ import hostile
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import SettingsError
 from feedrank.features import FeatureStore
-from feedrank.schemas import PredictResponse, Problem
+from feedrank.http.schemas import PredictResponse, Problem
 
 ITEMS = [17, 256, 3, 5_000, 88, 3]
 ASKED = json.dumps(

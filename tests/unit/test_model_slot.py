@@ -7,9 +7,10 @@ from time import perf_counter
 import pytest
 
 import fakes
-from feedrank import model as model_module
 from feedrank.errors import BundleError, ModelUnavailableError
-from feedrank.model import Model, ModelSlot
+from feedrank.model import slot as model_module
+from feedrank.model.load import Model
+from feedrank.model.slot import ModelSlot
 
 
 class Loader:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from feedmodel.networks import DeepMLP, Standardise, TwoTower
-from feedmodel.specs import Priors, deep_mlp_spec, two_tower_spec
+from feedmodel.demo.networks import DeepMLP, Standardise, TwoTower
+from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedrank.domain import FloatArray
 from feedrank.features.spec import FeatureSpec
 

@@ -9,15 +9,16 @@ from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 
 from feedrank import errors
-from feedrank.api import create_app
-from feedrank.decision_log import DecisionLog
+from feedrank.decisions.log import DecisionLog
 from feedrank.domain import MAX_ID
-from feedrank.model import Model, ModelSlot
-from feedrank.openapi import GENERAL_PROBLEMS, PROBLEMS
-from feedrank.ranker import Ranker
-from feedrank.schemas import PredictRequest
+from feedrank.http.app import create_app
+from feedrank.http.openapi import GENERAL_PROBLEMS, PROBLEMS
+from feedrank.http.schemas import PredictRequest
+from feedrank.model.load import Model
+from feedrank.model.slot import ModelSlot
+from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
-from feedrank.telemetry import ContainerStats
+from feedrank.telemetry.container import ContainerStats
 
 
 def no_model() -> Model:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import fakes
-from feedrank import output as output_module
-from feedrank import telemetry
-from feedrank.output import LogStream, Output
-from feedrank.telemetry import configure, log_request
+from feedrank.telemetry import metrics as telemetry
+from feedrank.telemetry import output as output_module
+from feedrank.telemetry.logging import configure
+from feedrank.telemetry.metrics import log_request
+from feedrank.telemetry.output import LogStream, Output
 
 ASK = """
 import asyncio, json, sys
@@ -156,6 +157,8 @@ def test_a_closed_standard_output_fails_no_request(demo_bundle: Path, how: str) 
 
 
 def test_an_ascii_standard_output_loses_nothing(demo_bundle: Path) -> None:
-    service = "import feedrank.telemetry; feedrank.telemetry.metrics.service = chr(0xE9)"
+    service = (
+        "import feedrank.telemetry.metrics; feedrank.telemetry.logging.metrics.service = chr(0xE9)"
+    )
     told = _asked(demo_bundle, service, PYTHONIOENCODING="ascii")
     assert told == "[200, 200, 200] 0 2"

@@ -14,8 +14,8 @@ from termios import FIONREAD
 import pytest
 
 from fakes import HANDLER
-from feedrank import pipe
-from feedrank.output import Output
+from feedrank.telemetry import pipe
+from feedrank.telemetry.output import Output
 
 LINES, LINE_BYTES = 500, 8_000
 WRITE = f"""

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import archives
-from feedrank.engine import pt2_grammar
-from feedrank.engine.torch import load_program
 from feedrank.errors import BundleError
+from feedrank.model.engines import pt2_grammar
+from feedrank.model.engines.torch import load_program
 
 ATTACK = Path(__file__).parents[1] / "attack.py"
 NO_ARITHMETIC = r"^there: must be arithmetic over sizes"

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fakes
-from feedrank.adapter import run_through
-from feedrank.decision_log import DailyFiles, DecisionLog, Sink
+from feedrank.decisions.log import DecisionLog, Sink
+from feedrank.decisions.sinks.files import DailyFiles
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
-from feedrank.model import Model, ModelSlot
-from feedrank.ranker import Ranker, best_first
-from feedrank.telemetry import request_metrics
+from feedrank.http.lambda_adapter import run_through
+from feedrank.model.load import Model
+from feedrank.model.slot import ModelSlot
+from feedrank.ranking.pipeline import Ranker, best_first
+from feedrank.telemetry.metrics import request_metrics
 
 
 def _rank(

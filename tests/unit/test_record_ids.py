@@ -9,9 +9,9 @@ import boto3
 import pytest
 
 import fakes
-from feedrank.decision_log import DecisionLog
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.record_ids import UserHash, user_hash
 from feedrank.errors import SettingsError
-from feedrank.record_ids import UserHash, user_hash
 
 KEY = "0123456789abcdef0123456789ABCDEF"
 OTHER = "f" * 32
@@ -121,7 +121,7 @@ def test_a_secrets_manager_that_can_not_be_reached_ends_init_by_name(
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("feedrank.record_ids.TRIES", 1)
+    monkeypatch.setattr("feedrank.decisions.record_ids.TRIES", 1)
     with pytest.raises(SettingsError, match="RECORD_ID_KEY_SECRET: Could not connect"):
         user_hash(fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=SECRET))
 

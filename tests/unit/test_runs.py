@@ -12,10 +12,10 @@ import pytest
 
 import endless
 import fakes
-from feedrank import runs
-from feedrank.engine.onnx import OnnxEngine
 from feedrank.errors import DeadlineExceededError, ScoringError
-from feedrank.runs import Purpose, Run, Watch
+from feedrank.model import runs
+from feedrank.model.engines.onnx import OnnxEngine
+from feedrank.model.runs import Purpose, Run, Watch
 
 ROW = {"features": np.zeros((1, endless.WIDTH), np.float32)}
 SOON_S = 0.05

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 import fakes
-from feedrank import scoring
-from feedrank.bundle import ONNX_MODEL
+from feedrank.bundle.layout import ONNX_MODEL
 from feedrank.domain import Call, FloatArray, Query
-from feedrank.engine import ScoringEngine
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
-from feedrank.model import Model, Pace
-from feedrank.runs import watch
-from feedrank.scoring import Scorer
+from feedrank.model.engines import ScoringEngine
+from feedrank.model.load import Model, Pace
+from feedrank.model.runs import watch
+from feedrank.ranking import scorer as scoring
+from feedrank.ranking.scorer import Scorer
 
 THREAD = "scoring"
 POISON = 66  # an item that no run survives

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from feedmodel.errors import PublishError
-from feedmodel.snapshot import Table, read_tables
+from feedmodel.publish.snapshot import Table, read_tables
 from feedrank.features.spec import FeatureSpec, parse_spec
 
 TWO_24 = 2**24

@@ -13,20 +13,19 @@ from types import SimpleNamespace
 import pytest
 
 import fakes
-from feedrank import source
-from feedrank.bundle import (
+from feedrank.bundle import sources as source
+from feedrank.bundle.fetch import Bundle, fetch_bundle
+from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
     GOLDEN,
     MANIFEST,
     ONNX_MODEL,
     SNAPSHOT,
     TORCH_MODEL,
-    Bundle,
-    fetch_bundle,
 )
+from feedrank.bundle.sources import Content, Copies, FolderSource
 from feedrank.errors import BundleError
-from feedrank.model import load_model
-from feedrank.source import Content, Copies, FolderSource
+from feedrank.model.load import load_model
 
 NAMES = [ONNX_MODEL, TORCH_MODEL, SNAPSHOT, GOLDEN]
 

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feedmodel.data import Feed, generate_feed
-from feedmodel.specs import Priors, deep_mlp_spec, two_tower_spec
-from feedmodel.tables import (
+from feedmodel.demo.data import Feed, generate_feed
+from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
+from feedmodel.demo.tables import (
     PRIOR_CLICKS,
     PRIOR_INTERACTIONS,
     Columns,
@@ -16,9 +16,9 @@ from feedmodel.tables import (
     snapshot,
     training_columns,
 )
-from feedmodel.windows import TRAIN_S
+from feedmodel.demo.windows import TRAIN_S
 from feedrank.domain import FeatureRows, FloatArray, Query
-from feedrank.features.context import DAY_S
+from feedrank.features.expressions import DAY_S
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec, Source, parse_spec
 

@@ -6,16 +6,12 @@ import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 
 import fakes
-from feedrank import telemetry
 from feedrank.domain import Ranking
-from feedrank.telemetry import (
-    ContainerStats,
-    NoTracing,
-    configure,
-    count_init,
-    log_request,
-    request_metrics,
-)
+from feedrank.telemetry import metrics as telemetry
+from feedrank.telemetry.container import ContainerStats
+from feedrank.telemetry.logging import configure
+from feedrank.telemetry.metrics import count_init, log_request, request_metrics
+from feedrank.telemetry.tracing import NoTracing
 
 REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from feedmodel.evaluation import auc, log_loss
-from feedmodel.networks import DeepMLP
-from feedmodel.training import Epoch, Examples, Schedule, best_of, fit, score, seeded
+from feedmodel.demo.networks import DeepMLP
+from feedmodel.training.evaluation import auc, log_loss
+from feedmodel.training.fit import Epoch, Examples, Schedule, best_of, fit, score, seeded
 
 SCHEDULE = Schedule(epochs=4, batch_size=64, learning_rate=1e-2, patience=4)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from feedmodel.data import generate_feed
-from feedmodel.specs import Priors, deep_mlp_spec, two_tower_spec
-from feedmodel.tables import Columns, model_inputs, training_columns
-from feedmodel.unknown import SHARE_IN_TRAINING, partly_unknown, with_unknown
+from feedmodel.demo.data import generate_feed
+from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
+from feedmodel.demo.tables import Columns, model_inputs, training_columns
+from feedmodel.demo.unknown import SHARE_IN_TRAINING, partly_unknown, with_unknown
 from feedrank.domain import FeatureRows, Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec, Source

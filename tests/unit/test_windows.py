@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from feedmodel.data import DAYS, START_S, generate_feed
-from feedmodel.windows import TRAIN_S, WEEK_S, split
+from feedmodel.demo.data import DAYS, START_S, generate_feed
+from feedmodel.demo.windows import TRAIN_S, WEEK_S, split
 
 DAY_S = 86_400
 

@@ -7,7 +7,7 @@ would notice.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedrank.features import context
+from feedrank.features import expressions as context
 from feedrank.features.spec import FeatureSpec
 
 TIMESTAMP = "timestamp"

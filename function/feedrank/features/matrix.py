@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from feedrank.domain import FeatureRows, FloatArray, Query
-from feedrank.features import context
+from feedrank.features import expressions as context
 from feedrank.features.spec import Feature, FeatureSpec, Input, Source
 
 Columns = slice | list[int]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank import documents
-from feedrank.bundle import SNAPSHOT
+from feedrank.bundle import documents
+from feedrank.bundle.layout import SNAPSHOT
 from feedrank.domain import BoolArray, FeatureRows, FloatArray, IntArray, Query
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec

@@ -26,7 +26,7 @@ import numpy as np
 
 from feedrank.domain import FloatArray
 from feedrank.errors import SpecError
-from feedrank.features import context
+from feedrank.features import expressions as context
 
 Source = Literal["user", "item", "context", "pair"]
 Per = Literal["item", "request"]

@@ -1,0 +1,1 @@
+"""The model bundle: its layout, where it is fetched from, and how it is verified."""

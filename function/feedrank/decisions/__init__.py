@@ -1,0 +1,1 @@
+"""The decision record and where it goes."""

@@ -1,0 +1,40 @@
+"""The decision record: what was asked and what was answered, as one JSON object."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from feedrank.decisions.record_ids import UserHash
+from feedrank.domain import Call, Query, Ranking
+
+RECORD = "decision"
+
+
+def decision(
+    query: Query, ranking: Ranking, call: Call, user_hash: UserHash | None = None
+) -> dict[str, Any]:
+    """The record; its lists stand in the caller's order. `feature_time` is what the
+    features took for now: the context's `timestamp`, or when the request came. Where user ids are
+    hashed, `user_id` is null."""
+    ranks: list[int | None] = [None] * len(ranking.scores)  # None: dropped
+    for rank, at in enumerate(ranking.order, 1):
+        ranks[at] = rank
+    return {
+        "record": RECORD,
+        "timestamp": ranking.timestamp,
+        "request_id": ranking.request_id,
+        "correlation_id": call.correlation_id,
+        "trace_id": call.trace_id,
+        "model_version": ranking.model_version,
+        "model_digest": ranking.model_digest,
+        "user_id": None if user_hash else query.user_id,
+        "user_hash": user_hash and user_hash(query.user_id),
+        "item_ids": query.item_ids.tolist(),
+        "scores": ranking.scores,
+        "ranks": ranks,
+        "context": ranking.context,
+        "context_dropped": ranking.context_dropped,
+        "feature_time": datetime.fromtimestamp(query.time_s, UTC),
+        "unknown": ranking.unknown,
+        "degraded": ranking.degraded,
+        "latency_ms": ranking.latency_ms,
+    }

@@ -1,0 +1,1 @@
+"""Where decision records go beside standard output."""

@@ -1,0 +1,1 @@
+"""The app: routes, their fast path, and what stands around it on Lambda and uvicorn."""

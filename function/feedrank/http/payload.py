@@ -1,0 +1,90 @@
+"""What comes in and goes out at /predict: bytes to a request, a ranking to bytes."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import ValidationError
+
+from feedrank.domain import Query, Ranking
+from feedrank.errors import InvalidRequestError
+from feedrank.http.problems import listed
+from feedrank.http.schemas import PredictRequest, time_of
+
+FIELDS = tuple(PredictRequest.model_fields)
+UNKNOWN_FIELD = f"unknown field; the fields are {', '.join(FIELDS)}"
+MOST_DIGITS = 30  # before the point; an id has 19
+
+
+def parse(body: bytes, context_keys: Callable[[], Iterable[str]] = tuple) -> PredictRequest:
+    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held. Of
+    the context it names those keys alone, and asks for them only then."""
+    try:
+        return PredictRequest.model_validate_json(body)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+        if not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
+            raise InvalidRequestError(_told(error, context_keys)) from None
+    try:
+        return PredictRequest.model_validate(json.loads(body, parse_float=whole_number))
+    except ValidationError as error:
+        raise InvalidRequestError(_told(error, context_keys)) from None
+    except ValueError:  # more digits than Python makes a number of
+        raise InvalidRequestError("body: a number has too many digits") from None
+
+
+def whole_number(text: str) -> int | float:
+    """JSON Schema's integer: `4376.0` and `1e3` are whole numbers as `1000` is. Read as decimals,
+    since 64-bit floats round: 9007199254740993.0 would become another id."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:  # an exponent past all bounds
+        return float(text)
+    is_whole = value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
+    return int(value) if is_whole else float(text)
+
+
+def to_query(asked: PredictRequest) -> Query:
+    """Raises InvalidRequestError where the context's timestamp is none."""
+    try:
+        time_s = time_of(asked.context)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
+    item_ids = np.array(asked.item_ids, dtype=np.int64)
+    return Query(asked.user_id, item_ids, asked.context, time_s)
+
+
+def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
+    """`PredictResponse` as JSON, of plain data: a hundred validated models would cost more than the
+    model run. A test holds it against the schema."""
+    item_ids, scores = asked.item_ids, ranking.scores
+    answer: dict[str, Any] = {
+        "user_id": asked.user_id,
+        "predictions": [
+            {"item_id": item_ids[at], "score": scores[at], "rank": rank}
+            for rank, at in enumerate(ranking.order, 1)
+        ],
+        "model_version": ranking.model_version,
+        "model_digest": ranking.model_digest,
+        "latency_ms": ranking.latency_ms,
+        "timestamp": ranking.timestamp,
+        "request_id": ranking.request_id,
+        "degraded": ranking.degraded,
+    }
+    if ranking.unknown:
+        answer["unknown"] = ranking.unknown
+    if ranking.warnings:
+        answer["warnings"] = ranking.warnings
+    return orjson.dumps(answer)
+
+
+def _told(error: ValidationError, context_keys: Callable[[], Iterable[str]]) -> str:
+    """Unknown fields are one problem, and the first: what is told of one is told of each."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    shown: list[Mapping[str, Any]] = [e for e in errors if e["type"] != "extra_forbidden"]
+    if len(shown) < len(errors):
+        shown.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
+    return listed(shown, {*FIELDS, *context_keys()})

@@ -1,0 +1,108 @@
+"""One translator from errors to answers: RFC 9457, at most 1 KiB, nothing of what was sent."""
+
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from feedrank.errors import FeedrankError, InvalidRequestError, ModelUnavailableError
+from feedrank.http.web import APIRoute, Request, RequestValidationError, Response
+
+PROBLEM_JSON = "application/problem+json"
+PROBLEMS_SHOWN = 5
+LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
+WITHOUT_BODY = {204, 205, 304}
+# Pydantic's messages that name a limit or a type at most. Others, such as that of a validator of
+# one's own, may hold the input.
+TELLING = {
+    "missing", "extra_forbidden", "int_type", "int_parsing", "int_from_float", "float_type",
+    "float_parsing", "finite_number", "bool_type", "bool_parsing", "string_type", "list_type",
+    "dict_type", "model_type", "model_attributes_type", "greater_than", "greater_than_equal",
+    "less_than", "less_than_equal", "multiple_of", "too_short", "too_long", "string_too_short",
+    "string_too_long", "string_pattern_mismatch", "enum", "literal_error", "json_invalid",
+}  # fmt: skip
+
+
+async def problem(request: Request, error: Exception) -> Response:
+    """Every error's way out. An unforeseen error's text stays in the log."""
+    headers: dict[str, str] = {}
+    match error:
+        case HTTPException():
+            status, title = error.status_code, _phrase(error.status_code)
+            detail = _cut(error.detail) if isinstance(error.detail, str) else title
+            headers |= error.headers or {}
+        case RequestValidationError():
+            status, title = InvalidRequestError.status, InvalidRequestError.title
+            detail = _cut(listed(error.errors(), _names(request.scope.get("route"))))
+        case InvalidRequestError():
+            status, title, detail = error.status, error.title, _cut(str(error))
+        case FeedrankError():
+            status, title, detail = error.status, error.title, error.title
+        case _:
+            status, title, detail = 500, FeedrankError.title, FeedrankError.title
+    if isinstance(error, ModelUnavailableError):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    request.state.error = error
+    if status in WITHOUT_BODY:
+        return Response(status_code=status, headers=headers)
+    body = problem_body(status, title, detail, request.state.call.request_id)
+    return Response(body, status, headers, PROBLEM_JSON)
+
+
+def problem_body(status: int, title: str, detail: str, request_id: str) -> bytes:
+    return orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "request_id": request_id,
+        }
+    )
+
+
+def listed(errors: Sequence[Mapping[str, Any]], names: set[str]) -> str:
+    """The first of Pydantic's errors by place, and how many more there are. Of a place only these
+    names are told: one that only the caller knows would echo the request."""
+    shown = "; ".join(f"{_place(e['loc'], names)}: {_message(e)}" for e in errors[:PROBLEMS_SHOWN])
+    return shown + f"; and {len(errors) - PROBLEMS_SHOWN} more" * (len(errors) > PROBLEMS_SHOWN)
+
+
+def _place(location: tuple[int | str, ...], names: set[str]) -> str:
+    """`item_ids.3`."""
+    known = [part for part in location if isinstance(part, int) or part in names]
+    return ".".join(map(str, known)) or "body"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    return str(error["msg"]) if error["type"] in TELLING else "Input is not valid"
+
+
+def _names(route: object) -> set[str]:
+    """What a route calls its parameters, and the fields of its body."""
+    names = {"body", "query", "path", "header", "cookie"}
+    if isinstance(route, APIRoute):
+        of = route.dependant
+        for field in [
+            *of.path_params, *of.query_params, *of.header_params, *of.cookie_params, *of.body_params
+        ]:  # fmt: skip
+            names.add(field.alias)
+            kind = field.field_info.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                names |= kind.model_fields.keys()
+    return names
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _cut(detail: str) -> str:
+    return detail.encode(errors="replace")[:LONGEST_DETAIL_BYTES].decode(errors="ignore")

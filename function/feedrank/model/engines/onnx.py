@@ -1,0 +1,41 @@
+"""Scores by ONNX Runtime, in the calling thread where there is one thread."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnxruntime as ort
+
+from feedrank.bundle.layout import ONNX_MODEL
+from feedrank.domain import FloatArray
+from feedrank.errors import BundleError, ScoringError
+from feedrank.model.engines import Stopper, one_per_item
+
+ONNX_RUNTIME_ERROR = 3  # its log severities: 0 verbose ... 4 fatal
+
+
+class OnnxEngine:
+    """`threads` comes from the function's memory: ONNX Runtime doesn't see a container's limits."""
+
+    def __init__(self, model: Path | bytes, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ONNX_RUNTIME_ERROR
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BundleError(f"{ONNX_MODEL}: ONNX Runtime refuses it: {error}") from error
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def stopper(self) -> Stopper:
+        """ONNX Runtime looks at it before each operator, also within a loop of the graph."""
+        stopper: Stopper = ort.RunOptions()
+        return stopper
+
+    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+        try:
+            (scores,) = self._session.run(self._outputs, inputs, stopper)
+        except Exception as error:
+            raise ScoringError("ONNX Runtime could not run the model") from error
+        return one_per_item(scores, inputs)

@@ -1,0 +1,113 @@
+"""A model, loaded from a bundle and proven before it serves."""
+
+import math
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from time import perf_counter
+
+from feedrank.bundle.fetch import fetch_bundle
+from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SNAPSHOT, TORCH_MODEL, Manifest
+from feedrank.domain import FeatureRows, FloatArray, Query
+from feedrank.features import FeatureStore
+from feedrank.features.context_keys import ContextKeys
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.model import runs
+from feedrank.model.engines import ScoringEngine
+from feedrank.model.self_test import bounded_memory, check_golden
+from feedrank.settings import Settings
+
+MB_PER_VCPU = 1_769
+FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the fallback
+ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
+
+
+@dataclass(slots=True)
+class Pace:
+    """The least that runs of one model have taken: others can only have made them longer."""
+
+    run_s: float = math.inf
+    item_s: float = math.inf
+
+    def note(self, took_s: float, items: int) -> None:
+        self.run_s = min(self.run_s, took_s)
+        self.item_s = min(self.item_s, took_s / items)
+
+    def forget(self) -> None:
+        self.run_s = self.item_s = math.inf
+
+    def is_within(self, most_s: float, items: int) -> bool:
+        return self.run_s < most_s and self.item_s * items < most_s
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a request needs. `degraded` says what stands in for the real thing."""
+
+    manifest: Manifest
+    spec: FeatureSpec
+    features: FeatureStore
+    matrix: MatrixBuilder
+    context: ContextKeys
+    engine: ScoringEngine
+    loaded_at: datetime
+    degraded: tuple[str, ...] = ()
+    pace: Pace = field(default_factory=Pace, compare=False)
+
+    def score(self, query: Query, rows: FeatureRows, deadline_s: float = math.inf) -> FloatArray:
+        """(items,) float32. Raises InvalidRequestError, ScoringError or DeadlineExceededError."""
+        return runs.score(self.engine, self.matrix.build(query, rows), deadline_s, "proof")
+
+
+def load_model(uri: str, digest: str, settings: Settings) -> Model:
+    """Fetch a bundle, verify every byte, build its engine, hold it against its golden scores.
+
+    Raises BundleError or SpecError. The golden requests also warm the engine up.
+    """
+    engine_file = ENGINE_FILES[settings.model_engine]
+    bundle = fetch_bundle(
+        uri,
+        digest,
+        settings.model_cache_dir,
+        [engine_file, SNAPSHOT, GOLDEN],
+        perf_counter() + FETCH_SHARE * settings.model_load_seconds,
+    )
+    spec = parse_spec(bundle.manifest.feature_spec)
+    snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
+    program = bytes(bundle.files[engine_file])
+    # CUDA maps more than any bound that would mean something.
+    memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
+    with memory:
+        model = Model(
+            manifest=bundle.manifest,
+            spec=spec,
+            features=snapshot,
+            matrix=MatrixBuilder(spec),
+            context=ContextKeys(spec),
+            engine=_engine(settings, program),
+            loaded_at=datetime.now(UTC),
+        )
+        golden = bytes(bundle.files[GOLDEN])
+        check_golden(golden, lambda query, by_s: model.score(query, snapshot.look_up(query), by_s))
+    return model
+
+
+def threads_for(settings: Settings) -> int:
+    """One thread per full vCPU of the function's memory size (AWS: 1,769 MB each)."""
+    memory_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    return settings.engine_threads or max(1, memory_mb // MB_PER_VCPU)
+
+
+def _engine(settings: Settings, program: bytes) -> ScoringEngine:
+    threads = threads_for(settings)
+    if settings.model_engine == "torch":
+        from feedrank.model.engines.torch import TorchEngine
+
+        return TorchEngine(BytesIO(program), threads)
+    from feedrank.model.engines.onnx import OnnxEngine
+
+    return OnnxEngine(program, threads)

@@ -1,0 +1,126 @@
+"""The proof that a model is the published one: it answers its golden requests as torch did.
+
+A model file is a program, which may never end, or want all memory there is. So the proof has a
+bound of both.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from feedrank.bundle import documents
+from feedrank.bundle.layout import GOLDEN
+from feedrank.domain import MAX_ID, MAX_ITEMS, FloatArray, Query
+from feedrank.errors import BundleError, DeadlineExceededError, ScoringError
+
+GOLDEN_TOLERANCE = 1e-5
+MOST_GOLDEN_CASES = 100
+LATEST_TIME_S = 253_402_300_799.0  # the end of the year 9999
+LONGEST_S = 5.0  # for all golden requests: a hundred items take a millisecond, Lambda's init ten s
+MOST_BYTES = 1 << 30  # beyond what the process has, and a few copies of the model
+COPIES = 4  # of a model's weights: read, parsed, rearranged for the processor, and one to spare
+BYTES_PER_MB = 1_000_000
+LONGEST_CAUSE = 400  # characters
+
+
+def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> None:
+    """`score` takes a deadline, too. Raises BundleError where a golden request is not answered as
+    torch answered it."""
+    deadline_s = perf_counter() + LONGEST_S
+    for case in documents.read(raw, GOLDEN, _GOLDEN)["cases"]:
+        try:
+            scores = score(_query(case), deadline_s)
+        except DeadlineExceededError as error:
+            reason = f"the model runs for more than {LONGEST_S:g} s"
+            raise BundleError(f"{GOLDEN}: {reason}") from error
+        except ScoringError as error:
+            raise BundleError(f"{GOLDEN}: {error}: {_cause(error)}") from error
+        _compare(scores, np.array(case["scores"], dtype=np.float32))
+
+
+@contextmanager
+def bounded_memory(model_bytes: int) -> Iterator[None]:
+    """Lets the process have so much more than it has, by Linux's own limit, which holds for all its
+    threads: whoever asks for more gets an error. Elsewhere there is no such limit."""
+    used = _data_bytes()
+    if used is None:
+        yield
+        return
+    import resource
+
+    soft, hard = _limits_at_start()
+    function_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    more = min(MOST_BYTES, function_mb * BYTES_PER_MB or MOST_BYTES) + COPIES * model_bytes
+    limit = used + more if soft == resource.RLIM_INFINITY else min(used + more, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@cache
+def _limits_at_start() -> tuple[int, int]:
+    """Once, since another load may be under way, and its limit in place."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_DATA)
+
+
+def _data_bytes() -> int | None:
+    """What Linux counts for the limit: memory that is the process's own and can be written."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii", "replace")
+    except OSError:
+        return None
+    _, found, rest = status.partition("VmData:")
+    return 1_024 * int(rest.split(maxsplit=1)[0]) if found else None
+
+
+def _query(case: dict[str, Any]) -> Query:
+    return Query(
+        user_id=case["user_id"],
+        item_ids=np.array(case["item_ids"], dtype=np.int64),
+        context=case["context"],
+        time_s=case["time_s"],
+    )
+
+
+def _compare(scores: FloatArray, expected: FloatArray) -> None:
+    if scores.shape != expected.shape:
+        raise BundleError(f"{GOLDEN}: {len(expected)} scores for {len(scores)} items")
+    if not (scores.min() >= 0.0 and scores.max() <= 1.0):  # NaN is not
+        raise BundleError(f"{GOLDEN}: the model gives a score outside [0, 1]")
+    apart = float(np.max(np.abs(scores - expected)))
+    if not apart <= GOLDEN_TOLERANCE:
+        raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
+
+
+def _cause(error: ScoringError) -> str:
+    return str(error.__cause__ or error)[:LONGEST_CAUSE]
+
+
+_id = documents.whole(0, MAX_ID)
+_GOLDEN = documents.fields(
+    {
+        "cases": documents.many(
+            documents.fields(
+                {
+                    "user_id": _id,
+                    "item_ids": documents.many(_id, 1, MAX_ITEMS),
+                    "context": documents.mapping(documents.text(), documents.text()),
+                    "time_s": documents.number(0, LATEST_TIME_S),
+                    "scores": documents.many(documents.number(), 1, MAX_ITEMS),
+                }
+            ),
+            1,
+            MOST_GOLDEN_CASES,
+        )
+    }
+)

@@ -1,0 +1,1 @@
+"""A request as one paragraph, and where its model run takes place."""

@@ -1,0 +1,142 @@
+"""The request as one paragraph."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import orjson
+
+from feedrank.decisions.log import DecisionLog
+from feedrank.domain import NO_CONTEXT, Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
+from feedrank.model.load import Model
+from feedrank.model.slot import ModelSlot
+from feedrank.ranking.scorer import Scorer
+from feedrank.telemetry.tracing import NoTracing, Tracing
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Ranker:
+    def __init__(
+        self,
+        slot: ModelSlot,
+        log: DecisionLog,
+        tracing: Tracing | None = None,
+        now: Callable[[], datetime] = utc_now,
+        *,
+        strict: bool = True,
+    ) -> None:
+        """`strict` refuses a context that has what the model doesn't read."""
+        self._slot = slot
+        self._scorer = Scorer()
+        self._log = log
+        self._span = (tracing or NoTracing()).span
+        self._now = now
+        self._strict = strict
+
+    async def rank(self, query: Query, call: Call) -> Ranking:
+        """Raises any FeedrankError but RequestTooLargeError."""
+        model = self._slot.ready
+        if model is None:
+            model, call = await self._awaited(call)
+        warnings = self._check(model, query) if query.context else ()
+        begun = perf_counter()
+        with self._span("features"):
+            rows = await _within_deadline(model, query, call)
+        fetched = perf_counter()
+        with self._span("scoring"):
+            scores, order = best_first(await self._scorer.score(model, query, rows, call))
+        scored = perf_counter()
+        unknown_items = int(np.count_nonzero(rows.unknown_items))
+        if unknown_items and model.spec.unknown_items != "default":
+            order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
+        context, dropped = NO_CONTEXT, 0
+        if query.context:
+            context, dropped = model.context.recorded(query.context)
+        now = self._now()
+        ranking = Ranking(
+            request_id=call.request_id,
+            timestamp=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            model_version=model.manifest.model_version,
+            model_digest=model.manifest.short_digest,
+            scores=scores,
+            order=order,
+            degraded=model.degraded + rows.degraded,
+            unknown_users=int(rows.unknown_user),
+            unknown_items=unknown_items,
+            features_ms=_milliseconds(fetched - begun),
+            scoring_ms=_milliseconds(scored - fetched),
+            latency_ms=_milliseconds(perf_counter() - call.started_s),
+            unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
+            warnings=warnings,
+            snapshot_age_s=model.manifest.snapshot_age_s(now),
+            context=context,
+            context_dropped=dropped,
+        )
+        spilled = await self._recorded(query, ranking, call)
+        return ranking._replace(spilled=spilled) if spilled else ranking
+
+    async def _awaited(self, call: Call) -> tuple[Model, Call]:
+        """A request that waited for the first model has its budget once more, within Lambda's."""
+        model = await self._slot.model_within(call)
+        if call.limit_s and perf_counter() > call.deadline_s:
+            budget_s = call.deadline_s - call.started_s
+            call = call._replace(deadline_s=min(perf_counter() + budget_s, call.limit_s))
+        return model, call
+
+    def _check(self, model: Model, query: Query) -> tuple[str, ...]:
+        problems = model.context.problems(query.context)
+        if problems and self._strict:
+            raise InvalidRequestError("; ".join(problems))
+        return tuple(problems)
+
+    async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
+        """How many sinks refused it. A wait for the stream is this request's, nobody else's."""
+        if call.is_alone:
+            return self._log.record(query, ranking, call)
+        return await self._log.record_beside(query, ranking, call)
+
+
+def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
+    """The scores as they are shown, and their positions from the best on: equal scores keep the
+    caller's order. Each is shown by the shortest decimal that reads back as the same float32, so
+    the order can be read from the answer. Raises ScoringError where one is outside [0, 1]."""
+    scores = np.ascontiguousarray(scores, dtype=np.float32)
+    order: list[int] = (-scores).argsort(kind="stable").tolist()
+    if not (scores.item(order[0]) <= 1.0 and scores.item(order[-1]) >= 0.0):  # NaN sorts last
+        raise ScoringError("the model gave a score outside [0, 1]")
+    listed: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
+    return listed, order
+
+
+def known_first(order: list[int], rows: FeatureRows, *, drop: bool) -> list[int]:
+    """Unknown items behind the known ones, or left out; each part in the order of its scores."""
+    unknown = rows.unknown_items.tolist()
+    known = [at for at in order if not unknown[at]]
+    return known if drop else known + [at for at in order if unknown[at]]
+
+
+def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
+    """An item that is asked for twice is named once."""
+    items = query.item_ids[rows.unknown_items].tolist()
+    return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
+
+
+async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:
+    if not model.features.waits:
+        return await model.features.fetch(query)
+    try:
+        async with asyncio.timeout(call.deadline_s - perf_counter()):
+            return await model.features.fetch(query)
+    except TimeoutError as error:
+        raise DeadlineExceededError("the feature store took too long") from error
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1_000 * seconds, 3)

@@ -1,0 +1,1 @@
+"""The stack's metrics and dashboard, from local logs."""

@@ -1,0 +1,1 @@
+"""Decision records, as operators handle them."""

@@ -1,0 +1,106 @@
+"""Which lines of a stored object are one user's, and the object without them.
+
+Lines are JSON, one record each, gzipped or not, as Firehose and the function write them. Firehose
+wraps what it could not deliver: base64 in `rawData`, of a record or of CloudWatch's gzipped
+envelope of several.
+"""
+
+import base64
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from feedops.errors import OperationError
+from feedrank.decisions.record_ids import UserHash
+
+GZIP = b"\x1f\x8b"
+DAMAGED = (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error)
+
+
+class UnreadableError(OperationError):
+    """What is stored there can't be read as records."""
+
+
+class Rest(NamedTuple):
+    body: bytes  # packed as it was
+    removed: int
+
+
+class UserRecords:
+    """`keys` are all that user ids were ever hashed with."""
+
+    def __init__(self, user: str, keys: Sequence[str] = ()) -> None:
+        self._user = user
+        self._hashes = {UserHash(key)(user) for key in keys}
+        ids = b"|".join(re.escape(orjson.dumps(each)[1:-1]) for each in (user, *self._hashes))
+        self._mention = re.compile(rb"(?<![0-9A-Za-z])(?:" + ids + rb")(?![0-9A-Za-z])")
+        self._field = re.compile(rb'"user_(?:id|hash)":\s*"?(?:' + ids + rb")(?![0-9A-Za-z])")
+
+    def without(self, body: bytes) -> Rest:
+        """Raises UnreadableError."""
+        try:
+            is_packed = body.startswith(GZIP)
+            plain = gzip.decompress(body) if is_packed else body
+            lines = plain.split(b"\n")
+            if plain.strip() and not any(_is_record(line) for line in lines):
+                raise UnreadableError("holds no JSON lines")
+            kept, removed = self._kept(lines)
+        except DAMAGED as error:
+            raise UnreadableError(f"is damaged: {error}") from error
+        if not removed:
+            return Rest(body, 0)
+        rest = b"\n".join(kept)
+        return Rest(gzip.compress(rest) if is_packed else rest, removed)
+
+    def _kept(self, lines: Iterable[bytes]) -> tuple[list[bytes], int]:
+        rests = [self._rest_of(line) for line in lines]
+        return [line for line, _ in rests if line is not None], sum(count for _, count in rests)
+
+    def _rest_of(self, line: bytes) -> tuple[bytes | None, int]:
+        """What of the line isn't the user's, and how many records are."""
+        has_mention = self._mention.search(line) is not None
+        if not has_mention and b'"rawData"' not in line:
+            return line, 0
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:  # half a record, of a writer that was killed
+            return (None, 1) if self._field.search(line) else (line, 0)
+        if not isinstance(row, dict):
+            return line, 0
+        if str(row.get("user_id")) == self._user or row.get("user_hash") in self._hashes:
+            return None, 1
+        return self._undelivered(line, row) if "rawData" in row else (line, 0)
+
+    def _undelivered(self, line: bytes, row: dict[str, Any]) -> tuple[bytes | None, int]:
+        raw = base64.b64decode(row["rawData"], validate=True)
+        is_packed = raw.startswith(GZIP)
+        content = gzip.decompress(raw) if is_packed else raw
+        if b'"logEvents"' in content:
+            envelope = orjson.loads(content)
+            told = [self._rest_of(event["message"].encode()) for event in envelope["logEvents"]]
+            envelope["logEvents"] = [
+                event
+                for event, (rest, _) in zip(envelope["logEvents"], told, strict=True)
+                if rest is not None
+            ]
+            removed, content = sum(count for _, count in told), orjson.dumps(envelope)
+            is_empty = not envelope["logEvents"]
+        else:
+            kept, removed = self._kept(content.split(b"\n"))
+            content = b"\n".join(kept)
+            is_empty = not content.strip()
+        if not removed or is_empty:
+            return (None if removed else line), removed
+        row["rawData"] = base64.b64encode(gzip.compress(content) if is_packed else content).decode()
+        return orjson.dumps(row), removed
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False

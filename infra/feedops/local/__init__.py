@@ -1,0 +1,1 @@
+"""Lambda, API Gateway and AWS on this machine."""

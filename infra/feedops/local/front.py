@@ -1,0 +1,121 @@
+"""The HTTP server in front of the local function: API Gateway's place."""
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import HttpVersion11, web
+
+from feedops.errors import FunctionError, MalformedAnswerError, ThrottledError
+from feedops.local import gateway
+from feedops.local.gateway import HttpRequest, HttpResponse
+
+DRAIN_S = 5.0  # for requests under way when the front closes
+LARGEST_LINE_BYTES = 65_536  # past what API Gateway takes, so that the front can say so itself
+
+logger = logging.getLogger(__name__)
+
+Invoke = Callable[[bytes], Awaitable[bytes]]
+
+
+class Front:
+    def __init__(self, invoke: Invoke, timeout_s: float = gateway.INTEGRATION_TIMEOUT_S) -> None:
+        self._invoke = invoke
+        self._timeout_s = timeout_s
+        self._invocations: set[asyncio.Task[bytes]] = set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        request_id = gateway.new_request_id()
+        if _head_bytes(request) > gateway.LARGEST_HEAD_BYTES:
+            response = gateway.HEAD_TOO_LARGE
+        else:
+            response = await self._respond(request, request_id)
+        headers = [*response.headers, ("apigw-requestid", request_id)]
+        return web.Response(status=response.status, headers=headers, body=response.body)
+
+    async def _respond(self, request: web.Request, request_id: str) -> HttpResponse:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return gateway.TOO_LARGE
+        event = gateway.to_event(_received(request, body), request_id, time.time())
+        payload = json.dumps(event).encode()
+        if len(payload) > gateway.LARGEST_EVENT_BYTES:
+            return gateway.TOO_LARGE
+        try:
+            return gateway.to_response(await self._within_time(payload))
+        except ThrottledError as error:
+            logger.warning("%s %s: %s", request.method, request.path, error)
+            return gateway.TOO_MANY
+        except TimeoutError:
+            logger.warning("%s %s: no answer in time", request.method, request.path)
+            return gateway.UNAVAILABLE
+        except (FunctionError, MalformedAnswerError) as error:
+            logger.warning("%s %s: %s", request.method, request.path, error)
+            return gateway.INTERNAL_ERROR
+
+    async def _within_time(self, payload: bytes) -> bytes:
+        """The function goes on when its caller is no longer waited for, as it does in Lambda.
+
+        Raises TimeoutError then.
+        """
+        invocation = asyncio.ensure_future(self._invoke(payload))
+        self._invocations.add(invocation)
+        invocation.add_done_callback(self._invocations.discard)
+        async with asyncio.timeout(self._timeout_s):
+            return await asyncio.shield(invocation)
+
+
+@asynccontextmanager
+async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
+    """The front, open on a bound socket for as long as the context is."""
+    app = web.Application(client_max_size=gateway.LARGEST_REQUEST_BYTES)
+    app.router.add_route("*", "/{path:.*}", front.answer, expect_handler=_expected)
+    # A compressed body is the function's to decompress, or to refuse.
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=DRAIN_S,
+        max_line_size=LARGEST_LINE_BYTES,
+        max_field_size=LARGEST_LINE_BYTES,
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, at).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _expected(request: web.Request) -> None:
+    """aiohttp's own answer to what it doesn't know repeats it, and fails where it is no Unicode."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Expectation Failed")
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun, as in aiohttp's own
+
+
+def _received(request: web.Request, body: bytes) -> HttpRequest:
+    _, port, *_ = request.get_extra_info("sockname")
+    return HttpRequest(
+        method=request.method,
+        path=request.path,
+        query=request.raw_path.partition("?")[2],
+        headers=tuple((name.decode(), gateway.header_text(v)) for name, v in request.raw_headers),
+        body=body,
+        source_ip=request.remote or "",
+        protocol=f"HTTP/{request.version.major}.{request.version.minor}",
+        port=port,
+    )
+
+
+def _head_bytes(request: web.Request) -> int:
+    """What API Gateway's quota counts: the request line and the values of the headers."""
+    line = f"{request.method} {request.raw_path} HTTP/1.1"
+    return len(line) + sum(len(value) for _, value in request.raw_headers)

@@ -1,0 +1,56 @@
+"""`feedrank ui`: MLflow's own pages, from the store that training writes."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from feedmodel.options import tracking_uri as tracking_uri_of
+from feedmodel.publish.registry import without_secret
+from feedops.display import print_whole, steps
+from feedops.errors import ModelMissingError, StartError
+from feedops.local.processes import LOCALHOST, Process, reserve, tail
+from feedops.local.serve import until_signal
+from feedops.models.releases import has_store
+from feedops.workspace import LOGS
+
+START_TIMEOUT_S = 120.0
+STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
+SERVERS = ("http://", "https://")
+
+
+def serve_ui(port: int, given: str | None, console: Console) -> None:
+    """Until SIGINT or SIGTERM, this machine alone can open it. Where MLflow is a server already,
+    its address is all that it takes."""
+    uri = tracking_uri_of(given)
+    if uri.startswith(SERVERS):
+        print_whole(console, f"MLflow serves its pages itself: {without_secret(uri)}")
+        return
+    if not has_store(given):
+        raise ModelMissingError(
+            f"{without_secret(uri)}: there is nothing to show; `feedrank train` makes it"
+        )
+    reserve(LOCALHOST, port).close()  # says whose fault it is where the port is taken
+    asyncio.run(until_signal(_serve(port, uri, console)))
+    console.print("Stopped.")
+
+
+async def _serve(port: int, uri: str, console: Console) -> None:
+    command: list[str | Path] = [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--host", LOCALHOST, "--port", str(port), "--workers", "1", "--no-serve-artifacts"),
+    ]
+    environ = os.environ | {STORE_VARIABLE: uri}  # not an argument: those are for all to see
+    log = LOGS / f"mlflow-{port}.log"
+    with steps(console, "Starting MLflow, some seconds"):
+        process = await Process.start("MLflow", command, log, environ)
+        await process.until_listening(port, START_TIMEOUT_S)
+    try:
+        print_whole(console, f"MLflow shows {without_secret(uri)} at http://{LOCALHOST}:{port}")
+        console.print("Serving until Ctrl-C.")
+        code = await process.wait()
+        raise StartError(f"MLflow ended with exit code {code}; {tail(log)}")
+    finally:
+        await process.stop()

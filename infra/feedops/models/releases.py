@@ -1,0 +1,150 @@
+"""Which model is served: found in MLflow, trained where there is none, a bundle made of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from feedmodel.options import CANDIDATE, PRODUCTION, NetworkName, TrainOptions
+from feedops.display import print_whole, steps
+from feedops.errors import ModelMissingError, OperationError
+from feedops.workspace import BUNDLES
+from feedrank.bundle.layout import MANIFEST, Manifest, parse_manifest
+from feedrank.errors import BundleError
+
+if TYPE_CHECKING:
+    from feedmodel.publish.registry import ModelAddress
+
+SQLITE = "sqlite:///"
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter for an alias
+
+
+def model_to_serve(
+    model_uri: str | None, network: NetworkName | None, *, train: bool, console: Console
+) -> str:
+    """A model's URI: the given one, or else that of the network's newest model, or else of the one
+    in production. Unless a URI is given, what isn't there is trained first, or anyway if `train`.
+
+    Where nothing is in production, and no URI and no network is given, the candidate is promoted.
+    """
+    if model_uri and (network or train):
+        raise OperationError("--model names one model: leave out --network and --train")
+    if model_uri:
+        return model_uri
+    demo = TrainOptions(network=network) if network else TrainOptions()
+    found = _newest_of(demo) if network else _by_alias(demo, PRODUCTION)
+    if found and not train:
+        return found
+    candidate = None if train or network else _by_alias(demo, CANDIDATE)
+    uri = candidate or _trained(demo, console)
+    if not (found or network):
+        _promote_the_first(uri, console)
+    return uri
+
+
+def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
+    """The folder of the model's bundle, built unless it is there, or anyway if `publish`.
+
+    Raises ModelMissingError, or what building one raises.
+    """
+    address = _resolve(model_uri)
+    if address is None:
+        raise ModelMissingError(
+            f"{model_uri}: MLflow has no such model; `feedrank train` makes one"
+        )
+    folder = BUNDLES / f"{address.name}-{address.version}"
+    if not publish and _is_bundle_of(folder, address):
+        return folder
+    from feedmodel.publish.build import PublishOptions, build_bundle
+
+    with steps(console, f"Building a bundle of {model_uri}") as say:
+        options = PublishOptions(model_uri, bundles=BUNDLES)
+        return build_bundle(options, lambda step: say(f"Bundle: {step}")).folder
+
+
+def newest_bundle() -> Path:
+    """The one that was built last. Raises ModelMissingError."""
+    manifests = BUNDLES.glob(f"*/{MANIFEST}")
+    newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise ModelMissingError(
+            f"no bundle in {BUNDLES}: `feedrank serve` makes one, or name one with --bundle"
+        )
+    return newest.parents[1]
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    """Raises ModelMissingError where the folder is no bundle."""
+    try:
+        return parse_manifest((bundle / MANIFEST).read_bytes())
+    except (OSError, BundleError) as error:
+        raise ModelMissingError(f"{bundle} is no bundle: {error}") from error
+
+
+def _newest_of(demo: TrainOptions) -> str | None:
+    """Training tags each version with its network."""
+    if not has_store():
+        return None
+    import mlflow
+
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{demo.registered_name}'")
+    numbers = [int(v.version) for v in versions if v.tags.get("network") == demo.network]
+    return f"models:/{demo.registered_name}/{max(numbers)}" if numbers else None
+
+
+def _by_alias(demo: TrainOptions, alias: str) -> str | None:
+    uri = f"models:/{demo.registered_name}@{alias}"
+    return uri if _resolve(uri) else None
+
+
+def _promote_the_first(uri: str, console: Console) -> None:
+    from feedmodel.publish.promotion import compare, promote
+
+    comparison = compare(uri)
+    promote(comparison)
+    print_whole(console, f"Promoted {comparison.candidate.uri}: nothing was in production")
+
+
+def _trained(demo: TrainOptions, console: Console) -> str:
+    from feedmodel.demo.train import train
+
+    result = train(demo, console)
+    return f"models:/{result.registered_name}/{result.version}"
+
+
+def _resolve(uri: str) -> "ModelAddress | None":
+    """None where MLflow has no such model. Raises OperationError where MLflow can't say."""
+    if not has_store():
+        return None
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from feedmodel.publish.registry import reason_of, resolve
+
+    try:
+        return resolve(uri)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        reason = reason_of(error, mlflow.get_tracking_uri())
+        raise OperationError(f"{uri}: MLflow: {reason}") from error
+
+
+def has_store(given: str | None = None) -> bool:
+    """Whether there is a store to look into, and if so, let MLflow use it. Merely asked, MLflow
+    would make an empty database of a missing one."""
+    import mlflow
+
+    from feedmodel.options import tracking_uri
+
+    uri = tracking_uri(given)
+    mlflow.set_tracking_uri(uri)
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
+
+
+def _is_bundle_of(folder: Path, address: "ModelAddress") -> bool:
+    """A version's number alone says little: a new tracking store counts from 1 again."""
+    try:
+        return manifest_of(folder).run_id == address.run_id
+    except ModelMissingError:
+        return False

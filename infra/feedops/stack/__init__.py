@@ -1,0 +1,1 @@
+"""The stack: its build, its size, its templates."""

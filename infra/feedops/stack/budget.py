@@ -1,0 +1,97 @@
+"""How much of Lambda's size limit a build takes, by part and by dependency."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from feedops.errors import BuildError, OverBudgetError
+from feedops.stack.build import BUILD
+
+LIMIT_BYTES = 262_144_000  # Lambda: function and layers, unzipped
+BAR_BYTES = 200_000_000  # ours
+PARTS = {"Function": "function", "RuntimeLayer": "runtime layer", "ModelLayer": "model layer"}
+# Import names that are not their distribution's.
+DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry_api"}
+SMALL_BYTES = 1_000_000
+_VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`dependencies` are the runtime layer's. Sizes in bytes."""
+
+    parts: Mapping[str, int]
+    dependencies: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def measure(build: Path = BUILD) -> Budget:
+    """Raises BuildError where there is no build."""
+    if missing := [part for part in PARTS if not (build / part).is_dir()]:
+        raise BuildError(f"no {', '.join(missing)} in {build}\nbuild with: make build")
+    return Budget(
+        {name: _size(build / part) for part, name in PARTS.items()},
+        _by_distribution(build / "RuntimeLayer" / "python"),
+    )
+
+
+def print_budget(budget: Budget, console: Console) -> None:
+    """Raises OverBudgetError, after the table."""
+    table = Table("part", title="Unzipped", title_justify="left")
+    for heading in ("MB", "of the limit"):
+        table.add_column(heading, justify="right")
+    for part, size in budget.parts.items():
+        table.add_row(part, *_columns(size))
+        if part == PARTS["RuntimeLayer"]:
+            for name, of_it in _large_ones(budget.dependencies).items():
+                table.add_row(f"  {name}", *_columns(of_it), style="dim")
+    table.add_section()
+    table.add_row("total", *_columns(budget.total), style="bold")
+    table.add_row("bar", *_columns(BAR_BYTES))
+    table.add_row("Lambda's limit", *_columns(LIMIT_BYTES))
+    console.print(table)
+    if budget.total > BAR_BYTES:
+        over = (budget.total - BAR_BYTES) / 1e6
+        raise OverBudgetError(f"the build is {over:.1f} MB over the bar")
+
+
+def _columns(size: int) -> tuple[str, str]:
+    return f"{size / 1e6:.1f}", f"{100 * size / LIMIT_BYTES:.1f} %"
+
+
+def _large_ones(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The largest first, small ones as one."""
+    large = {name: size for name, size in sizes.items() if size >= SMALL_BYTES}
+    ordered = dict(sorted(large.items(), key=lambda each: -each[1]))
+    rest = len(sizes) - len(large)
+    return ordered | ({f"{rest} smaller ones": sum(sizes.values()) - sum(large.values())})
+
+
+def _by_distribution(site: Path) -> dict[str, int]:
+    """Sizes by `name version`: a package, its .libs and its .dist-info are one."""
+    versions = {
+        found["name"]: found["version"]
+        for path in site.glob("*.dist-info")
+        if (found := _VERSIONED.fullmatch(path.name))
+    }
+    sizes: Counter[str] = Counter()
+    for path in site.iterdir():
+        found = _VERSIONED.fullmatch(path.name)
+        stem = found["name"] if found else path.name.removesuffix(".py").removesuffix(".libs")
+        name = DISTRIBUTIONS.get(stem, stem)
+        sizes[f"{name} {versions.get(name, '')}".strip()] += _size(path)
+    return dict(sizes)
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(child.stat().st_size for child in path.rglob("*") if child.is_file())

@@ -1,0 +1,134 @@
+"""`sam build` without Docker: with the Python that Lambda runs, writing nowhere else."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from feedops.errors import BuildError
+from feedops.workspace import PROJECT
+from feedrank.bundle.layout import MANIFEST
+
+LAMBDA_PYTHON = "python3.13"
+# What Lambda has beside Python: the two SDK packages, the runtime client, and what they need.
+RUNTIME_PACKAGES = (
+    *("awslambdaric", "simplejson", "snapshot-restore-py"),
+    *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
+)
+LOCK = PROJECT / "requirements-dev.lock"
+STATE = PROJECT / ".aws-sam"
+BUILD = STATE / "build"
+BUNDLE = PROJECT / "layers" / "model" / "bundle"
+Architecture = Literal["x86_64", "arm64"]
+
+
+def build(
+    folder: Path = BUILD, bundle: Path = BUNDLE, architecture: Architecture = "x86_64"
+) -> None:
+    """Build function and layers into `folder`, with `bundle` in the model layer; what is in them,
+    and in the images, as CycloneDX beside it, in `sbom`.
+
+    Raises BuildError.
+    """
+    if not (bundle / MANIFEST).is_file():
+        raise BuildError(
+            f"no bundle in {bundle}\nwrite one with: feedrank publish --to layers/model/bundle"
+        )
+    python = find_python(os.environ)
+    state = folder.absolute().parent
+    environ = {
+        "PIP_CACHE_DIR": str(state / "pip"),
+        "AWS_DEFAULT_REGION": "us-east-1",  # SAM wants one, and asks nobody there
+        **os.environ,
+        "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
+        "LAMBDA_PYTHON": str(python),
+        "BUNDLE": str(bundle.absolute()),
+        "ARCHITECTURE": architecture,
+        "SAM_CLI_TELEMETRY": "0",
+        "__SAM_CLI_APP_DIR": str(state / "home"),  # instead of ~/.aws-sam
+    }
+    command = [
+        *(sys.executable, "-m", "samcli", "build", "--no-cached"),
+        *("--template-file", str(PROJECT / "template.yaml"), "--build-dir", str(folder.absolute())),
+        *("--config-file", str(PROJECT / "samconfig.toml")),
+        *("--parameter-overrides", f"Architecture={architecture}"),
+    ]
+    state.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command,
+        env=environ,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BuildError(f"sam build failed, with exit code {done.returncode}\n{done.stdout}")
+    from feedops.stack.sbom import write_boms
+
+    write_boms(folder, state / "sbom")
+
+
+def runtime_packages(python: Path) -> Path:
+    """A folder with what Lambda has beside Python, and no layer brings; installed once."""
+    locked = locked_packages(LOCK, RUNTIME_PACKAGES)
+    folder = STATE / "runtime" / hashlib.sha256(locked.encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        arriving = folder.with_name(f"{folder.name}.arriving")
+        shutil.rmtree(arriving, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        requirements = folder.with_suffix(".txt")
+        requirements.write_text(locked)
+        options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+        pinned = ["--require-hashes", "--no-deps", "--requirement", str(requirements)]
+        subprocess.run(
+            [python, "-m", "pip", "install", *options, "--target", arriving, *pinned], check=True
+        )
+        arriving.rename(folder)
+    return folder
+
+
+def locked_packages(lock: Path, names: Iterable[str]) -> str:
+    """The lock's requirements of that name, each with its hashes."""
+    requirements = {
+        requirement.partition("==")[0]: requirement
+        for requirement in re.split(r"\n(?=[^\s#])", lock.read_text())
+    }
+    return "".join(f"{requirements[name]}\n" for name in names)
+
+
+def find_python(environ: Mapping[str, str]) -> Path:
+    """LAMBDA_PYTHON, or a python3.13 on the PATH or among pyenv's. Raises BuildError."""
+    chosen = environ.get("LAMBDA_PYTHON")
+    for candidate in [Path(chosen)] if chosen else _candidates(environ):
+        if _is_lambda_python(candidate):
+            return candidate.absolute()
+    raise BuildError(
+        f"{chosen} is no {LAMBDA_PYTHON}"
+        if chosen
+        else f"no {LAMBDA_PYTHON} was found, which Lambda runs and which compiles for it\n"
+        "install one (uv python install 3.13, or pyenv install 3.13), or set LAMBDA_PYTHON"
+    )
+
+
+def _candidates(environ: Mapping[str, str]) -> Iterable[Path]:
+    for folder in environ.get("PATH", os.defpath).split(os.pathsep):
+        yield Path(folder, LAMBDA_PYTHON)
+    home = Path(environ.get("HOME", "/nonexistent"))
+    yield from sorted(home.glob(f".pyenv/versions/3.13*/bin/{LAMBDA_PYTHON}"))
+    yield from sorted(home.glob(f".local/share/uv/python/cpython-3.13*/bin/{LAMBDA_PYTHON}"))
+
+
+def _is_lambda_python(candidate: Path) -> bool:
+    """By running it: a shim of pyenv is there for versions that are not chosen too."""
+    try:
+        said = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return said.stdout.startswith("Python 3.13.")

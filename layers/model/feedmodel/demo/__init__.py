@@ -1,0 +1,1 @@
+"""The demo: a feed, its features, two networks, and their training."""

@@ -1,0 +1,211 @@
+"""The feature tables: one for training, which can't see the future, and three for serving.
+
+Training: each row's aggregates come from interactions strictly earlier than the row; a slate's rows
+share one time and don't see each other. Serving: the same aggregates over all interactions before
+one moment, `as_of_s`; the demo's is the end of the feed, so serving goes on where the data stops.
+Both go through the same formulas: a training row at time t and a snapshot as of t agree to the
+last bit.
+
+Rates and means are smoothed: `(sum + strength * prior) / (count + strength)`. The priors come from
+the warm-up, the first part of the feed, which is never trained on: not even they see the future.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from feedmodel.demo.data import DEVICES, Feed
+from feedmodel.demo.specs import Priors, demo_features
+from feedrank.domain import FloatArray, IntArray
+from feedrank.features.expressions import DAY_S
+from feedrank.features.matrix import context_column
+from feedrank.features.spec import FeatureSpec
+
+PRIOR_INTERACTIONS = 20  # strength of the prior of a click rate
+PRIOR_CLICKS = 5  # strength of the prior of a mean dwell time
+
+Columns = dict[str, FloatArray]
+
+
+def priors(feed: Feed, until_s: int) -> Priors:
+    """From the interactions before `until_s`, the end of the warm-up."""
+    seen = feed.time_s < until_s
+    clicks = max(int(feed.clicked[seen].sum()), 1)
+    devices = [(feed.device[seen] == device).sum() for device in DEVICES]
+    return Priors(
+        ctr=clicks / max(int(seen.sum()), 1),
+        dwell_s=float(feed.dwell_ms[seen].sum()) / 1_000 / clicks,
+        device=str(DEVICES[np.argmax(devices)]),
+        age_days=float(_age_s(feed)[seen].sum()) / DAY_S / max(int(seen.sum()), 1),
+    )
+
+
+def training_columns(feed: Feed, prior: Priors) -> Columns:
+    """All 15 features of each interaction by name, (interactions,) float32."""
+    ones = np.ones(len(feed.time_s), dtype=np.int64)
+    by_user = _Past(feed.user_id, feed.time_s)
+    by_item = _Past(feed.item_id, feed.time_s)
+    by_pair = _Past(_pair_keys(feed), feed.time_s)
+    return (
+        _user_columns(
+            by_user.total(ones),
+            by_user.total(feed.clicked),
+            by_user.total(feed.dwell_ms),
+            by_user.total(_opens_a_day(feed)),
+            prior,
+        )
+        | _item_columns(
+            by_item.total(ones),
+            by_item.total(feed.clicked),
+            by_item.total(feed.dwell_ms),
+            _age_s(feed),
+            prior,
+        )
+        | _pair_columns(by_pair.total(ones))
+        | _context_columns({"device": feed.device}, feed.time_s, prior)
+    )
+
+
+def model_inputs(spec: FeatureSpec, columns: Columns) -> dict[str, FloatArray]:
+    """Each of the spec's inputs, (rows, features); a per-request input too has one row a row."""
+    return {
+        input_.name: np.column_stack([columns[feature.name] for feature in input_.features])
+        for input_ in spec.inputs
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What serving looks up: an id, or a pair of ids, and the features of that source."""
+
+    users: pd.DataFrame  # user_id, then the 4 user features; users seen so far
+    items: pd.DataFrame  # item_id, then the 4 item features; items that exist, shown or not
+    pairs: pd.DataFrame  # user_id, item_id, count; pairs seen so far
+
+
+def snapshot(feed: Feed, as_of_s: int, prior: Priors) -> Snapshot:
+    """The aggregates over all interactions before `as_of_s`, in the order of the ids."""
+    past = feed.time_s < as_of_s
+    clicked, dwell_ms = feed.clicked[past], feed.dwell_ms[past]
+    user_id, user = np.unique(feed.user_id[past], return_inverse=True)
+    users = _user_columns(
+        _sums(user, len(user_id)),
+        _sums(user, len(user_id), clicked),
+        _sums(user, len(user_id), dwell_ms),
+        _sums(user, len(user_id), _opens_a_day(feed)[past]),
+        prior,
+    )
+    item_id = np.flatnonzero(feed.created_s < as_of_s) + 1
+    item = np.searchsorted(item_id, feed.item_id[past])
+    items = _item_columns(
+        _sums(item, len(item_id)),
+        _sums(item, len(item_id), clicked),
+        _sums(item, len(item_id), dwell_ms),
+        as_of_s - feed.created_s[item_id - 1],
+        prior,
+    )
+    pair, shown = np.unique(_pair_keys(feed)[past], return_counts=True)
+    pair_user, pair_item = np.divmod(pair, len(feed.created_s) + 1)
+    return Snapshot(
+        users=pd.DataFrame({"user_id": user_id, **users}),
+        items=pd.DataFrame({"item_id": item_id, **items}),
+        pairs=pd.DataFrame({"user_id": pair_user, "item_id": pair_item, **_pair_columns(shown)}),
+    )
+
+
+class _Past:
+    """Sums over the rows of the same key and a strictly earlier time."""
+
+    def __init__(self, key: IntArray, time_s: IntArray) -> None:
+        self._order = np.lexsort((time_s, key))
+        key, time_s = key[self._order], time_s[self._order]
+        new_key = np.diff(key, prepend=key[0] - 1) != 0
+        new_moment = new_key | (np.diff(time_s, prepend=time_s[0]) != 0)
+        self._first_of_key = _latest(new_key)
+        self._first_of_moment = _latest(new_moment)
+
+    def total(self, values: NDArray[np.integer[Any] | np.bool_]) -> IntArray:
+        """(rows,), whole numbers, so that no rounding can carry one row's value to another."""
+        before = np.concatenate(([0], np.cumsum(values[self._order], dtype=np.int64)))
+        totals = np.empty(len(values), dtype=np.int64)
+        totals[self._order] = before[self._first_of_moment] - before[self._first_of_key]
+        return totals
+
+
+def _latest(starts: NDArray[np.bool_]) -> IntArray:
+    """For each position, the last one up to it where something starts."""
+    return np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
+
+
+def _sums(
+    group: IntArray, groups: int, values: NDArray[np.integer[Any] | np.bool_] | None = None
+) -> IntArray:
+    """(groups,); float64 holds whole numbers up to 2**53 exactly."""
+    return np.bincount(group, weights=values, minlength=groups).astype(np.int64)
+
+
+def _age_s(feed: Feed) -> IntArray:
+    """Of the item, at each interaction."""
+    return feed.time_s - feed.created_s[feed.item_id - 1]
+
+
+def _pair_keys(feed: Feed) -> IntArray:
+    return feed.user_id * (len(feed.created_s) + 1) + feed.item_id
+
+
+def _opens_a_day(feed: Feed) -> NDArray[np.bool_]:
+    """Whether the row is its user's first of that day (UTC); the feed is in the order of time."""
+    day = feed.time_s // DAY_S
+    _, first = np.unique(feed.user_id * (day.max() + 1) + day, return_index=True)
+    opens = np.zeros(len(day), dtype=np.bool_)
+    opens[first] = True
+    return opens
+
+
+def _user_columns(
+    interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, days: IntArray, prior: Priors
+) -> Columns:
+    return {
+        "user_historical_ctr": _rate(clicks, interactions, prior),
+        "user_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
+        "user_interaction_count": interactions.astype(np.float32),
+        "user_days_active": days.astype(np.float32),
+    }
+
+
+def _item_columns(
+    interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, age_s: IntArray, prior: Priors
+) -> Columns:
+    return {
+        "item_ctr": _rate(clicks, interactions, prior),
+        "item_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
+        "item_popularity": np.log1p(clicks).astype(np.float32),
+        "item_age_days": (age_s / DAY_S).astype(np.float32),
+    }
+
+
+def _pair_columns(interactions: IntArray) -> Columns:
+    return {"user_item_previous_interactions": interactions.astype(np.float32)}
+
+
+def _context_columns(context: Mapping[str, Any], time_s: IntArray, prior: Priors) -> Columns:
+    """The very functions that serving computes them with, over columns."""
+    return {
+        feature.name: np.asarray(context_column(feature)(context, time_s), dtype=np.float32)
+        for feature in demo_features(prior)
+        if feature.source == "context"
+    }
+
+
+def _rate(clicks: IntArray, interactions: IntArray, prior: Priors) -> FloatArray:
+    rate = (clicks + PRIOR_INTERACTIONS * prior.ctr) / (interactions + PRIOR_INTERACTIONS)
+    return rate.astype(np.float32)
+
+
+def _mean_dwell_s(dwell_ms: IntArray, clicks: IntArray, prior: Priors) -> FloatArray:
+    mean = (dwell_ms / 1_000 + PRIOR_CLICKS * prior.dwell_s) / (clicks + PRIOR_CLICKS)
+    return mean.astype(np.float32)

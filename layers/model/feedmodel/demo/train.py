@@ -1,0 +1,179 @@
+"""`feedrank train`: from nothing to a registered model, in one MLflow run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import mlflow
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from feedmodel.demo import tracking
+from feedmodel.demo.data import Feed, generate_feed
+from feedmodel.demo.datasets import log_data
+from feedmodel.demo.networks import DeepMLP, Network, TwoTower
+from feedmodel.demo.plots import draw
+from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
+from feedmodel.demo.tables import Columns, model_inputs, priors, snapshot, training_columns
+from feedmodel.demo.unknown import SHARE_IN_TEST, partly_unknown, unknown_in_test, with_unknown
+from feedmodel.demo.windows import TRAIN_S, split
+from feedmodel.options import NetworkName, TrainOptions, TrainResult, tracking_uri
+from feedmodel.training.evaluation import Evaluation, WithUnknown, evaluate
+from feedmodel.training.fit import (
+    Epoch,
+    Examples,
+    Schedule,
+    best_of,
+    fit,
+    optimizer_of,
+    score,
+    seeded,
+)
+from feedrank.domain import FloatArray
+from feedrank.features.spec import FeatureSpec
+
+__all__ = ["TrainOptions", "TrainResult", "train"]
+
+SPECS: dict[NetworkName, Callable[[Priors], FeatureSpec]] = {
+    "deep_mlp": deep_mlp_spec,
+    "two_tower": two_tower_spec,
+}
+NETWORKS: dict[NetworkName, Callable[..., Network]] = {"deep_mlp": DeepMLP, "two_tower": TwoTower}
+
+
+def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
+    """Draw a feed, train and judge a network on it, and register it with all that serving needs.
+
+    Raises TrackingError where MLflow can't be used.
+    """
+    console = console or Console(stderr=True)
+    uri = tracking_uri(options.tracking_uri)
+    run = tracking.tracked_run(uri, options.experiment, options.network)
+    with run as run_id, _progress(console) as progress:
+        with _step(progress, f"Draw {options.interactions:,} interactions"):
+            feed = generate_feed(options.users, options.items, options.interactions, options.seed)
+        with _step(progress, "Compute features"):
+            prior = priors(feed, TRAIN_S)
+            spec = SPECS[options.network](prior)
+            columns = training_columns(feed, prior)
+        tracking.log_options(options)
+        test_data = log_data(feed, split(feed), options)
+        network, epochs = _fit(options, spec, columns, feed, progress)
+        with _step(progress, "Evaluate"):
+            evaluation = _evaluate(network, spec, columns, feed)
+        with _step(progress, "Log to MLflow"):
+            tracking.log_features(spec, snapshot(feed, feed.end_s, prior), feed.end_s)
+            model_uri = tracking.log_network(network, spec, model_inputs(spec, columns))
+            tracking.log_quality(
+                evaluation.metrics() | {"train/best_epoch": best_of(epochs).number},
+                model_uri,
+                test_data,
+            )
+            for name, figure in draw(epochs, evaluation).items():
+                mlflow.log_figure(figure, f"plots/{name}.png")
+            version = tracking.register(
+                model_uri,
+                run_id,
+                options.registered_name,
+                options.alias,
+                {"network": options.network},
+            )
+    console.print(_summary(options, version, evaluation))
+    return TrainResult(run_id, model_uri, options.registered_name, version, evaluation.metrics())
+
+
+def _fit(
+    options: TrainOptions, spec: FeatureSpec, columns: Columns, feed: Feed, progress: Progress
+) -> tuple[Network, list[Epoch]]:
+    windows = split(feed)
+    learn = _examples(spec, partly_unknown(spec, columns, options.seed), feed, windows.train)
+    validate = _examples(spec, columns, feed, windows.validation)
+    schedule = Schedule(options.epochs, options.batch_size, options.learning_rate, options.patience)
+    batches = schedule.epochs * schedule.batches(len(learn))
+    with (
+        seeded(options.seed),
+        _step(progress, f"Train {options.network}", batches) as advance,
+    ):
+        network = NETWORKS[options.network](*learn.inputs.values())
+        tracking.log_architecture(network, optimizer_of(network, schedule))
+        epochs = fit(
+            network, learn, validate, schedule, on_batch=advance, on_epoch=tracking.log_epoch
+        )
+    return network, epochs
+
+
+def _evaluate(network: Network, spec: FeatureSpec, columns: Columns, feed: Feed) -> Evaluation:
+    test = split(feed).test
+
+    def scored(columns: Columns) -> FloatArray:
+        return score(network, _examples(spec, columns, feed, test))
+
+    unknown = unknown_in_test(len(feed.clicked))
+    everyone = np.ones(len(feed.clicked), dtype=np.bool_)
+    return evaluate(
+        feed.slate[test],
+        feed.clicked[test],
+        model=scored(columns),
+        with_unknown=WithUnknown(
+            users=scored(with_unknown(spec, columns, "user", everyone)),
+            items=scored(with_unknown(spec, columns, "item", unknown)),
+            unknown_items=unknown[test],
+        ),
+        popularity=columns["item_popularity"][test],
+        click_rate=columns["item_ctr"][test],
+        probability=feed.probability[test],
+    )
+
+
+def _examples(spec: FeatureSpec, columns: Columns, feed: Feed, window: slice) -> Examples:
+    shown = {name: column[window] for name, column in columns.items()}
+    return Examples(model_inputs(spec, shown), feed.clicked[window])
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:32}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def _step(progress: Progress, text: str, total: int = 1) -> Iterator[Callable[[], None]]:
+    """One bar; what comes out advances it by one. It is full at the end, however short it fell."""
+    if not progress.console.is_terminal:
+        progress.console.print(text, highlight=False)
+    task = progress.add_task(text, total=total)
+    yield partial(progress.advance, task)
+    progress.update(task, completed=total)
+
+
+def _summary(options: TrainOptions, version: str, evaluation: Evaluation) -> Table:
+    table = Table(
+        title=f"{options.registered_name} version {version} ({options.network}), test window: "
+        f"{evaluation.interactions:,} interactions, {evaluation.slates:,} slates with clicks",
+        caption=f"Of the way in NDCG@10 to the known best: {evaluation.way_from_popularity:.0%} "
+        f"from popularity, {evaluation.way_from_click_rate:.0%} from the click rate. "
+        f"Unknown items: {SHARE_IN_TEST:.0%} of those shown, ranked last.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("ranking")
+    for heading in ("NDCG@10", "precision@10", "AUC", "log loss", "calibration error"):
+        table.add_column(heading, justify="right")
+    for name, quality in evaluation.rankings().items():
+        numbers = (
+            quality.ndcg_at_10,
+            quality.precision_at_10,
+            quality.auc,
+            quality.log_loss,
+            quality.calibration_error,
+        )
+        cells = ("" if number is None else f"{number:.4f}" for number in numbers)
+        table.add_row(name, *cells, style="bold" if name == "model" else None)
+    return table

@@ -1,0 +1,1 @@
+"""From a model in MLflow to a bundle."""

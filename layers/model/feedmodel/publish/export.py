@@ -1,0 +1,245 @@
+"""From the MLflow artifact to what engines run: an exported torch program and one ONNX file."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+
+import mlflow
+import torch
+from torch.export import Dim, ExportedProgram
+
+from feedmodel.errors import PublishError
+from feedmodel.publish.admission import check_artifact, check_program
+from feedmodel.publish.registry import environment
+from feedrank.domain import FloatArray
+from feedrank.errors import BundleError
+from feedrank.features.spec import FeatureSpec, Input
+from feedrank.model.engines.torch import load_program as load_exported
+
+PT2 = "model.pt2"
+EXAMPLE_ROWS = 8  # torch.export takes one row for a constant
+OUTPUT = "scores"
+LONGEST_CAUSE = 400  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An exported model. `inputs` are its names in the order in which it takes them; `file` is
+    what MLflow holds, where that can be served byte for byte."""
+
+    exported: ExportedProgram
+    inputs: tuple[str, ...]
+    file: Path | None = None
+    logits: ExportedProgram | None = None  # the program before a sigmoid was put behind it
+
+
+class Sigmoid(torch.nn.Module):
+    """A model that ends in logits, made to end in probabilities."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.model(*inputs))
+
+
+def load_program(
+    artifact: Path, spec: FeatureSpec, *, allow_pickle: bool = False, sigmoid: bool = False
+) -> Program:
+    """Raises PublishError for a model that is pickled, can't be exported or served, or whose inputs
+    are not the spec's."""
+    file = next((artifact / "data").glob(f"**/{PT2}"), None)
+    with _quiet():
+        if file:
+            program = _load_exported(file)
+        else:
+            program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
+        check_program(program.exported)
+        check_inputs(program, spec)
+        if sigmoid:
+            module = Sigmoid(program.exported.module())
+            logits = program.exported
+            program = replace(_export(module, spec, program.inputs), logits=logits)
+    return program
+
+
+def save_program(program: Program, path: Path) -> None:
+    """MLflow's own file where there is one, else a new archive."""
+    if program.file:
+        path.write_bytes(program.file.read_bytes())
+    else:
+        torch.export.save(program.exported, path)
+
+
+def torch_scorer(
+    exported: ExportedProgram, names: Sequence[str]
+) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+    """Gives (items,) float32, as torch scores the inputs of these names."""
+    module = exported.module()
+
+    def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
+        with torch.inference_mode():
+            scores: FloatArray = module(*(torch.from_numpy(inputs[name]) for name in names)).numpy()
+        return scores.reshape(-1)
+
+    return score
+
+
+def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
+    """One file, weights inside, item rows dynamic; the same program gives the same bytes.
+
+    Raises PublishError that names an operator which ONNX doesn't have.
+    """
+    with _quiet():
+        try:
+            exported = torch.onnx.export(
+                program.exported,
+                _example(spec, program.inputs),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                input_names=program.inputs,
+                output_names=[OUTPUT],
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise PublishError(f"the model can't be exported to ONNX: {_cause(error)}") from error
+    if exported is None:
+        raise PublishError("the model can't be exported to ONNX")
+    model = exported.model_proto
+    graph = model.graph
+    # Stack traces of the machine that exported it: nothing that serving reads.
+    described = (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer)
+    for part in (*described, *graph.value_info, *model.functions):
+        part.ClearField("metadata_props")
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def check_inputs(program: Program, spec: FeatureSpec) -> None:
+    """Hold the model's inputs against the spec's: names, widths, types, and which rows vary.
+
+    Raises PublishError.
+    """
+    tensors = _placeholders(program)
+    described = {input_.name: input_ for input_ in spec.inputs}
+    if missing := [name for name in tensors if name not in described]:
+        raise PublishError(f"the feature spec lacks the model's input {', '.join(missing)}")
+    if extra := [name for name in described if name not in tensors]:
+        known = ", ".join(tensors)
+        raise PublishError(f"the model has no input {', '.join(extra)}; it takes {known}")
+    for name, tensor in tensors.items():
+        _check_input(tensor, described[name])
+    item_rows = {str(tensors[i.name].shape[0]) for i in spec.inputs if i.per == "item"}
+    for input_ in spec.inputs:
+        if input_.per == "request" and str(tensors[input_.name].shape[0]) in item_rows:
+            raise PublishError(
+                f"input {input_.name}: the model wants as many rows of it as there are items; "
+                'make it "per": "item" in the spec, or log the model with one row of it in the '
+                "input_example"
+            )
+
+
+def _check_input(tensor: torch.Tensor, input_: Input) -> None:
+    if tensor.dim() != 2:  # noqa: PLR2004 rows and features
+        raise PublishError(f"input {input_.name}: the model takes {tensor.dim()} dimensions, not 2")
+    rows, width = tensor.shape
+    if width != len(input_.features):
+        raise PublishError(
+            f"input {input_.name}: the model takes {width} features, the spec describes "
+            f"{len(input_.features)}"
+        )
+    if tensor.dtype != torch.float32:
+        raise PublishError(
+            f"input {input_.name}: the model takes {tensor.dtype}, not float32: log model.float(), "
+            "with an input_example of float32"
+        )
+    if isinstance(rows, int) and (input_.per == "item" or rows != 1):
+        raise PublishError(
+            f"input {input_.name}: the model takes exactly {rows} row(s); log it with two rows or "
+            "more in the input_example and -1 rows in the signature"
+        )
+
+
+def _placeholders(program: Program) -> dict[str, torch.Tensor]:
+    """The model's inputs as torch.export saw them, by name."""
+    nodes = {node.name: node for node in program.exported.graph.nodes}
+    traced = program.exported.graph_signature.user_inputs
+    return {
+        name: nodes[str(node)].meta["val"]
+        for name, node in zip(program.inputs, traced, strict=True)
+    }
+
+
+def _export(
+    module: torch.nn.Module, spec: FeatureSpec, inputs: Sequence[str] | None = None
+) -> Program:
+    names = tuple(inputs or signature(module.forward).parameters)
+    per = {input_.name: input_.per for input_ in spec.inputs}
+    if missing := [name for name in names if name not in per]:
+        raise PublishError(f"the feature spec lacks the model's input {', '.join(missing)}")
+    shapes = tuple({0: Dim.AUTO} if per[name] == "item" else None for name in names)
+    dynamic = (shapes,) if isinstance(module, Sigmoid) else shapes  # *inputs is one argument
+    try:
+        exported = torch.export.export(module, _example(spec, names), dynamic_shapes=dynamic)
+    except Exception as error:  # torch.export's errors share no base class
+        raise PublishError(f"torch.export can't trace the model: {_cause(error)}") from error
+    return Program(exported, names)
+
+
+def _example(spec: FeatureSpec, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    inputs = {input_.name: input_ for input_ in spec.inputs}
+    return tuple(
+        torch.zeros(EXAMPLE_ROWS if inputs[name].per == "item" else 1, len(inputs[name].features))
+        for name in names
+    )
+
+
+def _load_exported(file: Path) -> Program:
+    try:
+        exported = load_exported(file)
+    except BundleError as error:
+        raise PublishError(f"the exported model can't be loaded: {error}") from error
+    return Program(exported, tuple(map(str, exported.graph_signature.user_inputs)), file)
+
+
+def _load_pickled(artifact: Path, *, allow_pickle: bool) -> torch.nn.Module:
+    check_artifact(artifact)
+    if not allow_pickle:
+        raise PublishError(
+            "the model is pickled, and unpickling runs whatever code the file holds. Log it with "
+            'mlflow.pytorch.log_model(..., serialization_format="pt2"), or, where you trust its '
+            "origin, publish it with --allow-pickle; the bundle itself never holds a pickle"
+        )
+    with environment(MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true"):
+        try:
+            model: torch.nn.Module = mlflow.pytorch.load_model(str(artifact), map_location="cpu")
+        except Exception as error:  # unpickling may raise anything
+            raise PublishError(
+                f"the pickle can't be loaded as a torch.nn.Module: {_cause(error)}"
+            ) from error
+    return model.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters' chatter about packages that are not there says nothing to a publisher."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            exporter.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a chain says what was wrong; those around it say who was calling."""
+    while error.__cause__:
+        error = error.__cause__
+    return str(error)[:LONGEST_CAUSE] or type(error).__name__

@@ -1,0 +1,84 @@
+"""Golden requests: queries that every container must answer as torch did, before it serves.
+
+They are made of the bundle's own tables and spec: known and unknown users and items, one item to a
+hundred, every context key that the spec reads, hours and weekdays spread over a week.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from feedmodel.publish.snapshot import Table, TableName
+from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
+from feedrank.features import expressions as context
+from feedrank.features.spec import FeatureSpec
+
+SEED = 20_260_101
+MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
+STEP_S = 5 * context.HOUR_S + 1_800
+PARITY_SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)
+GOLDEN = (0, 1, 3, 6, 8, 10, 12, 13)  # which of them a bundle keeps
+UNKNOWN_ID = 2**63 - 1
+
+
+def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list[Query]:
+    """About four hundred rows in fourteen requests, the same for the same tables."""
+    random = np.random.default_rng(SEED)
+    users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
+    known = context_examples(spec)
+    requests = [
+        Query(
+            user_id=UNKNOWN_ID if number == 1 else _one_of(users, random),
+            item_ids=_some_of(items, size, random),
+            context=known if number % 2 else {},
+            time_s=MONDAY_S + number * STEP_S,
+        )
+        for number, size in enumerate(PARITY_SIZES)
+    ]
+    return [*requests, _of_defaults(), _of_pairs(tables["pairs"], known)]
+
+
+def _of_defaults() -> Query:
+    """Nothing is known: each feature but the hour's has its default."""
+    return Query(UNKNOWN_ID, np.array([UNKNOWN_ID, UNKNOWN_ID - 1]), {}, MONDAY_S)
+
+
+def _of_pairs(pairs: Table, known: Mapping[str, str]) -> Query:
+    """The user with the most pairs, and items of those: chosen at random, few pairs are met."""
+    users, counts = np.unique(pairs.ids[:, 0], return_counts=True)
+    if not len(users):
+        return _of_defaults()
+    user = users[counts.argmax()]
+    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2]
+    return Query(int(user), items, known, MONDAY_S + context.DAY_S)
+
+
+def context_examples(spec: FeatureSpec) -> dict[str, str]:
+    """A value for every context key that the spec reads."""
+    examples = [context.parse(f.expression).example for f in spec.columns("context")]
+    return dict(example for example in examples if example)
+
+
+def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
+    return {
+        "user_id": query.user_id,
+        "item_ids": query.item_ids.tolist(),
+        "context": dict(query.context),
+        "time_s": query.time_s,
+        "scores": scores.tolist(),
+    }
+
+
+def _one_of(ids: IntArray, random: np.random.Generator) -> int:
+    return int(random.choice(ids)) if len(ids) else UNKNOWN_ID
+
+
+def _some_of(ids: IntArray, size: int, random: np.random.Generator) -> IntArray:
+    """Known items, and one unknown where there is more than one."""
+    if not len(ids):
+        return random.integers(0, UNKNOWN_ID, size)
+    chosen = random.choice(ids, size)
+    if size > 1:
+        chosen[size // 2] = UNKNOWN_ID
+    return chosen

@@ -1,0 +1,1 @@
+"""What the training of any ranking model needs."""
