@@ -23,7 +23,7 @@ server.HEAD_S = server.BODY_S = server.UPLOAD_DRAIN_S = 0.5
 HANGING_THREAD = "from threading import Event, Thread; Thread(target=Event().wait).start()"
 HANGING_SINK = """
 from threading import Event
-from feedrank.decision_log import DailyFiles
+from feedrank.decisions.sinks.files import DailyFiles
 DailyFiles.write = lambda self, line, day: (print("hangs", flush=True), Event().wait())
 server.DRAIN_S, server.EXIT_S = 0, 0.1
 """

@@ -17,7 +17,7 @@ from feedrank.decisions.sinks.files import DailyFiles
 APPENDER = """
 import sys
 from pathlib import Path
-from feedrank.decision_log import DailyFiles
+from feedrank.decisions.sinks.files import DailyFiles
 files, name = DailyFiles(Path(sys.argv[1])), sys.argv[2].encode()
 for number in range(200):
     files.write(name * (50 * (number % 40) + 1) + b"\\n", "2026-11-22")
@@ -26,7 +26,7 @@ for number in range(200):
 FULL_AFTER_100_BYTES = """
 import resource, sys
 from pathlib import Path
-from feedrank.decision_log import DailyFiles
+from feedrank.decisions.sinks.files import DailyFiles
 files = DailyFiles(Path(sys.argv[1]))
 files.write(b"a" * 50 + b"\\n", "2026-11-22")
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))

@@ -31,7 +31,7 @@ async def ask():
         await handler.app(scope, receive, send)
     return [m["status"] for m in sent if "status" in m], json.loads(sent[-1]["body"])
 PREPARE
-from feedrank.telemetry import logger
+from feedrank.telemetry.logging import logger
 logger.warning("\\u00e9")
 statuses, metrics = asyncio.run(ask())
 print(statuses, metrics["lines_lost"], metrics["requests_total"], file=sys.stderr)

@@ -20,7 +20,7 @@ from feedrank.telemetry.output import Output
 LINES, LINE_BYTES = 500, 8_000
 WRITE = f"""
 import json, sys
-from feedrank.output import output
+from feedrank.telemetry.output import output
 for number in range({LINES}):
     line = json.dumps([sys.argv[1], number]).encode()
     output.write(line[:-1] + b', "' + b"x" * {LINE_BYTES} + b'"]\\n')

@@ -23,7 +23,7 @@ SOON_S = 0.05
 HANGS = """
 import sys, threading
 from time import perf_counter
-from feedrank import runs
+from feedrank.model import runs
 
 class Hanging:
     def score(self, inputs):
@@ -38,7 +38,7 @@ runs.score(Hanging(), {}, perf_counter() + 0.1, sys.argv[1])
 FORKS = """
 import os, threading
 from time import perf_counter
-from feedrank import runs
+from feedrank.model import runs
 
 class Stopper:
     ended = threading.Event()

@@ -34,8 +34,8 @@ import asyncio, sys, threading
 from pathlib import Path
 import numpy as np
 import fakes
-from feedrank.engine.onnx import OnnxEngine
-from feedrank.scoring import Scorer
+from feedrank.model.engines.onnx import OnnxEngine
+from feedrank.ranking.scorer import Scorer
 
 begun = threading.Event()
 
