@@ -125,7 +125,7 @@ lock:  ## Resolve requirements-dev.lock and every other list of packages anew, w
 	.ci/lock $(PYTHON)
 
 licences: $(READY)  ## Write the lists of licences of what is deployed
-	$(BIN)/python -m feedops.sbom
+	$(BIN)/python -m feedops.stack.sbom
 
 clean:  ## Remove the environment and all local data
 	rm -rf .venv* data .aws-sam *.egg-info .mypy_cache .pytest_cache .ruff_cache

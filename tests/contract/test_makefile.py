@@ -1,7 +1,10 @@
 """The Makefile is a list of one-line wrappers, and of the environments that they need."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from feedbench.cli import app
 from feedbench.load.drive import LOCUST
@@ -26,6 +29,14 @@ def test_each_command_has_its_target() -> None:
 def test_each_target_that_is_no_file_is_phony() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert {t for t in RULES if re.fullmatch(r"[a-z-]+", t)} == set(phony.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    re.findall(r"(?:-m|from) (feed[\w.]+)", MAKEFILE + (PROJECT / ".ci" / "lock").read_text()),
+)
+def test_each_module_of_ours_that_a_recipe_or_the_lock_runs_exists(module: str) -> None:
+    assert find_spec(module)
 
 
 def test_a_load_needs_no_rival() -> None:
