@@ -62,7 +62,7 @@ def _published(
     import demo
     from feedmodel.demo.tracking import log_network, register, tracked_run
     from feedmodel.publish.build import PublishOptions, build_bundle
-    from feedrank.features.spec import parse_spec
+    from feedrank.features.spec_reader import parse_spec
 
     folder = folders.mktemp(network)
     parsed = parse_spec(spec)

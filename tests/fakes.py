@@ -27,7 +27,8 @@ from feedrank.errors import BundleError
 from feedrank.features import FeatureStore
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
-from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 from feedrank.http.app import create_app
 from feedrank.http.observer import Observer
 from feedrank.model.engines import ScoringEngine

@@ -13,6 +13,8 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+NO_OTHERS: Mapping[tuple[str, str], NDArray[Any]] = {}
+NO_CANDIDATES: Mapping[str, NDArray[Any]] = {}
 NO_CONTEXT: Mapping[str, str | None] = {}
 MAX_ITEMS = 100
 MAX_ID = 2**63 - 1
@@ -25,6 +27,7 @@ class Query(NamedTuple):
     item_ids: IntArray
     context: Mapping[str, str]
     time_s: float
+    candidates: Mapping[str, NDArray[Any]] = NO_CANDIDATES  # (items,) or (items, size), by name
 
 
 class FeatureRows(NamedTuple):
@@ -39,6 +42,7 @@ class FeatureRows(NamedTuple):
     unknown_user: bool
     unknown_items: BoolArray  # (items,)
     degraded: tuple[str, ...] = ()
+    others: Mapping[tuple[str, str], NDArray[Any]] = NO_OTHERS  # by source and block
 
 
 class Call(NamedTuple):

@@ -14,7 +14,8 @@ from feedrank.domain import FloatArray, Query
 from feedrank.features import expressions as context
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore, read_safetensors
-from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 
 UNKNOWN_SHARE = 0.05  # of the items: new ones, which no table has yet
 MOMENT_S = 1_795_377_600.0  # 2026-11-22T20:00:00Z

@@ -116,7 +116,7 @@ def _imports(path: Path, *, at_load: bool = False) -> set[str]:
 
 
 def _is_module(package: str, name: str) -> bool:
-    """`from feedrank.features import expressions` imports a module, `import FeatureStore` doesn't."""
+    """`from feedrank.features import matrix` imports a module, `import FeatureStore` doesn't."""
     folder = PACKAGES.get(package.split(".", maxsplit=1)[0])
     if folder is None:
         return False

@@ -26,7 +26,7 @@ from feedrank.bundle.layout import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, p
 from feedrank.domain import Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 from feedrank.model.load import load_model
 from feedrank.settings import Settings
 from shop import SHOP_SPEC, Registry, Shop

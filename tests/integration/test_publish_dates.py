@@ -15,7 +15,7 @@ from feedmodel.demo.tracking import log_network, tracked_run
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedrank.bundle.layout import MANIFEST, Manifest
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 
 TAG = "feedrank.snapshot_as_of"
 

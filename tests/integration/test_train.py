@@ -27,7 +27,7 @@ from feedmodel.options import (
     tracking_uri,
 )
 from feedmodel.publish.registry import LOAD_MARKER, tracking_at
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 
 SMALL = TrainOptions(users=50, items=200, interactions=4_000, epochs=2, batch_size=256)
 QUIET = Console(quiet=True)

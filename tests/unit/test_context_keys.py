@@ -11,7 +11,7 @@ import fakes
 from feedrank.domain import Query
 from feedrank.features import expressions as context
 from feedrank.features.context_keys import ContextKeys
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 from feedrank.telemetry.metrics import request_metrics
 
 SPEC: dict[str, Any] = {

@@ -7,7 +7,7 @@ import demo
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.errors import InvalidRequestError
 from feedrank.features.matrix import MatrixBuilder
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 
 SUNDAY_SIX = datetime(2026, 11, 22, 18, 30, tzinfo=UTC).timestamp()
 

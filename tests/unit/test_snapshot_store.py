@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from feedrank.domain import MAX_ID, Query
 from feedrank.errors import BundleError
 from feedrank.features.snapshot import SnapshotStore, read_safetensors
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 
 SPEC = parse_spec(
     {
@@ -194,7 +194,7 @@ def _owner(array: Any) -> Any:
 
 def test_the_store_holds_no_copy_of_the_tables(tmp_path: Path) -> None:
     store = _store(tmp_path, {1: 0.5}, {7: (1, 2)}, {(1, 7): 3})
-    held = (store._users.ids, store._users.values, store._items.values, store._pairs.values)
+    held = (store._users.ids, *(t.values.rows for t in (store._users, store._items, store._pairs)))
     assert all(isinstance(_owner(array), mmap.mmap) for array in held)
 
 

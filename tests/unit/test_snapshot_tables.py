@@ -11,7 +11,8 @@ import pytest
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.snapshot import Table, read_tables
-from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 
 TWO_24 = 2**24
 DEFAULT = -7.5

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import demo
 from feedrank.errors import SpecError
-from feedrank.features.spec import Feature, FeatureSpec, Input, parse_spec
+from feedrank.features.spec import Feature, FeatureSpec, Input
+from feedrank.features.spec_reader import parse_spec
 
 ITEM = {"name": "price", "source": "item"}
 HOUR = {"name": "hour", "source": "context", "expression": "hour"}
@@ -92,10 +93,13 @@ def test_a_tables_columns_come_in_the_order_of_the_spec_and_once() -> None:
         (_one(ITEM | {"expression": "hour"}), "a context feature, and no other, needs"),
         (_one({"name": "x", "source": "context"}), "a context feature, and no other, needs"),
         (_one(HOUR | {"expression": "minute"}), "features[0]: context expression 'minute'"),
-        (_one(HOUR | {"expression": 5}), "inputs[0].features[0]: "),
+        (_one(HOUR | {"expression": 5}), "inputs[0].features[0].expression must be a text"),
         (_one(ITEM | {"default": True}), "features[0].default must be a number"),
         (_one(ITEM | {"default": "1"}), "features[0].default must be a number"),
-        (_one(ITEM | {"default": None}), "features[0].default must be a number"),
+        (
+            _one(ITEM | {"default": None}, type="int64"),
+            "null is NaN, which an int64 input can't hold",
+        ),
         (
             _one(ITEM | {"default": float("nan")}),
             "features[0].default must be a finite 32-bit number",

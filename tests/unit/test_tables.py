@@ -20,7 +20,8 @@ from feedmodel.demo.windows import TRAIN_S
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.features.expressions import DAY_S
 from feedrank.features.matrix import MatrixBuilder
-from feedrank.features.spec import FeatureSpec, Source, parse_spec
+from feedrank.features.spec import FeatureSpec, Source
+from feedrank.features.spec_reader import parse_spec
 
 FEATURES = [
     "user_historical_ctr",

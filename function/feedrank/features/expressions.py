@@ -1,13 +1,15 @@
 """Features of the moment. Training and serving both compute them here, so they can't differ.
 
 Each function takes one request's values or whole columns of them: plain Python and NumPy
-arithmetic treat both alike. Times are Unix seconds; hours and weekdays are UTC.
+arithmetic treat both alike. Times are Unix seconds; hours and weekdays are UTC, or of a zone.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +19,10 @@ HOUR_S = 3_600
 DAY_S = 86_400
 THURSDAY = 3  # 1970-01-01; Monday is 0
 SATURDAY = 5
+QUARTER_S = 900
+QUARTERS_KEPT = 1_024
+TIMESTAMP = "timestamp"
+OFFSET = "offset"
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Compute = Callable[[Mapping[str, Any], Any], Any]
@@ -25,10 +31,12 @@ Compute = Callable[[Mapping[str, Any], Any], Any]
 @dataclass(frozen=True, slots=True)
 class ContextFeature:
     """`compute` takes the context and the time; `example` is the key that it reads, with a value
-    which it can read. The calendar's features read only the time."""
+    which it can read. The calendar's features read only the time. What it computes is a number, or
+    one text or a list of them, which a vocabulary makes numbers of."""
 
     compute: Compute
     example: tuple[str, str] | None = None
+    reads: Literal["number", "text", "list"] = "number"
 
     @property
     def key(self) -> str | None:
@@ -76,31 +84,94 @@ def number(key: str) -> Compute:
     return feature
 
 
+def text(key: str) -> Compute:
+    """The context's `key` as it is."""
+    return lambda context, _time_s: context[key]
+
+
+def texts(key: str) -> Compute:
+    """The context's `key` as a list, divided by commas; an empty text is an empty list."""
+    return lambda context, _time_s: [t.strip() for t in context[key].split(",") if t.strip()]
+
+
+def local(compute: Compute, zone: str) -> Compute:
+    """The calendar of a zone, such as Europe/Berlin, or of the request's own timestamp: OFFSET."""
+
+    def feature(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+        shift_s = _own_offset_s(context) if zone == OFFSET else _offset_s(zone, time_s)
+        return compute(context, time_s + shift_s)
+
+    return feature
+
+
+def _own_offset_s(context: Mapping[str, Any]) -> float:
+    """Of the timestamp that the caller gave, 0 where it gave none or one without an offset."""
+    stamp = context.get(TIMESTAMP)
+    offset = datetime.fromisoformat(stamp).utcoffset() if stamp else None
+    return (offset or timedelta()).total_seconds()
+
+
+def _offset_s(zone: str, time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
+    """From UTC, of a moment or of each of a column; no zone changes within a quarter of an hour."""
+    if np.ndim(time_s) == 0:
+        return _offset_at(zone, int(time_s // QUARTER_S))
+    quarters, which = np.unique(np.asarray(time_s) // QUARTER_S, return_inverse=True)
+    return np.array([_offset_at(zone, int(quarter)) for quarter in quarters])[which]
+
+
+@lru_cache(maxsize=QUARTERS_KEPT)  # a caller may send any timestamp
+def _offset_at(zone: str, quarter: int) -> float:
+    from zoneinfo import ZoneInfo
+
+    offset = datetime.fromtimestamp(quarter * QUARTER_S, ZoneInfo(zone)).utcoffset()
+    return (offset or timedelta()).total_seconds()
+
+
 CALENDAR: dict[str, Compute] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
 # In quotes of either kind, or as it stands where it holds no comma and no parenthesis.
 _TEXT = r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,()"'][^,()]*?))\s*"""
 _EQUALS = re.compile(rf"equals\({_TEXT},{_TEXT}\)")
-_NUMBER = re.compile(rf"number\({_TEXT}\)")
+_OF_KEY = re.compile(rf"(number|text|list)\({_TEXT}\)")
+_LOCAL = re.compile(r"(hour|weekday|is_weekend)\(\s*([A-Za-z][\w+/-]*)\s*\)")
 
 
 def parse(expression: str) -> ContextFeature:
-    """`hour`, `weekday`, `is_weekend`, `equals(key, literal)` or `number(key)`.
+    """`hour`, `weekday`, `is_weekend`, each also of a zone, `equals(key, literal)`, `number(key)`,
+    `text(key)` or `list(key)`.
 
     Raises ValueError for any other expression.
     """
     if expression in CALENDAR:
         return ContextFeature(CALENDAR[expression])
+    if match := _LOCAL.fullmatch(expression):
+        return ContextFeature(local(CALENDAR[match[1]], _zone(match[2])))
     if match := _EQUALS.fullmatch(expression):
         key, literal = _text(match, 1), _text(match, 4)
         if key:
             return ContextFeature(equals(key, literal), (key, literal))
-    elif (match := _NUMBER.fullmatch(expression)) and (key := _text(match, 1)):
+    elif (match := _OF_KEY.fullmatch(expression)) and (key := _text(match, 2)):
+        if match[1] == "text":
+            return ContextFeature(text(key), (key, "a"), "text")
+        if match[1] == "list":
+            return ContextFeature(texts(key), (key, "a,b"), "list")
         return ContextFeature(number(key), (key, "1.5"))
     raise ValueError(
-        f"context expression {expression!r} is none of "
-        "hour, weekday, is_weekend, equals(key, literal), number(key); a key or literal with a "
+        f"context expression {expression!r} is none of hour, weekday, is_weekend (or with a zone, "
+        "as hour(Europe/Berlin) or hour(offset)), equals(key, literal), number(key), text(key), "
+        "list(key); a key or literal with a "
         'comma, a parenthesis or a quote goes in quotes, such as equals(city, "Paris, TX")'
     )
+
+
+def _zone(name: str) -> str:
+    if name != OFFSET:
+        from zoneinfo import ZoneInfo  # few specs have one
+
+        try:
+            ZoneInfo(name)
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(f"{name!r} is no time zone, such as Europe/Berlin") from error
+    return name
 
 
 def _text(match: re.Match[str], group: int) -> str:

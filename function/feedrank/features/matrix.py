@@ -1,25 +1,34 @@
 """From feature rows to the tensors that a model reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feedrank.domain import FeatureRows, FloatArray, Query
-from feedrank.features import expressions as context
-from feedrank.features.spec import Feature, FeatureSpec, Input, Source
+from feedrank.domain import FeatureRows, Query
+from feedrank.features import expressions
+from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
+from feedrank.features.vocabulary import Vocabulary
 
 Columns = slice | list[int]
+Tensor = NDArray[Any]  # float32 or int64
+Fill = Callable[[Tensor, Query, FeatureRows], None]
+NO_VOCABULARIES: Mapping[str, Vocabulary] = {}
+TABLES: tuple[Source, ...] = ("user", "item", "pair")
 
 
 class MatrixBuilder:
     """Lays out a spec's inputs once, then fills them for each query without a loop over items."""
 
-    def __init__(self, spec: FeatureSpec) -> None:
-        self._inputs = [_InputBuilder(spec, input_) for input_ in spec.inputs]
+    def __init__(
+        self, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+    ) -> None:
+        self._inputs = [_InputBuilder(spec, input_, vocabularies) for input_ in spec.inputs]
 
-    def build(self, query: Query, rows: FeatureRows) -> dict[str, FloatArray]:
-        """Each model input by name: (items, features) or, per request, (1, features) float32.
+    def build(self, query: Query, rows: FeatureRows) -> dict[str, Tensor]:
+        """Each model input by name, of the type and shape that the spec gives it.
 
         Raises InvalidRequestError where the context holds no number and the spec wants one.
         """
@@ -27,19 +36,34 @@ class MatrixBuilder:
 
 
 class _InputBuilder:
-    def __init__(self, spec: FeatureSpec, input_: Input) -> None:
+    def __init__(
+        self, spec: FeatureSpec, input_: Input, vocabularies: Mapping[str, Vocabulary]
+    ) -> None:
         self.name = input_.name
         self._per_item = input_.per == "item"
-        self._width = len(input_.features)
-        self._user = _columns(spec, input_, "user")
-        self._items = _columns(spec, input_, "item")
-        self._pairs = _columns(spec, input_, "pair")
-        context_at = [at for at, f in enumerate(input_.features) if f.source == "context"]
-        self._context_at = _slice_if_adjacent(context_at) if context_at else None
-        self._context = [context_column(input_.features[at]) for at in context_at]
+        self._width = input_.width
+        self._type = np.dtype(input_.type)
+        self._shape = input_.shape
+        self._user = _columns(spec, input_, "user", "values")
+        self._items = _columns(spec, input_, "item", "values")
+        self._pairs = _columns(spec, input_, "pair", "values")
+        numbers = [f for f in input_.features if f.source == "context" and not f.size]
+        at = [start for f, start in _starts(input_) if f in numbers]
+        self._context_at = _slice_if_adjacent(at) if at else None
+        self._context = [context_column(feature, vocabularies) for feature in numbers]
+        # What few models have: whole numbers and times of tables, lists, the caller's features.
+        self._others_shared = [
+            *_others(spec, input_, ("user",)),
+            *(
+                _list_of_context(feature, start, vocabularies)
+                for feature, start in _starts(input_)
+                if feature.source == "context" and feature.size
+            ),
+        ]
+        self._others = [*_others(spec, input_, ("item", "pair")), *_candidates(input_)]
 
-    def build(self, query: Query, rows: FeatureRows) -> FloatArray:
-        shared = np.zeros(self._width, dtype=np.float32)  # what is the same in each row
+    def build(self, query: Query, rows: FeatureRows) -> Tensor:
+        shared = np.zeros(self._width, self._type)  # what is the same in each row
         if self._user:
             to, of = self._user
             shared[to] = rows.user[of]
@@ -47,9 +71,11 @@ class _InputBuilder:
             shared[self._context_at] = [
                 column(query.context, query.time_s) for column in self._context
             ]
+        for fill in self._others_shared:
+            fill(shared, query, rows)
         if not self._per_item:
-            return shared.reshape(1, -1)
-        matrix = np.empty((len(query.item_ids), self._width), dtype=np.float32)
+            return shared.reshape(self._shape or (1, -1))
+        matrix = np.empty((len(query.item_ids), self._width), self._type)
         matrix[:] = shared
         if self._items:
             to, of = self._items
@@ -57,26 +83,125 @@ class _InputBuilder:
         if self._pairs:
             to, of = self._pairs
             matrix[:, to] = rows.pairs[:, of]
-        return matrix
+        for fill in self._others:
+            fill(matrix, query, rows)
+        return matrix.reshape(self._shape) if self._shape else matrix
 
 
-def context_column(feature: Feature) -> context.Compute:
-    """A context feature with its default for a caller who left its key out."""
-    parsed = context.parse(feature.expression)
+def context_column(
+    feature: Feature, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+) -> expressions.Compute:
+    """A context feature of one number, with its default where its key was left out."""
+    parsed = expressions.parse(feature.expression)
     if parsed.key is None:
         return parsed.compute
+    default = number_of(feature)
+    if parsed.reads == "text":
+        vocabulary = vocabularies[feature.vocabulary]
+
+        def category(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+            known = parsed.key in context
+            return vocabulary.numbers([parsed.compute(context, time_s)])[0] if known else default
+
+        return category
 
     def column(values: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
-        return parsed.compute(values, time_s) if parsed.key in values else feature.default
+        return parsed.compute(values, time_s) if parsed.key in values else default
 
     return column
 
 
-def _columns(spec: FeatureSpec, input_: Input, source: Source) -> tuple[Columns, Columns] | None:
-    """Where this source's features go in the matrix, and where they stand in the source's table."""
-    table = [feature.name for feature in spec.columns(source)]
-    to = [at for at, feature in enumerate(input_.features) if feature.source == source]
-    of = [table.index(input_.features[at].name) for at in to]
+def number_of(feature: Feature) -> float:
+    """The default as a number: null is NaN."""
+    return np.nan if feature.default is None else feature.default
+
+
+def padded(values: Sequence[Any] | NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """(size,) of a list: its last ones, behind as many defaults as it takes."""
+    kept = values[-feature.size :]
+    cells = np.full(feature.size, number_of(feature))
+    cells[feature.size - len(kept) :] = kept
+    return cells
+
+
+def _list_of_context(feature: Feature, start: int, vocabularies: Mapping[str, Vocabulary]) -> Fill:
+    parsed, vocabulary = expressions.parse(feature.expression), vocabularies[feature.vocabulary]
+    to = slice(start, start + feature.size)
+
+    def fill(shared: Tensor, query: Query, _rows: FeatureRows) -> None:
+        texts = parsed.compute(query.context, query.time_s) if parsed.key in query.context else []
+        shared[to] = padded(vocabulary.numbers(texts[-feature.size :]), feature)
+
+    return fill
+
+
+def _others(spec: FeatureSpec, input_: Input, sources: Sequence[Source]) -> list[Fill]:
+    """Fills the columns that come of the tables' whole numbers and times."""
+    fills = []
+    for source in sources:
+        if columns := _columns(spec, input_, source, "integers"):
+            fills.append(_copied(source, *columns))
+        if columns := _columns(spec, input_, source, "times"):
+            times = [f for f in input_.features if f.source == source and f.is_time]
+            fills.append(_days_since(source, *columns, np.array([number_of(f) for f in times])))
+    return fills
+
+
+def _copied(source: Source, to: Columns, of: Columns) -> Fill:
+    def fill(matrix: Tensor, _query: Query, rows: FeatureRows) -> None:
+        matrix[..., to] = rows.others[source, "integers"][..., of]
+
+    return fill
+
+
+def _days_since(source: Source, to: Columns, of: Columns, defaults: NDArray[np.float64]) -> Fill:
+    def fill(matrix: Tensor, query: Query, rows: FeatureRows) -> None:
+        matrix[..., to] = days_since(rows.others[source, "times"][..., of], query.time_s, defaults)
+
+    return fill
+
+
+def days_since(times: Any, now_s: Any, default: Any) -> Any:  # noqa: ANN401 scalars or arrays
+    """Days from a moment to now, both in Unix seconds; the default where the moment isn't known."""
+    days = (now_s - times) / expressions.DAY_S
+    return np.where(np.isnan(days), default, days)
+
+
+def _candidates(input_: Input) -> list[Fill]:
+    """Fills what the caller knows of each item, or the defaults where it was left out."""
+    return [_given(f, start) for f, start in _starts(input_) if f.source == "candidate"]
+
+
+def _given(feature: Feature, start: int) -> Fill:
+    to, default = slice(start, start + feature.width), number_of(feature)
+
+    def fill(matrix: Tensor, query: Query, _rows: FeatureRows) -> None:
+        given = query.candidates.get(feature.name)
+        matrix[:, to] = default if given is None else given.reshape(len(matrix), -1)
+
+    return fill
+
+
+def _starts(input_: Input) -> list[tuple[Feature, int]]:
+    """Each feature with its first column in the input."""
+    widths = [feature.width for feature in input_.features]
+    return list(zip(input_.features, accumulate(widths, initial=0), strict=False))
+
+
+def _columns(
+    spec: FeatureSpec, input_: Input, source: Source, block: Block
+) -> tuple[Columns, Columns] | None:
+    """Where this block's features go in the matrix, and where they stand in the block."""
+    table, columns = {}, 0
+    for feature in spec.block(source, block):
+        table[feature.name] = columns
+        columns += 1 if block == "times" else feature.width
+    to: list[int] = []
+    of: list[int] = []
+    for feature, start in _starts(input_):
+        if feature.source == source and input_.block_of(feature) == block:
+            to += range(start, start + feature.width)
+            of += range(table[feature.name], table[feature.name] + feature.width)
     return (_slice_if_adjacent(to), _slice_if_adjacent(of)) if to else None
 
 

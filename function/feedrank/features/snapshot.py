@@ -6,50 +6,91 @@ Pages are read when a look-up touches them, so a large table costs nothing at st
 
 import math
 import mmap
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.bundle import documents
 from feedrank.bundle.layout import SNAPSHOT
-from feedrank.domain import BoolArray, FeatureRows, FloatArray, IntArray, Query
+from feedrank.domain import BoolArray, FeatureRows, IntArray, Query
 from feedrank.errors import BundleError
-from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec import Block, FeatureSpec, Source
+from feedrank.features.vocabulary import Vocabulary
 
 HEADER_LENGTH_BYTES = 8
 LARGEST_HEADER_BYTES = 1 << 20
 LARGEST_SIZE = 1 << 48
-DTYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+NAMES: Mapping[Source, str] = {"user": "users", "item": "items", "pair": "pairs"}
+Blocks = dict[Block, NDArray[Any]]
+NO_BLOCKS: Blocks = {}
+TYPES: Mapping[Block, str] = {"values": "f", "integers": "i", "times": "f"}
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows by id. `ids` is (rows,) and ascending, `values` is (rows, columns)."""
+class Cells(NamedTuple):
+    """`rows` is (rows, columns), `defaults` (columns,) stands in for a row that isn't there."""
+
+    rows: NDArray[Any]
+    defaults: NDArray[Any]
+
+    def one(self, at: int | None) -> NDArray[Any]:
+        """(columns,)"""
+        return self.defaults if at is None else self.rows[at]
+
+    def many(self, at: IntArray, unknown: BoolArray, gaps: int) -> NDArray[Any]:
+        """(at, columns)"""
+        found = self.rows.take(at, 0, mode="clip")
+        if gaps:
+            np.copyto(found, self.defaults, where=unknown[:, np.newaxis])
+        return found
+
+    def missing(self, rows: int) -> NDArray[Any]:
+        """(rows, columns)"""
+        return np.broadcast_to(self.defaults, (rows, len(self.defaults)))
+
+
+class Table(NamedTuple):
+    """Rows by id. `ids` is (rows,) and ascending. A block that the spec doesn't need has no
+    columns, or, of `integers` and `times`, isn't there."""
 
     ids: IntArray
-    values: FloatArray
-    defaults: FloatArray  # (columns,)
+    values: Cells
+    others: Mapping[Block, Cells]
 
-    def row(self, id_: int) -> FloatArray | None:
-        at = self.ids.searchsorted(id_)
-        return self.values[at] if at < len(self.ids) and self.ids[at] == id_ else None
+    @property
+    def has_columns(self) -> bool:
+        return len(self.values.defaults) > 0 or bool(self.others)
 
-    def rows(self, wanted: IntArray) -> tuple[FloatArray, BoolArray]:
-        """(wanted, columns) float32, and (wanted,) which of the ids no row has."""
-        if not len(self.defaults):
-            return np.empty((len(wanted), 0), dtype=np.float32), np.zeros(len(wanted), np.bool_)
-        if not len(self.ids):
-            defaults = np.broadcast_to(self.defaults, (len(wanted), len(self.defaults)))
-            return defaults, np.ones(len(wanted), np.bool_)
-        at = self.ids.searchsorted(wanted)
-        unknown = self.ids.take(at, mode="clip") != wanted
-        found = self.values.take(at, 0, mode="clip")
-        if np.count_nonzero(unknown):
-            np.copyto(found, self.defaults, where=unknown[:, np.newaxis])
-        return found, unknown
+    def find(self, id_: int) -> int | None:
+        at = int(self.ids.searchsorted(id_))
+        return at if at < len(self.ids) and self.ids[at] == id_ else None
+
+    def find_all(self, ids: IntArray) -> tuple[NDArray[Any], BoolArray, Blocks]:
+        """(ids, columns) of `values`, (ids,) which of them have no row, and the other blocks."""
+        if not len(self.ids) or not self.has_columns:
+            others = {block: cells.missing(len(ids)) for block, cells in self.others.items()}
+            return self.values.missing(len(ids)), np.full(len(ids), self.has_columns), others
+        at = self.ids.searchsorted(ids)
+        unknown = self.ids.take(at, mode="clip") != ids
+        gaps = int(np.count_nonzero(unknown))
+        others = NO_BLOCKS
+        if self.others:
+            others = {b: cells.many(at, unknown, gaps) for b, cells in self.others.items()}
+        return self.values.many(at, unknown, gaps), unknown, others
+
+    def part(self, own: slice) -> "Table":
+        others = self.others
+        if others:
+            others = {block: Cells(c.rows[own], c.defaults) for block, c in others.items()}
+        return Table(self.ids[own], Cells(self.values.rows[own], self.values.defaults), others)
 
 
 class SnapshotStore:
@@ -60,55 +101,94 @@ class SnapshotStore:
     def __init__(self, source: Path | mmap.mmap, spec: FeatureSpec) -> None:
         tensors = read_safetensors(source)
         try:
-            self._users = Table(
-                tensors["users.ids"], tensors["users.values"], spec.defaults("user")
-            )
-            self._items = Table(
-                tensors["items.ids"], tensors["items.values"], spec.defaults("item")
-            )
+            self._users = _table(tensors, spec, "user", "users.ids")
+            self._items = _table(tensors, spec, "item", "items.ids")
+            self._pairs = _table(tensors, spec, "pair", "pairs.items")  # ascending for each user
             self._pair_users = tensors["pairs.users"]  # (users that have pairs,) ascending
             self._pair_starts = tensors["pairs.starts"]  # where each one's pairs begin; the end
-            self._pairs = Table(
-                tensors["pairs.items"],  # (pairs,) ascending for each user
-                tensors["pairs.values"],
-                spec.defaults("pair"),
-            )
+            self.vocabularies = {
+                name: Vocabulary(
+                    tensors[f"vocabulary.{name}.keys"], tensors[f"vocabulary.{name}.indices"]
+                )
+                for name in spec.request_vocabularies()
+            }
         except KeyError as error:
             raise BundleError(f"{SNAPSHOT}: lacks the array {error}") from error
-        self._check_shapes()
+        self._check_pairs()
+        self._check_vocabularies()
 
     async def fetch(self, query: Query) -> FeatureRows:
         return self.look_up(query)
 
     def look_up(self, query: Query) -> FeatureRows:
-        user = self._users.row(query.user_id)
-        items, unknown_items = self._items.rows(query.item_ids)
-        pairs, _ = self._pairs_of(query.user_id).rows(query.item_ids)
-        return FeatureRows(
-            user=self._users.defaults if user is None else user,
+        users = self._users
+        at = users.find(query.user_id)
+        items, unknown_items, of_items = self._items.find_all(query.item_ids)
+        pairs, _, of_pairs = self._pairs_of(query.user_id).find_all(query.item_ids)
+        rows = FeatureRows(
+            user=users.values.one(at),
             items=items,
             pairs=pairs,
-            unknown_user=user is None and len(self._users.defaults) > 0,
+            unknown_user=at is None and users.has_columns,
             unknown_items=unknown_items,
         )
+        if not (users.others or of_items or of_pairs):
+            return rows
+        of_user = {block: cells.one(at) for block, cells in users.others.items()}
+        parts = {"user": of_user, "item": of_items, "pair": of_pairs}
+        others: dict[tuple[str, str], NDArray[Any]] = {
+            (source, block): cells
+            for source, part in parts.items()
+            for block, cells in part.items()
+        }
+        return rows._replace(others=others)
 
     def _pairs_of(self, user_id: int) -> Table:
         users, pairs = self._pair_users, self._pairs
+        if not pairs.has_columns:
+            return pairs
         at = users.searchsorted(user_id)
         known = at < len(users) and users[at] == user_id
-        own = slice(*self._pair_starts[at : at + 2]) if known else slice(0)
-        return Table(pairs.ids[own], pairs.values[own], pairs.defaults)
+        return pairs.part(slice(*self._pair_starts[at : at + 2]) if known else slice(0))
 
-    def _check_shapes(self) -> None:
-        for name, table in (("users", self._users), ("items", self._items), ("pairs", self._pairs)):
-            if table.values.shape != (len(table.ids), len(table.defaults)):
-                raise BundleError(
-                    f"{SNAPSHOT}: {name}.values is {table.values.shape}, "
-                    f"the spec needs {(len(table.ids), len(table.defaults))}"
-                )
+    def _check_pairs(self) -> None:
         starts, pairs = self._pair_starts, len(self._pairs.ids)
         if starts.shape != (len(self._pair_users) + 1,) or (starts[0], starts[-1]) != (0, pairs):
             raise BundleError(f"{SNAPSHOT}: pairs.starts does not divide {pairs} pairs by user")
+
+    def _check_vocabularies(self) -> None:
+        for name, vocabulary in self.vocabularies.items():
+            if vocabulary.keys.shape != vocabulary.indices.shape or vocabulary.keys.ndim != 1:
+                raise BundleError(f"{SNAPSHOT}: vocabulary.{name}: keys and indices differ in size")
+
+
+def _table(
+    tensors: Mapping[str, NDArray[Any]], spec: FeatureSpec, source: Source, ids: str
+) -> Table:
+    """Raises KeyError for an array that isn't there, BundleError for one of another shape."""
+    name = NAMES[source]
+    rows = len(tensors[ids])
+    blocks: dict[Block, Cells] = {}
+    for block, defaults in _defaults(spec, source).items():
+        if block != "values" and not len(defaults):
+            continue
+        cells = Cells(tensors[f"{name}.{block}"], defaults)
+        if cells.rows.shape != (rows, len(defaults)) or cells.rows.dtype.kind != TYPES[block]:
+            raise BundleError(
+                f"{SNAPSHOT}: {name}.{block} is {cells.rows.shape} of {cells.rows.dtype}, the spec "
+                f"needs {(rows, len(defaults))}"
+            )
+        blocks[block] = cells
+    return Table(tensors[ids], blocks.pop("values"), blocks)
+
+
+def _defaults(spec: FeatureSpec, source: Source) -> dict[Block, NDArray[Any]]:
+    """A time that isn't known is NaN; what it becomes in days is the default."""
+    return {
+        "values": spec.defaults(source),
+        "integers": spec.integer_defaults(source),
+        "times": np.full(len(spec.block(source, "times")), np.nan),
+    }
 
 
 def read_safetensors(source: Path | mmap.mmap) -> dict[str, NDArray[Any]]:

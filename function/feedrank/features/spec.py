@@ -1,195 +1,206 @@
 """The feature spec: data that says what each model input is made of.
 
-    {"inputs": [{"name": "features", "per": "item", "features": [
-        {"name": "user_ctr", "source": "user", "default": 0.05},
-        {"name": "item_age_days", "source": "item", "default": 0.0},
-        {"name": "hour_of_day", "source": "context", "expression": "hour"},
-        {"name": "device_mobile", "source": "context", "expression": "equals(device, mobile)"},
-        {"name": "views_of_item", "source": "pair", "default": 0.0}]}]}
+    {"ids": "text",
+     "inputs": [
+       {"name": "who", "type": "int64", "per": "request", "features": [
+         {"name": "country", "source": "user", "vocabulary": "country"},
+         {"name": "history", "source": "user", "size": 50, "vocabulary": "items"}]},
+       {"name": "features", "features": [
+         {"name": "item_ctr", "source": "item", "default": 0.05},
+         {"name": "embedding", "source": "item", "size": 64},
+         {"name": "age_days", "source": "item", "expression": "since(created_at)"},
+         {"name": "hour_of_day", "source": "context", "expression": "hour"},
+         {"name": "device_mobile", "source": "context", "expression": "equals(device, mobile)"},
+         {"name": "retrieval_score", "source": "candidate"},
+         {"name": "views_of_item", "source": "pair", "default": 0.0}]}],
+     "vocabularies": {"country": "country.txt", "items": ["1001", "1002"]},
+     "outputs": {"click": 1.0, "like": 2.0},
+     "range": null}
 
 An input is one row per item, or, with `"per": "request"`, one row for the whole request, which
-then may hold user and context features only. A default stands in for whatever is unknown: a user
-or an item that no table has, a context key that the caller left out.
+then may hold user and context features only. Its values are float32 or, with `"type": "int64"`,
+whole numbers. A feature is one number, or with `size` a list of that many: of a longer list the
+last ones are kept, a shorter one is filled in front with the default.
 
-Two optional keys stand beside "inputs". `"unknown_items"` says where an item goes that no table
-has: "default" ranks it by the score of its defaults, "last" behind all known items, "drop" leaves
-it out. `"context": {"device": ["tv"]}` lists values that callers may send for a key beyond those
-that an `equals` feature reads.
+A default stands in for whatever is unknown: a user or an item that no table has, an empty cell, a
+context key that the caller left out. `null` lets the model see NaN in its place. With a vocabulary,
+texts and ids become 1, 2, 3... in its order, and whatever it lacks becomes 0.
+
+Optional keys beside "inputs": `"unknown_items"` says where an item goes that no table has:
+"default" ranks it by the score of its defaults, "last" behind all known items, "drop" leaves it
+out. `"context": {"device": ["tv"]}` lists values that callers may send for a key beyond those that
+a feature reads. `"outputs"` names the outputs of a model that has several, with the weight of each
+in the score, or without weights beside a `"score"` such as `"click * (1 + 2 * like)"`. `"range"` is
+what a score may be: [0, 1], or null for any finite number. `"ids": "text"` takes texts for ids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from feedrank.domain import FloatArray
-from feedrank.errors import SpecError
-from feedrank.features import expressions as context
+from feedrank.domain import FloatArray, IntArray
 
-Source = Literal["user", "item", "context", "pair"]
+Source = Literal["user", "item", "context", "pair", "candidate"]
 Per = Literal["item", "request"]
+Type = Literal["float32", "int64"]
+# Where a table keeps a feature: float32 numbers, whole numbers, or times as float64 Unix seconds.
+Block = Literal["values", "integers", "times"]
 UnknownItems = Literal["default", "last", "drop"]
+Ids = Literal["number", "text"]
+
+PROBABILITY = (0.0, 1.0)
+SINCE = "since"
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One column of a model input. `expression` is what a context feature computes."""
+    """One number of a model input, or `size` of them. `expression` is what a context feature
+    computes, or `since(column)` of a table. A `default` of None is NaN."""
 
     name: str
     source: Source
-    default: float = 0.0
+    default: float | None = 0.0
     expression: str = ""
+    size: int = 0
+    vocabulary: str = ""
+
+    @property
+    def width(self) -> int:
+        return self.size or 1
+
+    @property
+    def is_time(self) -> bool:
+        """Stored as a time, and read as the days from then to the request."""
+        return self.expression.startswith(SINCE) and self.source != "context"
+
+    @property
+    def column(self) -> str:
+        """The column of a table that it is read from."""
+        return self.expression[len(SINCE) + 1 : -1].strip() if self.is_time else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One named tensor of the model, (rows, features) float32."""
+    """One named tensor of the model. `shape` has -1 for the item rows; () is (rows, width)."""
 
     name: str
     per: Per
     features: tuple[Feature, ...]
+    type: Type = "float32"
+    shape: tuple[int, ...] = ()
+
+    @property
+    def width(self) -> int:
+        return sum(feature.width for feature in self.features)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        return self.shape or (-1 if self.per == "item" else 1, self.width)
+
+    def block_of(self, feature: Feature) -> Block:
+        if feature.is_time:
+            return "times"
+        return "integers" if self.type == "int64" else "values"
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """`context_values` are texts that a context key may have beyond those that the spec reads."""
+    """`context_values` are texts that a context key may have beyond those that the spec reads.
+    `vocabularies` are the texts of each or, in a bundle, how many there are. `outputs` are a
+    model's outputs by name, each with its weight in the score; with a `score` the weights are 1."""
 
     inputs: tuple[Input, ...]
     unknown_items: UnknownItems = "default"
     context_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ids: Ids = "number"
+    vocabularies: Mapping[str, tuple[str, ...] | int | str] = field(default_factory=dict)
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    score: str = ""
+    range: tuple[float, float] | None = PROBABILITY
 
     def columns(self, source: Source) -> tuple[Feature, ...]:
-        """The features that a table of this source holds, in its column order."""
-        features = chain.from_iterable(input_.features for input_ in self.inputs)
-        return tuple({f.name: f for f in features if f.source == source}.values())
+        """Each feature of this source once, in the order of the inputs."""
+        return tuple({f.name: f for _, f in self._features() if f.source == source}.values())
+
+    def block(self, source: Source, block: Block) -> tuple[Feature, ...]:
+        """The features that a table of this source holds in this block, in its column order."""
+        return tuple(
+            {
+                f.name: f
+                for input_, f in self._features()
+                if f.source == source and input_.block_of(f) == block
+            }.values()
+        )
 
     def defaults(self, source: Source) -> FloatArray:
-        """(columns of this source,) float32."""
-        return np.array([f.default for f in self.columns(source)], dtype=np.float32)
+        """(columns of this source's values,) float32."""
+        features = self.block(source, "values")
+        return np.repeat(
+            np.array([np.nan if f.default is None else f.default for f in features], np.float32),
+            [f.width for f in features],
+        )
+
+    def integer_defaults(self, source: Source) -> IntArray:
+        """(columns of this source's integers,) int64."""
+        features = self.block(source, "integers")
+        return np.repeat(
+            np.array([int(f.default or 0) for f in features], np.int64),
+            [f.width for f in features],
+        )
+
+    def request_vocabularies(self) -> tuple[str, ...]:
+        """Those that a request needs: of context and candidate features."""
+        return tuple(
+            dict.fromkeys(
+                f.vocabulary
+                for _, f in self._features()
+                if f.vocabulary and f.source in {"context", "candidate"}
+            )
+        )
 
     def to_json(self) -> dict[str, Any]:
+        """What `parse_spec` reads. What is left at its default isn't there."""
         data: dict[str, Any] = {"inputs": [_input_to_json(input_) for input_ in self.inputs]}
         if self.unknown_items != "default":
             data["unknown_items"] = self.unknown_items
         if self.context_values:
             data["context"] = {key: list(values) for key, values in self.context_values.items()}
+        if self.ids != "number":
+            data["ids"] = self.ids
+        if self.vocabularies:
+            data["vocabularies"] = {
+                name: list(v) if isinstance(v, tuple) else v
+                for name, v in self.vocabularies.items()
+            }
+        if self.outputs:
+            data["outputs"] = list(self.outputs) if self.score else dict(self.outputs)
+        if self.score:
+            data["score"] = self.score
+        if self.range is None:
+            data["range"] = None
         return data
 
-
-def parse_spec(data: object) -> FeatureSpec:
-    """Read a feature spec from parsed JSON. Raises SpecError, naming the place."""
-    entry = _mapping(data, "feature spec", {"inputs", "unknown_items", "context"})
-    inputs = _list(entry, "inputs", "feature spec")
-    unknown_items = entry.get("unknown_items", "default")
-    if unknown_items not in get_args(UnknownItems):
-        known = ", ".join(get_args(UnknownItems))
-        raise SpecError(f"feature spec: unknown_items must be one of {known}")
-    spec = FeatureSpec(
-        tuple(_input(entry, f"inputs[{i}]") for i, entry in enumerate(inputs)),
-        cast("UnknownItems", unknown_items),
-        _context_values(entry.get("context", {})),
-    )
-    names = [input_.name for input_ in spec.inputs]
-    if len(set(names)) < len(names):
-        raise SpecError(f"feature spec: inputs share a name: {', '.join(names)}")
-    if all(input_.per == "request" for input_ in spec.inputs):
-        raise SpecError("feature spec: at least one input must be per item")
-    _check_that_names_agree(spec)
-    return spec
-
-
-def _input(data: object, place: str) -> Input:
-    entry = _mapping(data, place, {"name", "per", "features"})
-    per = entry.get("per", "item")
-    if per not in get_args(Per):
-        raise SpecError(f"{place}.per must be 'item' or 'request', not {per!r}")
-    features = tuple(
-        _feature(feature, f"{place}.features[{i}]")
-        for i, feature in enumerate(_list(entry, "features", place))
-    )
-    names = [feature.name for feature in features]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise SpecError(f"{place}: feature {doubled[0]!r} stands twice")
-    for feature in features:
-        if per == "request" and feature.source in {"item", "pair"}:
-            raise SpecError(
-                f"{place}: {feature.name!r} differs by item, so the input can't be per request"
-            )
-    return Input(_name(entry, place), cast("Per", per), features)
-
-
-def _feature(data: object, place: str) -> Feature:
-    entry = _mapping(data, place, {"name", "source", "default", "expression"})
-    name, source = _name(entry, place), entry.get("source")
-    if source not in get_args(Source):
-        raise SpecError(f"{place}.source must be one of {', '.join(get_args(Source))}")
-    expression = entry.get("expression", "")
-    if (source == "context") != bool(expression):
-        raise SpecError(f"{place}: a context feature, and no other, needs an expression")
-    if expression:
-        try:
-            context.parse(expression)
-        except (ValueError, TypeError) as error:
-            raise SpecError(f"{place}: {error}") from error
-    default = entry.get("default", 0.0)
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        raise SpecError(f"{place}.default must be a number")
-    if not abs(default) <= context.FLOAT32_MAX:  # NaN and infinity fail this too
-        raise SpecError(f"{place}.default must be a finite 32-bit number")
-    return Feature(name, cast("Source", source), float(default), expression)
-
-
-def _context_values(data: object) -> dict[str, tuple[str, ...]]:
-    if not isinstance(data, dict):
-        raise SpecError("feature spec: context must be an object")
-    for key, values in data.items():
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise SpecError(f"feature spec: context.{key} must be a list of texts")
-    return {key: tuple(values) for key, values in data.items()}
-
-
-def _check_that_names_agree(spec: FeatureSpec) -> None:
-    """Two inputs may share a feature, but then it must be the same feature."""
-    seen: dict[str, Feature] = {}
-    for feature in chain.from_iterable(input_.features for input_ in spec.inputs):
-        if seen.setdefault(feature.name, feature) != feature:
-            raise SpecError(f"feature spec: {feature.name!r} is described in two ways")
-
-
-def _mapping(data: object, place: str, known: set[str]) -> Mapping[str, Any]:
-    if not isinstance(data, dict):
-        raise SpecError(f"{place} must be an object")
-    if unknown := sorted(set(data) - known):
-        raise SpecError(f"{place}: unknown key {unknown[0]!r}")
-    return data
-
-
-def _list(entry: Mapping[str, Any], key: str, place: str) -> Sequence[object]:
-    value = entry.get(key)
-    if not isinstance(value, list) or not value:
-        raise SpecError(f"{place}.{key} must be a list with at least one entry")
-    return value
-
-
-def _name(entry: Mapping[str, Any], place: str) -> str:
-    name = entry.get("name")
-    if not isinstance(name, str) or not name:
-        raise SpecError(f"{place}.name must be a text")
-    return name
+    def _features(self) -> Iterator[tuple[Input, Feature]]:
+        return ((input_, feature) for input_ in self.inputs for feature in input_.features)
 
 
 def _input_to_json(input_: Input) -> dict[str, Any]:
-    return {
-        "name": input_.name,
-        "per": input_.per,
-        "features": [_feature_to_json(feature) for feature in input_.features],
-    }
+    entry: dict[str, Any] = {"name": input_.name, "per": input_.per}
+    if input_.type != "float32":
+        entry["type"] = input_.type
+    if input_.shape:
+        entry["shape"] = list(input_.shape)
+    return entry | {"features": [_feature_to_json(feature) for feature in input_.features]}
 
 
 def _feature_to_json(feature: Feature) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": feature.name, "source": feature.source}
     if feature.expression:
         entry["expression"] = feature.expression
+    if feature.size:
+        entry["size"] = feature.size
+    if feature.vocabulary:
+        entry["vocabulary"] = feature.vocabulary
     return entry | {"default": feature.default}

@@ -15,7 +15,8 @@ from feedrank.features import FeatureStore
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 from feedrank.model import runs
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.self_test import bounded_memory, check_golden
@@ -86,7 +87,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
             manifest=bundle.manifest,
             spec=spec,
             features=snapshot,
-            matrix=MatrixBuilder(spec),
+            matrix=MatrixBuilder(spec, snapshot.vocabularies),
             context=ContextKeys(spec),
             engine=_engine(settings, program),
             loaded_at=datetime.now(UTC),

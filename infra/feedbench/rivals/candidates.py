@@ -12,7 +12,7 @@ from feedrank.bundle.layout import MANIFEST, SNAPSHOT, parse_manifest
 from feedrank.domain import FloatArray, Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import parse_spec
+from feedrank.features.spec_reader import parse_spec
 
 BUNDLE = Path(os.environ["MODEL_URI"])
 

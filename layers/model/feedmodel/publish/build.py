@@ -31,7 +31,8 @@ from feedrank.bundle.layout import (
     parse_manifest,
 )
 from feedrank.errors import BundleError
-from feedrank.features.spec import FeatureSpec, parse_spec
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 
 SPEC_FILE = "feature_spec.json"
 BUNDLES = Path("data/bundles")

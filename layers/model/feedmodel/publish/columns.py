@@ -47,8 +47,10 @@ def float32_column(series: pd.Series, place: str) -> FloatArray:
     return values
 
 
-def check_default(value: float, place: str) -> None:
+def check_default(value: float | None, place: str) -> None:
     """A default is a cell, too. Raises PublishError."""
+    if value is None:
+        return
     exact = np.array([value])
     _check_whole_numbers(exact, exact.astype(np.float32), place)
 

@@ -70,7 +70,7 @@ class Served:
         self.by_torch = torch_scorer(program.exported, program.inputs)
         self.logits = program.logits and torch_scorer(program.logits, program.inputs)
         self._store = SnapshotStore(snapshot, spec)
-        self._matrix = MatrixBuilder(spec)
+        self._matrix = MatrixBuilder(spec, self._store.vocabularies)
 
     def inputs(self, query: Query) -> Inputs:
         return self._matrix.build(query, self._store.look_up(query))

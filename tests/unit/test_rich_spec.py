@@ -1,0 +1,216 @@
+"""Inputs of whole numbers, lists, vocabularies, times and candidates: from rows to tensors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from feedrank.domain import Query
+from feedrank.errors import BundleError, SpecError
+from feedrank.features.expressions import DAY_S, parse
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
+from feedrank.features.vocabulary import Vocabulary, text_key, text_keys, vocabulary_of
+
+NAN = float("nan")
+NOW_S = 1_800_000_000.0
+RICH: dict[str, Any] = {
+    "ids": "text",
+    "inputs": [
+        {"name": "who", "type": "int64", "per": "request", "shape": [4], "features": [
+            {"name": "country", "source": "user", "vocabulary": "country"},
+            {"name": "recent", "source": "context", "expression": "list(recent)", "size": 3,
+             "vocabulary": "items"}]},
+        {"name": "film", "type": "int64", "shape": [-1, 3], "features": [
+            {"name": "device", "source": "context", "expression": "text(device)",
+             "vocabulary": "device"},
+            {"name": "genres", "source": "item", "size": 2, "vocabulary": "genre"}]},
+        {"name": "dense", "features": [
+            {"name": "embedding", "source": "item", "size": 2},
+            {"name": "price", "source": "item", "default": None},
+            {"name": "age_days", "source": "item", "expression": "since(created_at)",
+             "default": -1.0},
+            {"name": "seen", "source": "pair", "default": 0.0},
+            {"name": "last_seen", "source": "pair", "expression": "since(seen_at)", "default": 99},
+            {"name": "retrieval_score", "source": "candidate", "default": 0.25},
+            {"name": "clip", "source": "candidate", "size": 2}]},
+    ],
+    "vocabularies": {"country": 3, "genre": ["a", "b"], "items": 4, "device": 2},
+    "outputs": {"click": 1.0, "like": 2.0},
+    "range": None,
+}  # fmt: skip
+ITEMS = vocabulary_of(["x", "y", "z", "w"])
+DEVICES = vocabulary_of(["tv", "phone"])
+
+
+def _store(tmp_path: Path, spec: FeatureSpec, **changed: np.ndarray[Any, Any]) -> SnapshotStore:
+    """One user, `ann`; items `i` and `j`; ann has seen i a day ago."""
+    items = {text_key("i"): 0, text_key("j"): 1}
+    order = [items[key] for key in sorted(items)]
+    tensors = {
+        "users.ids": text_keys(["ann"]),
+        "users.values": np.empty((1, 0), np.float32),
+        "users.integers": np.array([[2]], np.int32),
+        "items.ids": np.array(sorted(items)),
+        "items.values": np.array([[0.1, 0.2, 5.0], [0.3, 0.4, NAN]], np.float32)[order],
+        "items.integers": np.array([[0, 1], [1, 2]], np.int32)[order],
+        "items.times": np.array([[NOW_S - 3 * DAY_S], [NAN]])[order],
+        "pairs.users": text_keys(["ann"]),
+        "pairs.starts": np.array([0, 1]),
+        "pairs.items": text_keys(["i"]),
+        "pairs.values": np.array([[7.0]], np.float32),
+        "pairs.times": np.array([[NOW_S - DAY_S]]),
+        "vocabulary.items.keys": ITEMS.keys,
+        "vocabulary.items.indices": ITEMS.indices,
+        "vocabulary.device.keys": DEVICES.keys,
+        "vocabulary.device.indices": DEVICES.indices,
+    } | changed
+    path = tmp_path / "features.safetensors"
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
+    return SnapshotStore(path, spec)
+
+
+def _query(user: str, items: list[str], context: dict[str, str], **candidates: Any) -> Query:
+    arrays = {name: np.array(values) for name, values in candidates.items()}
+    return Query(text_key(user), text_keys(items), context, NOW_S, arrays)
+
+
+def test_a_rich_spec_survives_being_written_and_read_again() -> None:
+    spec = parse_spec(RICH)
+    assert parse_spec(spec.to_json()) == spec
+    assert spec.request_vocabularies() == ("items", "device")
+
+
+def test_every_kind_of_feature_reaches_its_place(tmp_path: Path) -> None:
+    spec = parse_spec(RICH)
+    store = _store(tmp_path, spec)
+    query = _query(
+        "ann", ["i", "nobody", "j"], {"recent": "z, x,?,w,y", "device": "phone"},
+        retrieval_score=[0.9, 0.8, 0.7], clip=[[1, 2], [3, 4], [5, 6]],
+    )  # fmt: skip
+    inputs = MatrixBuilder(spec, store.vocabularies).build(query, store.look_up(query))
+    assert {n: (t.dtype.name, t.shape) for n, t in inputs.items()} == {
+        "who": ("int64", (4,)), "film": ("int64", (3, 3)), "dense": ("float32", (3, 9))
+    }  # fmt: skip
+    assert inputs["who"].tolist() == [2, 0, 4, 2]  # the last three that were sent
+    assert inputs["film"].tolist() == [[2, 0, 1], [2, 0, 0], [2, 1, 2]]
+    expected = [
+        [0.1, 0.2, 5.0, 3.0, 7.0, 1.0, 0.9, 1, 2],
+        [0.0, 0.0, NAN, -1.0, 0.0, 99.0, 0.8, 3, 4],
+        [0.3, 0.4, NAN, -1.0, 0.0, 99.0, 0.7, 5, 6],
+    ]
+    np.testing.assert_array_equal(inputs["dense"], np.array(expected, np.float32))
+
+
+def test_what_is_not_sent_or_not_known_is_the_default(tmp_path: Path) -> None:
+    spec = parse_spec(RICH)
+    store = _store(tmp_path, spec)
+    query = _query("bob", ["j"], {"recent": "y"})
+    rows = store.look_up(query)
+    inputs = MatrixBuilder(spec, store.vocabularies).build(query, rows)
+    assert (rows.unknown_user, rows.unknown_items.tolist()) == (True, [False])
+    assert inputs["who"].tolist() == [0, 0, 0, 2]
+    assert inputs["film"].tolist() == [[0, 1, 2]]
+    assert inputs["dense"][0, 4:].tolist() == [0.0, 99.0, 0.25, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"items.integers": np.zeros((2, 3), np.int32)}, "items.integers is (2, 3) of int32"),
+        ({"items.integers": np.zeros((2, 2), np.float32)}, "items.integers is (2, 2) of float32"),
+        ({"items.times": np.zeros((1, 1))}, "items.times is (1, 1)"),
+        ({"vocabulary.items.indices": np.zeros(3, np.int32)}, "keys and indices differ"),
+    ],
+)
+def test_an_array_of_another_shape_or_type_refuses_the_bundle(
+    changed: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError) as error:
+        _store(tmp_path, parse_spec(RICH), **changed)
+    assert says in str(error.value)
+
+
+def _with(feature: dict[str, Any], **input_: Any) -> dict[str, Any]:
+    item = {"name": "price", "source": "item"}
+    return {
+        "inputs": [
+            {"name": "x", "features": [feature], **input_},
+            {"name": "y", "features": [item]},
+        ],
+        "vocabularies": {"v": ["a"]},
+    }
+
+
+A = {"name": "a", "source": "user"}
+C = {"name": "c", "source": "context"}
+V = {"name": "v", "source": "user", "vocabulary": "v"}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (_with(V, type="float16"), "inputs[0].type must be 'float32' or 'int64', not 'float16'"),
+        (_with(A | {"default": 0.5}, type="int64"), "default must be a whole number"),
+        (_with(A | {"size": 0}), "size must be a whole number from 1"),
+        (_with(A | {"size": True}), "size must be a whole number from 1"),
+        (_with(A | {"vocabulary": "w"}), "'a' needs the vocabulary 'w', which isn't there"),
+        (_with(A), "no feature uses the vocabulary 'v'"),
+        (_with(V | {"default": 2}), "what a vocabulary lacks is 0"),
+        (_with(C | {"expression": "text(k)"}), "text(key) and list(key), and no other, need a voc"),
+        (_with(C | {"expression": "list(k)", "vocabulary": "v"}), "list(key), and no other"),
+        (_with(C | {"expression": "hour(Mars/Base)"}), "'Mars/Base' is no time zone"),
+        (_with(A | {"expression": "since()"}), "may have since(column)"),
+        (_with(A | {"expression": "since(t)"}, type="int64"), "is one float32 number, in days"),
+        (_with({"name": "k", "source": "candidate"}, per="request"), "'k' differs by item"),
+        (_with(V) | {"outputs": ["a"]}, "outputs without weights need a score"),
+        (_with(V) | {"outputs": {"a": NAN}}, "outputs.a must be a finite number"),
+        (_with(V) | {"outputs": {"a b": 1}}, "'a b' is no name"),
+        (_with(V) | {"score": "a"}, "a score needs outputs as a list of names"),
+        (_with(V) | {"range": [0, 5]}, "range must be [0, 1], or null"),
+        (_with(V) | {"ids": "uuid"}, "ids must be one of number, text"),
+        (_with(V) | {"vocabularies": {"v": ["a", "a"]}}, "vocabularies.v has an entry twice"),
+        (_with(V) | {"vocabularies": {"v": [1.5]}}, "vocabularies.v must be a list of texts"),
+    ],
+)
+def test_a_rich_spec_that_does_not_hold_together_is_refused(data: Any, says: str) -> None:
+    with pytest.raises(SpecError) as error:
+        parse_spec(data)
+    assert says in str(error.value)
+
+
+def test_a_vocabulary_numbers_its_texts_from_one_and_others_zero() -> None:
+    vocabulary = vocabulary_of(["b", "a", "ü"])
+    assert vocabulary.numbers(["a", "x", "ü", "b"]).tolist() == [2, 0, 3, 1]
+    empty = Vocabulary(np.empty(0, np.int64), np.empty(0, np.int32))
+    assert empty.numbers(["a"]).tolist() == [0]
+
+
+def test_a_text_id_is_a_number_that_any_id_may_be() -> None:
+    keys = text_keys(["", "a", "ü" * 128])
+    assert keys.tolist() == [text_key(""), text_key("a"), text_key("ü" * 128)]
+    assert (keys >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("expression", "context", "hour"),
+    [
+        ("hour(Europe/Berlin)", {}, 9.0),  # NOW_S is 2027-01-15T08:00:00Z
+        ("hour(Asia/Kolkata)", {}, 13.0),
+        ("hour(offset)", {"timestamp": "2027-01-15T11:00:00+03:00"}, 11.0),
+        ("hour(offset)", {}, 8.0),
+    ],
+)
+def test_the_hour_is_of_a_zone_or_of_the_callers_own_clock(
+    expression: str, context: dict[str, str], hour: float
+) -> None:
+    assert parse(expression).compute(context, NOW_S) == hour
+
+
+def test_a_column_of_times_has_each_its_own_offset() -> None:
+    half_a_year = np.array([NOW_S, NOW_S + 180 * DAY_S])
+    assert parse("hour(Europe/Berlin)").compute({}, half_a_year).tolist() == [9.0, 10.0]
