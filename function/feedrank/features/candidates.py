@@ -1,0 +1,114 @@
+"""What the caller knows of each candidate, such as a retrieval score: read against the spec."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.errors import InvalidRequestError
+from feedrank.features.expressions import FLOAT32_MAX
+from feedrank.features.matrix import NO_VOCABULARIES, number_of, padded
+from feedrank.features.spec import Feature, FeatureSpec
+from feedrank.features.vocabulary import Vocabulary
+
+INT64 = np.iinfo(np.int64)
+NUMBERS = "iuf"  # NumPy's kinds of them
+
+
+class CandidateFeatures:
+    """`names` are those that a request may send, in the order of the spec."""
+
+    def __init__(
+        self, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+    ) -> None:
+        self._features = {f.name: f for f in spec.columns("candidate")}
+        self._whole = {
+            f.name for input_ in spec.inputs if input_.type == "int64" for f in input_.features
+        }
+        self._vocabularies = vocabularies
+        self.names = tuple(self._features)
+
+    def read(
+        self, sent: Mapping[str, Sequence[Any]], items: int
+    ) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        """By name (items,) or, of a list, (items, size). null is the spec's default.
+
+        Raises InvalidRequestError that names the feature, and repeats nothing of what was sent.
+        """
+        if unknown := sent.keys() - self._features.keys():
+            known = ", ".join(self.names) or "none"
+            raise InvalidRequestError(
+                f"features: {len(unknown)} unknown; this model reads {known} of each candidate"
+            )
+        return {name: self._column(self._features[name], v, items) for name, v in sent.items()}
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of each feature's list."""
+        return {
+            name: {"type": "array", "items": self._cell_schema(feature)}
+            for name, feature in self._features.items()
+        }
+
+    def described(self) -> dict[str, Any]:
+        """By name, for the model card."""
+        return {
+            name: {"type": self._type(feature)} | ({"size": feature.size} if feature.size else {})
+            for name, feature in self._features.items()
+        }
+
+    def _column(self, feature: Feature, cells: Sequence[Any], items: int) -> Any:  # noqa: ANN401
+        place = f"features.{feature.name}"
+        if len(cells) != items:
+            raise InvalidRequestError(f"{place}: must have one value for each of the {items} items")
+        if not feature.size:
+            return self._numbers(feature, cells, place)
+        rows = []
+        for cell in cells:
+            if not isinstance(cell, list | None):
+                raise InvalidRequestError(f"{place}: each item's value must be a list, or null")
+            rows.append(padded(self._numbers(feature, cell or [], place), feature))
+        return np.stack(rows).astype(np.int64 if feature.name in self._whole else np.float64)
+
+    def _numbers(self, feature: Feature, cells: Sequence[Any], place: str) -> NDArray[Any]:
+        if feature.vocabulary:
+            if not all(type(cell) in {str, int, type(None)} for cell in cells):
+                raise InvalidRequestError(f"{place}: must be texts, or whole numbers")
+            texts = ["" if cell is None else str(cell) for cell in cells]
+            return self._vocabularies[feature.vocabulary].numbers(texts)
+        try:
+            values = np.array([0 if cell is None else cell for cell in cells])
+        except (ValueError, OverflowError):
+            raise InvalidRequestError(f"{place}: must be numbers") from None
+        numbers = values.ndim == 1 and (values.dtype.kind in NUMBERS or not len(values))
+        if not numbers or bool in map(type, cells):
+            raise InvalidRequestError(f"{place}: must be numbers")
+        if feature.name in self._whole:
+            values = self._whole_numbers(values, place)
+        elif not (np.abs(values) <= FLOAT32_MAX).all():  # NaN fails this too
+            raise InvalidRequestError(f"{place}: must be finite 32-bit numbers")
+        else:
+            values = values.astype(np.float64)
+        if None in cells:
+            values[[cell is None for cell in cells]] = number_of(feature)
+        return values
+
+    def _whole_numbers(self, values: NDArray[Any], place: str) -> NDArray[np.int64]:
+        whole = np.abs(values) < float(INT64.max)
+        if values.dtype.kind == "f":
+            whole &= np.trunc(values) == values
+        if not whole.all():
+            raise InvalidRequestError(f"{place}: must be whole numbers of 64 bits")
+        return values.astype(np.int64)
+
+    def _type(self, feature: Feature) -> str:
+        if feature.vocabulary:
+            return "text"
+        return "int64" if feature.name in self._whole else "float32"
+
+    def _cell_schema(self, feature: Feature) -> dict[str, Any]:
+        kinds = {"text": ["string", "integer"], "int64": ["integer"], "float32": ["number"]}
+        one = {"type": [*kinds[self._type(feature)], "null"]}
+        if not feature.size:
+            return one
+        return {"type": ["array", "null"], "items": one, "description": f"The last {feature.size}"}

@@ -1,0 +1,88 @@
+"""What a caller says of each candidate: read, or refused by name."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feedrank.errors import InvalidRequestError
+from feedrank.features.candidates import CandidateFeatures
+from feedrank.features.spec_reader import parse_spec
+from feedrank.features.vocabulary import vocabulary_of
+
+NAN = float("nan")
+SPEC = parse_spec(
+    {
+        "inputs": [
+            {"name": "dense", "features": [
+                {"name": "score", "source": "candidate", "default": 0.5},
+                {"name": "price", "source": "candidate", "default": None},
+                {"name": "clip", "source": "candidate", "size": 2}]},
+            {"name": "sparse", "type": "int64", "features": [
+                {"name": "position", "source": "candidate"},
+                {"name": "source", "source": "candidate", "vocabulary": "sources"}]},
+        ],
+        "vocabularies": {"sources": ["ann", "7"]},
+    }
+)  # fmt: skip
+READER = CandidateFeatures(SPEC, {"sources": vocabulary_of(["ann", "7"])})
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "expected"),
+    [
+        ("score", [1, 0.25, None], [1.0, 0.25, 0.5]),
+        ("price", [None, 2, 3], [NAN, 2.0, 3.0]),
+        ("clip", [[1, 2, 3], [4], None], [[2, 3], [0, 4], [0, 0]]),
+        ("position", [1, 2**62, None], [1, 2**62, 0]),
+        ("position", [1.0, 2, 3], [1, 2, 3]),
+        ("source", ["ann", 7, "new"], [1, 2, 0]),
+        ("source", [None, "7", "ann"], [0, 2, 1]),
+    ],
+)
+def test_values_are_read_as_the_spec_says(name: str, cells: list[Any], expected: Any) -> None:
+    column = READER.read({name: cells}, 3)[name]
+    np.testing.assert_array_equal(column, expected)
+    assert column.dtype == (np.int64 if name in {"position", "source"} else np.float64)
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ({"sc0re": [1, 2, 3]}, "1 unknown; this model reads score, price, clip, position, source"),
+        ({"score": [1, 2]}, "features.score: must have one value for each of the 3 items"),
+        ({"score": [1, 2, "3"]}, "features.score: must be numbers"),
+        ({"score": [1, 2, True]}, "features.score: must be numbers"),
+        ({"score": [1, 2, [3]]}, "features.score: must be numbers"),
+        ({"score": [1, 2, {}]}, "features.score: must be numbers"),
+        ({"score": [1, 2, NAN]}, "features.score: must be finite 32-bit numbers"),
+        ({"price": [None, 2, NAN]}, "features.price: must be finite 32-bit numbers"),
+        ({"score": [1, 2, 1e39]}, "features.score: must be finite 32-bit numbers"),
+        ({"score": [1, 2, 10**400]}, "features.score: must be numbers"),
+        ({"clip": [1, 2, 3]}, "features.clip: each item's value must be a list, or null"),
+        ({"clip": [["a"], [], []]}, "features.clip: must be numbers"),
+        ({"position": [1, 2, 0.5]}, "features.position: must be whole numbers of 64 bits"),
+        ({"position": [1, 2, 2**63]}, "features.position: must be whole numbers of 64 bits"),
+        ({"position": [1, 2, 2**65]}, "features.position: must be numbers"),
+        ({"source": ["ann", 0.5, "x"]}, "features.source: must be texts, or whole numbers"),
+    ],
+)
+def test_what_the_spec_does_not_describe_is_refused_by_name(
+    sent: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        READER.read(sent, 3)
+    assert says in str(error.value)
+
+
+def test_a_schema_says_what_may_be_sent() -> None:
+    assert READER.schema()["position"] == {
+        "type": "array", "items": {"type": ["integer", "null"]}
+    }  # fmt: skip
+    assert READER.described() == {
+        "score": {"type": "float32"},
+        "price": {"type": "float32"},
+        "clip": {"type": "float32", "size": 2},
+        "position": {"type": "int64"},
+        "source": {"type": "text"},
+    }
