@@ -25,7 +25,7 @@ from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks.files import DailyFiles
 from feedrank.decisions.sinks.firehose import connected
 from feedrank.http.app import create_app
-from feedrank.http.fast_path import needs_no_loop
+from feedrank.http.fast_path import Cycle
 from feedrank.http.lambda_adapter import Adapter
 from feedrank.http.observer import Observer
 from feedrank.http.problems import PROBLEM_JSON
@@ -70,7 +70,7 @@ count_init(init_type, 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
-_adapter = Adapter(app, lambda scope: not needs_no_loop(app, scope), TEXT_TYPES)
+_adapter = Adapter(app, TEXT_TYPES, Cycle)
 if init_type == "snap-start":
     from feedrank import snapstart
 

@@ -22,7 +22,7 @@ STAGES: Mapping[str, Sequence[tuple[str, str]]] = {
     "engine": [("feedrank.model.engines.onnx", "OnnxEngine.score")],
     "ranking": [("feedrank.ranking.pipeline", "best_first")],
     "decision record": [("feedrank.decisions.log", "DecisionLog.record")],
-    "JSON out": [("feedrank.http.app", "answer_body")],
+    "JSON out": [("feedrank.http.app", "response_body")],
     "request line, metrics": [
         ("feedrank.http.observer", "request_metrics"),
         ("feedrank.http.observer", "log_request"),

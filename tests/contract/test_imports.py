@@ -40,6 +40,7 @@ ROOMS = (
     "feedrank.telemetry",
     "feedrank.settings",
     "feedrank.libraries",
+    "feedrank.shortcuts",
     "feedrank.errors",
     "feedrank.domain",
     "feedrank",

@@ -1,11 +1,12 @@
 import asyncio
-import json
 from typing import Any
 
 import pytest
+from mangum.protocols import HTTPCycle
 from mangum.types import Message, Receive, Scope, Send
 
 import fakes
+from feedrank.http.fast_path import LoopNeededError, StraightCycle
 from feedrank.http.lambda_adapter import Adapter
 
 EVENT: dict[str, Any] = {
@@ -31,7 +32,7 @@ def _has_loop() -> bool:
 
 
 async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers in two parts what it was asked, and whether there was an event loop."""
+    """Responds with the request's body in two parts, and whether there was an event loop."""
     message: Message = await receive()
     headers = [(b"content-type", b"text/plain"), (b"x-loop", b"%d" % _has_loop())]
     await send({"type": "http.response.start", "status": 201, "headers": headers})
@@ -58,7 +59,7 @@ def _loop() -> Any:
 
 
 def _adapter(app: Any, *, waits: bool) -> Adapter:
-    return Adapter(app, lambda _scope: waits, ["text/"])
+    return Adapter(app, ["text/"], HTTPCycle if waits else StraightCycle)
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -72,20 +73,13 @@ def test_the_answer_is_the_same_with_a_loop_and_without(*, waits: bool) -> None:
     }
 
 
-def test_the_scope_decides() -> None:
-    adapter = Adapter(_echo, lambda scope: scope["path"] == "/here", ["text/"])
-    elsewhere = json.loads(json.dumps(EVENT).replace("/here", "/there"))
-    loops = [adapter(event, None)["headers"]["x-loop"] for event in (EVENT, elsewhere)]
-    assert loops == ["1", "0"]
-
-
 def test_a_request_that_waits_has_its_loop() -> None:
     assert _adapter(_wait, waits=True)(EVENT, None)["body"] == "héllo"
 
 
-def test_a_request_that_waits_though_it_was_said_not_to_is_ended() -> None:
+def test_a_straight_cycle_ends_a_request_that_waits() -> None:
     event = dict(EVENT)
-    with pytest.raises(RuntimeError, match="waited"):
+    with pytest.raises(LoopNeededError):
         _adapter(_wait, waits=False)(event, None)
     assert event["ended"]
 

@@ -24,7 +24,7 @@ from feedrank.decisions.log import DecisionLog
 from feedrank.errors import InvalidRequestError
 from feedrank.http import app as api_module
 from feedrank.http.app import create_app
-from feedrank.http.fast_path import App, needs_no_loop
+from feedrank.http.fast_path import App, may_wait
 from feedrank.http.observer import Observer
 from feedrank.ranking.pipeline import Ranker
 from feedrank.telemetry.container import ContainerStats
@@ -133,8 +133,8 @@ every_guard = pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS.keys(
 
 def test_with_nothing_added_the_way_is_direct() -> None:
     app, observed = _app()
-    assert app.needs_no_loop(dict(SCOPE))
-    assert needs_no_loop(observed, dict(SCOPE))
+    assert not app.may_wait(dict(SCOPE))
+    assert not may_wait(observed, dict(SCOPE))
 
 
 @every_guard
@@ -143,7 +143,7 @@ def test_whatever_is_added_stands_before_predict(guard: Callable[[App], object])
     guard(app)
     client = TestClient(observed)
     assert client.post("/predict", json=ASKED).status_code == 401
-    assert not needs_no_loop(observed, dict(SCOPE))
+    assert may_wait(observed, dict(SCOPE))
 
 
 @every_guard
@@ -198,7 +198,7 @@ def test_cors_headers_are_those_of_the_other_routes() -> None:
 def test_where_it_can_not_be_told_the_plain_way_is_taken(change: Callable[[App], object]) -> None:
     app, _ = _app()
     change(app)
-    assert not app.needs_no_loop(dict(SCOPE))
+    assert app.may_wait(dict(SCOPE))
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,11 @@ def test_a_wrapper_or_a_subclass_that_does_not_say_may_wait() -> None:
 
     app, observed = _app()
     stats = ContainerStats()
-    assert not needs_no_loop(_Guard(observed), dict(SCOPE))
-    assert not needs_no_loop(Guarded(app, stats, fakes.settings()), dict(SCOPE))
-    assert not needs_no_loop(Observer(_Guard(app), stats, fakes.settings()), dict(SCOPE))
-    assert not needs_no_loop(GuardedApp(), dict(SCOPE))
+    assert may_wait(_Guard(observed), dict(SCOPE))
+    assert may_wait(Guarded(app, stats, fakes.settings()), dict(SCOPE))
+    assert may_wait(Observer(_Guard(app), stats, fakes.settings()), dict(SCOPE))
+    assert may_wait(GuardedApp(), dict(SCOPE))
+    assert may_wait(Observer(GuardedApp(), stats, fakes.settings()), dict(SCOPE))
 
 
 # Both ways answer alike
@@ -250,7 +251,7 @@ def test_a_wrapper_or_a_subclass_that_does_not_say_may_wait() -> None:
 def test_the_direct_way_answers_as_fastapis_own_does(content: str, *, without_model: bool) -> None:
     (_, direct), (plain, routed) = (_app(without_model=without_model) for _ in range(2))
     plain.dependency_overrides[_checked] = _checked
-    assert needs_no_loop(routed, dict(SCOPE)) is False
+    assert may_wait(routed, dict(SCOPE))
     answers = [_comparable(TestClient(app).post("/predict", content=content))
                for app in (direct, routed)]  # fmt: skip
     assert answers[0] == answers[1]

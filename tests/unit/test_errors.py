@@ -19,6 +19,7 @@ from feedrank.errors import (
     SpecError,
 )
 from feedrank.http.problems import PROBLEM_JSON, problem
+from feedrank.http.request_context import KEY, RequestContext
 
 STATUS = {
     "FeedrankError": 500,
@@ -36,7 +37,7 @@ STATUS = {
 
 
 def _answer(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
-    request = Request({"type": "http", "headers": [], "state": {"call": fakes.call()}})
+    request = Request({"type": "http", "headers": [], KEY: RequestContext(fakes.call(), {})})
     response = asyncio.run(problem(request, error))
     body = json.loads(bytes(response.body))
     assert body["status"] == response.status_code
@@ -93,7 +94,7 @@ def test_no_model_says_when_to_ask_again() -> None:
 
 @pytest.mark.parametrize("character", ["x", '"', "é", "\U0001f600"])
 def test_however_long_its_detail_an_error_stays_below_a_kilobyte(character: str) -> None:
-    request = Request({"type": "http", "headers": [], "state": {"call": fakes.call()}})
+    request = Request({"type": "http", "headers": [], KEY: RequestContext(fakes.call(), {})})
     response = asyncio.run(problem(request, InvalidRequestError(character * 5_000)))
     assert len(response.body) <= 1_024
     json.loads(bytes(response.body))

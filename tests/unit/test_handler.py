@@ -1,7 +1,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,7 @@ import pytest
 import demo
 import fakes
 import hostile
-from feedrank.domain import FeatureRows, Query
+from feedrank.domain import Call, FeatureRows, Query, Ranking
 from feedrank.errors import SettingsError
 from feedrank.features import FeatureStore
 from feedrank.http.schemas import PredictResponse, Problem
@@ -307,6 +307,38 @@ def test_a_store_that_waits_has_its_event_loop(
     monkeypatch.setattr(handler.slot, "ready", replace(handler.slot.model(), features=FarStore()))
     found = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
     assert json.loads(found)["predictions"] == json.loads(expected)["predictions"]
+
+
+async def _turn_of_the_loop() -> None:
+    await asyncio.sleep(0)
+
+
+async def _thread() -> None:
+    await asyncio.to_thread(int)
+
+
+@pytest.mark.parametrize("wait", [_turn_of_the_loop, _thread])
+def test_what_waits_although_it_says_that_it_does_not_gets_its_event_loop(
+    demo_bundle: Path, printed: fakes.LogLines, wait: Callable[[], Awaitable[None]]
+) -> None:
+    """The first request is begun anew, and each after it has a loop from the start."""
+
+    async def rank(query: Query, call: Call) -> Ranking:
+        calls.append(call)
+        await wait()
+        return await ranked(query, call)
+
+    calls: list[Call] = []
+    with fakes.container(MODEL_URI=str(demo_bundle)) as module:
+        ranked = module.ranker.rank
+        module.ranker.rank = rank
+        event = http_api_v2("POST", "/predict", ASKED)
+        statuses = [_call(module, event)["statusCode"] for _ in range(3)]
+    lines = [line for line in printed() if line.get("message") == "request"]
+    assert statuses == [200, 200, 200]
+    assert len({id(call) for call in calls}) == 3
+    assert len(calls) == 4
+    assert [line["cold_start"] for line in lines] == [True, False, False]
 
 
 def test_too_little_time_left_is_504(handler: ModuleType) -> None:

@@ -17,7 +17,7 @@ from feedrank.decisions.log import DecisionLog, Sink
 from feedrank.decisions.sinks.files import DailyFiles
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
-from feedrank.http.lambda_adapter import run_through
+from feedrank.http.fast_path import run_through
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker, best_first

@@ -19,8 +19,9 @@ from feedrank.errors import (
 )
 from feedrank.http.fast_path import JSON, App
 from feedrank.http.openapi import ROUTE_DOCS, openapi, with_context
-from feedrank.http.payload import answer_body, parse, to_query
+from feedrank.http.payload import parse, response_body, to_query
 from feedrank.http.problems import problem
+from feedrank.http.request_context import request_context
 from feedrank.http.web import Depends, Request, RequestValidationError, Response
 from feedrank.model.load import Model
 from feedrank.model.runs import watch
@@ -51,11 +52,11 @@ class Endpoints:
         return Response(await self.ranked(request.scope, request.receive), media_type=JSON)
 
     async def ranked(self, scope: Scope, receive: Receive) -> bytes:
-        state = scope["state"]
+        context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
-        asked = parse(body, self._context_keys)
-        state["ranking"] = ranking = await self._ranker.rank(to_query(asked), state["call"])
-        return answer_body(asked, ranking)
+        request = parse(body, self._context_keys)
+        context.ranking = ranking = await self._ranker.rank(to_query(request), context.call)
+        return response_body(request, ranking)
 
     async def health(self) -> Response:
         health = self._health()

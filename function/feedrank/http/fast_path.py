@@ -1,25 +1,37 @@
-"""FastAPI, but for the one hot route: its layers cost more than the model takes over five items.
+"""Two questions about a request, answered here and nowhere else: does FastAPI see it, and does it
+wait for anything?
 
-`POST /predict` goes straight to its answer while that is all that FastAPI would do. With anything
-that somebody added, such as a middleware or a dependency, it goes FastAPI's own way.
+`POST /predict` goes directly to its endpoint while that is all that FastAPI would do, since
+FastAPI's layers take longer than the model takes over five items. On Lambda, a direct request that
+waits for nothing runs without an event loop, since one turn of a loop takes half as long again.
+
+Both fail closed. With anything that somebody added (a middleware, a dependency, a wrapper, a
+monitoring agent) the request goes FastAPI's own way, on a loop. What waits although nothing here
+could tell gets a loop as well, and so does every request after it.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import cache
+from collections.abc import Awaitable, Callable, Coroutine
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
+from mangum.protocols import HTTPCycle
+from mangum.types import ASGI, Response
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedrank import shortcuts
 from feedrank.errors import FeedrankError
+from feedrank.http.observer import Observer
 from feedrank.http.problems import problem
 from feedrank.http.web import APIRoute, APIRouter, FastAPI, Request
+from feedrank.telemetry.logging import logger
 
 JSON = "application/json"
-DIRECT = "feedrank.http.fast_path"  # in a scope: what `needs_no_loop` found
-Answer = Callable[[Scope, Receive], Awaitable[bytes]]
+DIRECT = "feedrank.direct"  # in a scope: the first answer, so that it is found once a request
+NO_LOOP = "feedrank.no_loop"  # in a scope: the request runs without an event loop
+Endpoint = Callable[[Scope, Receive], Awaitable[bytes]]
+Result = TypeVar("Result")
 # What monitoring agents replace by their own, and the module that each is from.
 PATCHED: tuple[tuple[type, str, str], ...] = (
     (FastAPI, "__call__", "fastapi.applications"),
@@ -28,19 +40,26 @@ PATCHED: tuple[tuple[type, str, str], ...] = (
 )
 
 
+class LoopNeededError(BaseException):
+    """A request waits that was expected not to. No `Exception`, so that none is made a response."""
+
+
 class App(FastAPI):
+    """FastAPI, with one route that may be served directly."""
+
     def serve_directly(
-        self, path: str, method: str, answer: Answer, waits: Callable[[], bool]
+        self, path: str, method: str, endpoint: Endpoint, waits: Callable[[], bool]
     ) -> None:
-        """`answer` does what the route of this path does. `waits` tells whether it may wait."""
-        self._answer, self._path, self._method, self._waits = answer, path, method, waits
+        """`endpoint` returns the JSON that the route of this path responds with. `waits` tells
+        whether it may wait."""
+        self._endpoint, self._path, self._method, self._waits = endpoint, path, method, waits
         self._route = next(
             route
             for route in self.routes
             if isinstance(route, APIRoute) and (route.path, route.methods) == (path, {method})
         )
         self.routes.remove(self._route)
-        self.routes.insert(0, self._route)  # so that whatever is put before it is seen
+        self.routes.insert(0, self._route)  # so that a route which is put before it is noticed
         self._route_app = self._route.app
         self._own_handlers = dict(self.exception_handlers)
         self._bare_stack: ASGIApp | None = None
@@ -53,15 +72,17 @@ class App(FastAPI):
             and self.exception_handlers == self._own_handlers
             and self.max_body_size is None
             and not self._native_telemetry.enabled()
-            and type(self).__call__ is App.__call__
             and all(_is_of(module, getattr(owner, name)) for owner, name, module in PATCHED)
         )
         self._bare_stack = stack if is_bare else None
         return stack
 
-    def needs_no_loop(self, scope: Scope) -> bool:
-        scope[DIRECT] = self._is_direct(scope)  # so that it is looked into once a request
-        return scope[DIRECT] and not self._waits()
+    def may_wait(self, scope: Scope) -> bool:
+        scope[DIRECT] = self._is_direct(scope)
+        return not scope[DIRECT] or self._waits()
+
+    def always_wait(self) -> None:
+        self._waits = lambda: True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not (scope[DIRECT] if DIRECT in scope else self._is_direct(scope)):
@@ -69,8 +90,10 @@ class App(FastAPI):
             return
         scope["route"] = self._route
         try:
-            body = await self._answer(scope, receive)
+            body = await self._endpoint(scope, receive)
         except Exception as error:
+            if NO_LOOP in scope and _lacks_a_loop(error):
+                raise LoopNeededError from error
             await (await problem(Request(scope), error))(scope, receive, send)
             if not isinstance(error, FeedrankError):
                 raise  # as Starlette does, for the log
@@ -89,7 +112,7 @@ class App(FastAPI):
         )
 
     def _is_bare(self) -> bool:
-        """Whether nothing stands between the server and the route but what is FastAPI's own."""
+        """Whether nothing but FastAPI's own stands between the server and the route."""
         if self.middleware_stack is None:
             self.middleware_stack = self.build_middleware_stack()  # as FastAPI does
         route, router = self._route, self.router
@@ -106,23 +129,75 @@ class App(FastAPI):
             and "handle" not in vars(route)
             and not self.dependency_overrides
             and not self.root_path
+            and shortcuts.DIRECT_ROUTE
         )
 
 
-def needs_no_loop(app: Any, scope: Scope) -> bool:  # noqa: ANN401 an ASGI app
-    """Whether the app says that this request waits for nothing. One that doesn't say so itself,
-    such as a wrapper or a subclass with a `__call__` of its own, may wait."""
-    kind: Any = type(app)
-    told: bool = _tells(kind) and app.needs_no_loop(scope)
-    return told
+def may_wait(app: object, scope: Scope) -> bool:
+    """Whether this request may wait for something. Only of the app as `handler.py` composes it is
+    it known; a wrapper or a subclass may always wait."""
+    if not (shortcuts.STRAIGHT_CYCLE and type(app) is Observer and type(app.app) is App):
+        return True
+    app.set_root_path(scope)
+    return app.app.may_wait(scope)
 
 
-@cache
-def _tells(kind: type) -> bool:
-    for base in kind.__mro__:
-        if "needs_no_loop" in vars(base) or "__call__" in vars(base):
-            return "needs_no_loop" in vars(base) and "__call__" in vars(base)
-    return False
+class Cycle:
+    """One request and its response: Mangum's cycle of an event loop, or a straight one."""
+
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        self._scope = scope
+        self._body = body
+
+    def __call__(self, app: ASGI) -> Response:
+        if not may_wait(app, self._scope):
+            try:
+                return StraightCycle(self._scope, self._body)(app)
+            except LoopNeededError:
+                logger.warning("a request waited: from now on each has an event loop")
+                app.app.always_wait()  # type: ignore[attr-defined]  # `may_wait` knows its class
+                del self._scope[NO_LOOP]
+        return HTTPCycle(self._scope, self._body)(app)
+
+
+class StraightCycle:
+    """Runs a request that waits for nothing, without an event loop. Raises LoopNeededError."""
+
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        self._scope = scope
+        self._body = body
+        self._response = Response(status=500, headers=[], body=b"")
+
+    def __call__(self, app: ASGI) -> Response:
+        self._scope[NO_LOOP] = True
+        run_through(app(self._scope, self._receive, self._send))
+        return self._response
+
+    async def _receive(self) -> Message:
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._response["status"] = message["status"]
+            self._response["headers"] = message["headers"]
+        else:
+            self._response["body"] += message["body"]
+
+
+def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Runs it to its end without an event loop. Raises LoopNeededError where it waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    coroutine.close()
+    raise LoopNeededError
+
+
+def _lacks_a_loop(error: Exception) -> bool:
+    """As asyncio and anyio word it."""
+    return isinstance(error, RuntimeError) and "event loop" in str(error)
 
 
 def _is_of(module: str, function: Any) -> bool:  # noqa: ANN401 whatever was put there

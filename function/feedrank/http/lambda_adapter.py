@@ -1,18 +1,19 @@
 """From Lambda's event to the app, and back."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from mangum import Mangum
 from mangum.handlers import ALB, APIGateway, HTTPGateway
-from mangum.protocols import HTTPCycle
-from mangum.types import ASGI, LambdaHandler, Message, Response, Scope
+from mangum.types import ASGI, LambdaHandler, Response, Scope
 
 from feedrank.errors import MalformedEventError, UnservedEventError
-from feedrank.http.lambda_events import AUTHORIZERS, answer_to_unread
+from feedrank.http.lambda_events import AUTHORIZERS, response_to_unread
 
-Result = TypeVar("Result")
+HttpCycle = Callable[[Scope, bytes], Callable[[ASGI], Response]]
+SERVER_HEADERS = {"host", "x-forwarded-port"}
+UNREAD = {"cookies", "rawQueryString", "queryStringParameters", "multiValueQueryStringParameters"}
 
 
 class HTTPGatewayOnce(HTTPGateway):
@@ -24,29 +25,22 @@ class HTTPGatewayOnce(HTTPGateway):
 
 
 SERVED: tuple[type[LambdaHandler], ...] = (ALB, HTTPGatewayOnce, APIGateway)
-SERVER_HEADERS = {"host", "x-forwarded-port"}
-UNREAD = {"cookies", "rawQueryString", "queryStringParameters", "multiValueQueryStringParameters"}
 
 
 class Adapter(Mangum):
-    """Mangum, but a request that waits for nothing is run without an event loop, since a turn of
-    one costs more than all else here. `waits` tells by a request's scope whether it may wait.
-    """
+    """Mangum for any event at all, with an HTTP cycle of our choice."""
 
-    def __init__(
-        self, app: ASGI, waits: Callable[[Scope], bool], text_mime_types: list[str]
-    ) -> None:
+    def __init__(self, app: ASGI, text_mime_types: list[str], http_cycle: HttpCycle) -> None:
         super().__init__(app, lifespan="off", text_mime_types=text_mime_types)
-        self._waits = waits
+        self._http_cycle = http_cycle
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
         """Raises UnservedEventError."""
         try:
             handler, scope, body = self._read(event, context)
         except Exception as error:  # noqa: BLE001 an event can be damaged in any way
-            return answer_to_unread(event, context, error)
-        cycle = HTTPCycle if self._waits(scope) else StraightCycle
-        return handler(cycle(scope, body)(self.app))
+            return response_to_unread(event, context, error)
+        return handler(self._http_cycle(scope, body)(self.app))
 
     def infer(self, event: dict[str, Any], context: Any) -> LambdaHandler:  # noqa: ANN401 Lambda's
         if not any(name in event for name in AUTHORIZERS):
@@ -73,42 +67,8 @@ class Adapter(Mangum):
         return handler, scope, body
 
 
-class StraightCycle:
-    """One request and its answer in one go, in the place of Mangum's cycle of an event loop."""
-
-    def __init__(self, scope: Scope, body: bytes) -> None:
-        self._scope = scope
-        self._asked = body
-        self._answer = Response(status=500, headers=[], body=b"")
-
-    def __call__(self, app: ASGI) -> Response:
-        run_through(app(self._scope, self._receive, self._send))
-        return self._answer
-
-    async def _receive(self) -> Message:
-        return {"type": "http.request", "body": self._asked, "more_body": False}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._answer["status"] = message["status"]
-            self._answer["headers"] = message["headers"]
-        else:
-            self._answer["body"] += message["body"]
-
-
-def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """To its end, without an event loop. Raises RuntimeError where it waits on the way."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: Result = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a request waited that was said not to")
-
-
 def _without_unread(event: dict[str, Any]) -> dict[str, Any]:
-    """The app never reads where it was asked, a cookie or a query, nor what is no Unicode."""
+    """Without what the app never reads (host, cookies, query), and what is no Unicode."""
     kept = {name: part for name, part in event.items() if name not in UNREAD}
     return kept | {
         kind: {

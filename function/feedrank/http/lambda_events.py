@@ -1,4 +1,4 @@
-"""What comes to the function and is no request: pings, damaged API events, events of others."""
+"""Events that are no request: pings, damaged events of an API, events of other services."""
 
 from typing import Any, Literal
 
@@ -9,20 +9,20 @@ from feedrank.telemetry.metrics import log_request
 
 PING = {"warm": True}
 SCHEDULERS = ("aws.events", "aws.scheduler")  # a rule with a schedule, EventBridge Scheduler
-AUTHORIZERS = ("methodArn", "routeArn")  # what an authorizer is sent else looks like a request
+AUTHORIZERS = ("methodArn", "routeArn")  # an authorizer's event is a request in all else
 Kind = Literal["http", "rest", "alb"]
 
 
 def is_ping(event: Any) -> bool:  # noqa: ANN401 whatever somebody sends
-    """`{"warm": true}`, or what a schedule sends where it was given no input of its own."""
+    """`{"warm": true}`, or a schedule's event that was given no input of its own."""
     if not isinstance(event, dict):
         return False
     scheduled = event.get("source") in SCHEDULERS and event.get("detail-type") == "Scheduled Event"
     return scheduled or event == PING
 
 
-def answer_to_unread(event: Any, context: Any, error: Exception) -> dict[str, Any]:  # noqa: ANN401
-    """What an event gets from which no request can be made. Raises UnservedEventError."""
+def response_to_unread(event: Any, context: Any, error: Exception) -> dict[str, Any]:  # noqa: ANN401
+    """The response to an event from which no request can be made. Raises UnservedEventError."""
     if is_ping(event):
         return dict(PING)
     kind = kind_of(event)
@@ -31,25 +31,25 @@ def answer_to_unread(event: Any, context: Any, error: Exception) -> dict[str, An
     request_id = request_id_of(context)
     title, status = MalformedEventError.title, MalformedEventError.status
     fields = {"request_id": request_id, "route": "none", "status": status, "kind": kind}
-    named = {"error": MalformedEventError.__name__, "reason": type(error).__name__}
-    log_request(fields | named, {})
+    names = {"error": MalformedEventError.__name__, "reason": type(error).__name__}
+    log_request(fields | names, {})
     headers = {"content-type": PROBLEM_JSON, "x-request-id": request_id}
-    several = {name: [value] for name, value in headers.items()}
-    answer = {
+    lists = {name: [value] for name, value in headers.items()}
+    response = {
         "statusCode": status,
         "body": problem_body(status, title, title, request_id).decode(),
         "isBase64Encoded": False,
     }
-    if kind == "alb":  # takes the one form or the other, as its target group is set
-        return answer | (
-            {"multiValueHeaders": several} if "multiValueHeaders" in event else {"headers": headers}
+    if kind == "alb":  # takes one form or the other, depending on its target group
+        return response | (
+            {"multiValueHeaders": lists} if "multiValueHeaders" in event else {"headers": headers}
         )
-    return answer | {"headers": headers} | ({"multiValueHeaders": {}} if kind == "rest" else {})
+    return response | {"headers": headers} | ({"multiValueHeaders": {}} if kind == "rest" else {})
 
 
 def kind_of(event: Any) -> Kind | None:  # noqa: ANN401
-    """By what only that kind of event has, and by enough of it that no one damage hides it: `http`
-    is an HTTP API's or Function URL's (payload 2.0), `rest` a REST API's (payload 1.0)."""
+    """By fields that only this kind of event has, several of them, so that no one damage hides it:
+    `http` is an HTTP API's or Function URL's (payload 2.0), `rest` a REST API's (payload 1.0)."""
     if not isinstance(event, dict) or any(name in event for name in AUTHORIZERS):
         return None
     if "rawPath" in event or "rawQueryString" in event:

@@ -1,25 +1,23 @@
-"""What stands around the app: a request id, a clock, one log line, no exception.
+"""The outermost layer: gives each request an id and a deadline, logs one line, raises nothing.
 
-Plain ASGI, so that Lambda and the container images have the same.
+Plain ASGI, so that Lambda and the container images share it.
 """
 
 import os
 import re
-from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedrank.domain import Call, Ranking
-from feedrank.http.fast_path import needs_no_loop
+from feedrank.domain import Call
 from feedrank.http.invocation import is_id, request_id_of, time_left_ms
+from feedrank.http.request_context import KEY, RequestContext, request_context
 from feedrank.settings import Settings
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import logger, request_ids
 from feedrank.telemetry.metrics import log_request, request_metrics
 
-ANSWER_MARGIN_MS = 50  # of Lambda's own time limit, kept back to answer in
+RESPONSE_MARGIN_MS = 50  # of Lambda's own time limit, kept back for the response
 TOO_LATE = "REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"
 PREDICT = "/predict"
 LONGEST_ID = 128
@@ -29,7 +27,7 @@ TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
 class Observer:
     def __init__(self, app: ASGIApp, stats: ContainerStats, settings: Settings) -> None:
-        self._app = app
+        self.app = app
         self._stats = stats
         self._timeout_ms = settings.request_timeout_ms
         self._base_path = settings.base_path
@@ -37,58 +35,48 @@ class Observer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        call = self._begin(scope)
-        identity = {
-            "request_id": call.request_id,
-            "correlation_id": call.correlation_id,
-            "trace_id": call.trace_id,
-            "cold_start": self._cold_start,
-        }
-        self._cold_start = False
-        request_ids.set(identity)
-        scope["root_path"] = self._root_path(scope)
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["call"] = call
+        self.set_root_path(scope)
+        if KEY not in scope:  # else it begins anew, on an event loop
+            scope[KEY] = self._begin(scope)
+        context = request_context(scope)
+        request_ids.set(context.log_fields)
         status = 500
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append((b"x-request-id", call.request_id.encode()))
+                message["headers"].append((b"x-request-id", context.call.request_id.encode()))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:  # noqa: BLE001 answered already; Starlette raises it again for the log
+            await self.app(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 it has its response; Starlette raises it again for the log
             logger.exception("request failed")
-        self._end(scope, call, status, identity)
+        self._end(scope, context, status)
 
-    def needs_no_loop(self, scope: Scope) -> bool:
-        scope["root_path"] = self._root_path(scope)
-        return needs_no_loop(self._app, scope)
-
-    def _root_path(self, scope: Scope) -> str:
-        """Where the app begins: at what the server says, and the base path behind that."""
+    def set_root_path(self, scope: Scope) -> None:
+        """The server's own root path, followed by the base path."""
         root: str = scope.get("root_path", "")
-        if root.endswith(self._base_path):
-            return root
-        whole = root + self._base_path
-        return whole if not root or scope["path"].startswith(whole + "/") else root
+        if not root.endswith(self._base_path):
+            whole = root + self._base_path
+            if not root or scope["path"].startswith(whole + "/"):
+                root = whole
+        scope["root_path"] = root
 
-    def _begin(self, scope: Scope) -> Call:
+    def _begin(self, scope: Scope) -> RequestContext:
         started_s = perf_counter()
         context = scope.get("aws.context")
         budget_ms: float = self._timeout_ms
         left_ms, limit_s = time_left_ms(context), 0.0
         if left_ms is not None:
-            left_ms -= ANSWER_MARGIN_MS
+            left_ms -= RESPONSE_MARGIN_MS
             if self._cold_start and left_ms < self._timeout_ms:
                 logger.warning("doubtful setting", reason=TOO_LATE)
             budget_ms, limit_s = min(budget_ms, left_ms), started_s + left_ms / 1_000
-        return Call(
+        call = Call(
             request_id_of(context),
             started_s,
             started_s + budget_ms / 1_000,
@@ -97,13 +85,25 @@ class Observer:
             trace_id=trace_id(scope),
             limit_s=limit_s,
         )
+        log_fields = {
+            "request_id": call.request_id,
+            "correlation_id": call.correlation_id,
+            "trace_id": call.trace_id,
+            "cold_start": self._cold_start,
+        }
+        self._cold_start = False
+        return RequestContext(call, log_fields)
 
-    def _end(self, scope: Scope, call: Call, status: int, identity: Mapping[str, Any]) -> None:
-        latency_ms = round(1_000 * (perf_counter() - call.started_s), 3)
-        ranking: Ranking | None = scope["state"].get("ranking")
-        error: Exception | None = scope["state"].get("error")
+    def _end(self, scope: Scope, context: RequestContext, status: int) -> None:
+        latency_ms = round(1_000 * (perf_counter() - context.call.started_s), 3)
+        ranking, error = context.ranking, context.error
         route = getattr(scope.get("route"), "path", "none")
-        fields = {**identity, "route": route, "status": status, "latency_ms": latency_ms}
+        fields = {
+            **context.log_fields,
+            "route": route,
+            "status": status,
+            "latency_ms": latency_ms,
+        }
         if ranking:
             fields["timestamp"] = ranking.timestamp
             fields["items"] = len(ranking.scores)
@@ -113,35 +113,35 @@ class Observer:
             fields["model_version"] = ranking.model_version
         if error:
             fields["error"] = type(error).__name__
-        measured: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if route == PREDICT:
             self._stats.count(latency_ms, status, ranking)
-            measured = request_metrics(latency_ms, status, ranking)
-        log_request(fields, measured)
+            metrics = request_metrics(latency_ms, status, ranking)
+        log_request(fields, metrics)
 
 
 def correlation_id(scope: Scope) -> str | None:
-    """The gateway's own id of the request; a load balancer has only its trace id."""
+    """The gateway's own request id; a load balancer has only its trace id."""
     if event := scope.get("aws.event"):
-        found = event["requestContext"].get("requestId")
-        if is_id(found):
-            return found[:LONGEST_ID]
-        if sent := _sent_trace_id(scope):
-            return f"Root={sent}"
+        request_id = event["requestContext"].get("requestId")
+        if is_id(request_id):
+            return request_id[:LONGEST_ID]
+        if root := _header_trace_id(scope):
+            return f"Root={root}"
     return None
 
 
 def trace_id(scope: Scope) -> str | None:
-    """X-Ray's: on Lambda the one that Lambda itself is traced by, elsewhere the caller's."""
-    if on_lambda := os.environ.get(LAMBDA_TRACE):
-        found = TRACE_ROOT.search(on_lambda)
-        return found[1] if found else None
-    return _sent_trace_id(scope)
+    """X-Ray's: on Lambda that of the invocation, elsewhere the caller's."""
+    if trace := os.environ.get(LAMBDA_TRACE):
+        match = TRACE_ROOT.search(trace)
+        return match[1] if match else None
+    return _header_trace_id(scope)
 
 
-def _sent_trace_id(scope: Scope) -> str | None:
-    """A caller can write anything there, so nothing but what looks like one is taken."""
+def _header_trace_id(scope: Scope) -> str | None:
+    """Only a well-formed one: a caller can send anything there."""
     for name, value in scope.get("headers", ()):
-        if name == b"x-amzn-trace-id" and (found := TRACE_ROOT.search(value.decode("latin-1"))):
-            return found[1]
+        if name == b"x-amzn-trace-id" and (match := TRACE_ROOT.search(value.decode("latin-1"))):
+            return match[1]
     return None

@@ -1,4 +1,4 @@
-"""What comes in and goes out at /predict: bytes to a request, a ranking to bytes."""
+"""The bodies of /predict: from bytes to a request, from a ranking to bytes."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -20,25 +20,25 @@ MOST_DIGITS = 30  # before the point; an id has 19
 
 
 def parse(body: bytes, context_keys: Callable[[], Iterable[str]] = tuple) -> PredictRequest:
-    """Raises InvalidRequestError that names the fields, and repeats nothing of what they held. Of
-    the context it names those keys alone, and asks for them only then."""
+    """Raises InvalidRequestError, which names fields and none of their values. Of the context it
+    names only `context_keys`, which are looked up only then."""
     try:
         return PredictRequest.model_validate_json(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
         if not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
-            raise InvalidRequestError(_told(error, context_keys)) from None
+            raise InvalidRequestError(_detail(error, context_keys)) from None
     try:
         return PredictRequest.model_validate(json.loads(body, parse_float=whole_number))
     except ValidationError as error:
-        raise InvalidRequestError(_told(error, context_keys)) from None
-    except ValueError:  # more digits than Python makes a number of
+        raise InvalidRequestError(_detail(error, context_keys)) from None
+    except ValueError:  # more digits than Python reads as a number
         raise InvalidRequestError("body: a number has too many digits") from None
 
 
 def whole_number(text: str) -> int | float:
-    """JSON Schema's integer: `4376.0` and `1e3` are whole numbers as `1000` is. Read as decimals,
-    since 64-bit floats round: 9007199254740993.0 would become another id."""
+    """JSON Schema's integer: `4376.0` and `1e3` are integers as `1000` is. Read as a decimal, since
+    a 64-bit float rounds: 9007199254740993.0 would become another id."""
     try:
         value = Decimal(text)
     except InvalidOperation:  # an exponent past all bounds
@@ -47,22 +47,22 @@ def whole_number(text: str) -> int | float:
     return int(value) if is_whole else float(text)
 
 
-def to_query(asked: PredictRequest) -> Query:
-    """Raises InvalidRequestError where the context's timestamp is none."""
+def to_query(request: PredictRequest) -> Query:
+    """Raises InvalidRequestError where the context's timestamp is not a time."""
     try:
-        time_s = time_of(asked.context)
+        time_s = time_of(request.context)
     except (ValueError, OverflowError) as error:
         raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
-    item_ids = np.array(asked.item_ids, dtype=np.int64)
-    return Query(asked.user_id, item_ids, asked.context, time_s)
+    item_ids = np.array(request.item_ids, dtype=np.int64)
+    return Query(request.user_id, item_ids, request.context, time_s)
 
 
-def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
-    """`PredictResponse` as JSON, of plain data: a hundred validated models would cost more than the
-    model run. A test holds it against the schema."""
-    item_ids, scores = asked.item_ids, ranking.scores
-    answer: dict[str, Any] = {
-        "user_id": asked.user_id,
+def response_body(request: PredictRequest, ranking: Ranking) -> bytes:
+    """`PredictResponse` as JSON, from plain data: a hundred validated models take longer than the
+    inference. A test compares it with the schema."""
+    item_ids, scores = request.item_ids, ranking.scores
+    response: dict[str, Any] = {
+        "user_id": request.user_id,
         "predictions": [
             {"item_id": item_ids[at], "score": scores[at], "rank": rank}
             for rank, at in enumerate(ranking.order, 1)
@@ -75,14 +75,14 @@ def answer_body(asked: PredictRequest, ranking: Ranking) -> bytes:
         "degraded": ranking.degraded,
     }
     if ranking.unknown:
-        answer["unknown"] = ranking.unknown
+        response["unknown"] = ranking.unknown
     if ranking.warnings:
-        answer["warnings"] = ranking.warnings
-    return orjson.dumps(answer)
+        response["warnings"] = ranking.warnings
+    return orjson.dumps(response)
 
 
-def _told(error: ValidationError, context_keys: Callable[[], Iterable[str]]) -> str:
-    """Unknown fields are one problem, and the first: what is told of one is told of each."""
+def _detail(error: ValidationError, context_keys: Callable[[], Iterable[str]]) -> str:
+    """All unknown fields are one problem, the first: the message is the same for each."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     shown: list[Mapping[str, Any]] = [e for e in errors if e["type"] != "extra_forbidden"]
     if len(shown) < len(errors):

@@ -1,4 +1,4 @@
-"""One translator from errors to answers: RFC 9457, at most 1 KiB, nothing of what was sent."""
+"""One translator from errors to responses: RFC 9457, at most 1 KiB, no echo of the request."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,16 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from feedrank.errors import FeedrankError, InvalidRequestError, ModelUnavailableError
+from feedrank.http.request_context import request_context
 from feedrank.http.web import APIRoute, Request, RequestValidationError, Response
 
 PROBLEM_JSON = "application/problem+json"
 PROBLEMS_SHOWN = 5
 LONGEST_DETAIL_BYTES = 400  # an error body stays under 1 KiB, even if each one is escaped
 WITHOUT_BODY = {204, 205, 304}
-# Pydantic's messages that name a limit or a type at most. Others, such as that of a validator of
-# one's own, may hold the input.
-TELLING = {
+# Pydantic's messages that name no more than a limit or a type. Others, such as that of a custom
+# validator, may hold the input.
+SAFE_MESSAGES = {
     "missing", "extra_forbidden", "int_type", "int_parsing", "int_from_float", "float_type",
     "float_parsing", "finite_number", "bool_type", "bool_parsing", "string_type", "list_type",
     "dict_type", "model_type", "model_attributes_type", "greater_than", "greater_than_equal",
@@ -28,7 +29,7 @@ TELLING = {
 
 
 async def problem(request: Request, error: Exception) -> Response:
-    """Every error's way out. An unforeseen error's text stays in the log."""
+    """The response to an error. The text of an unforeseen one stays in the log."""
     headers: dict[str, str] = {}
     match error:
         case HTTPException():
@@ -46,10 +47,11 @@ async def problem(request: Request, error: Exception) -> Response:
             status, title, detail = 500, FeedrankError.title, FeedrankError.title
     if isinstance(error, ModelUnavailableError):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    request.state.error = error
+    context = request_context(request.scope)
+    context.error = error
     if status in WITHOUT_BODY:
         return Response(status_code=status, headers=headers)
-    body = problem_body(status, title, detail, request.state.call.request_id)
+    body = problem_body(status, title, detail, context.call.request_id)
     return Response(body, status, headers, PROBLEM_JSON)
 
 
@@ -66,8 +68,8 @@ def problem_body(status: int, title: str, detail: str, request_id: str) -> bytes
 
 
 def listed(errors: Sequence[Mapping[str, Any]], names: set[str]) -> str:
-    """The first of Pydantic's errors by place, and how many more there are. Of a place only these
-    names are told: one that only the caller knows would echo the request."""
+    """The first of Pydantic's errors by their place, and how many others there are. A place shows
+    only `names`: any other part of it comes from the request."""
     shown = "; ".join(f"{_place(e['loc'], names)}: {_message(e)}" for e in errors[:PROBLEMS_SHOWN])
     return shown + f"; and {len(errors) - PROBLEMS_SHOWN} more" * (len(errors) > PROBLEMS_SHOWN)
 
@@ -79,11 +81,11 @@ def _place(location: tuple[int | str, ...], names: set[str]) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    return str(error["msg"]) if error["type"] in TELLING else "Input is not valid"
+    return str(error["msg"]) if error["type"] in SAFE_MESSAGES else "Input is not valid"
 
 
 def _names(route: object) -> set[str]:
-    """What a route calls its parameters, and the fields of its body."""
+    """A route's names of its parameters and of its body's fields."""
     names = {"body", "query", "path", "header", "cookie"}
     if isinstance(route, APIRoute):
         of = route.dependant

@@ -22,7 +22,8 @@ from feedbench import floor
 from feedbench.probes.lambda_context import LambdaContext
 from feedrank.domain import Call
 from feedrank.http import payload
-from feedrank.http.lambda_adapter import Adapter, run_through
+from feedrank.http.fast_path import StraightCycle, run_through
+from feedrank.http.lambda_adapter import Adapter
 
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BUDGET_S = 2.0
@@ -58,7 +59,7 @@ class Contestants:
         self._bodies = cycle(body.encode() for body in bodies)
         self._inputs = cycle(inputs)
         self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
-        self._floor = Adapter(floor.app, lambda _scope: False, ["application/"])
+        self._floor = Adapter(floor.app, ["application/"], StraightCycle)
 
     def handler(self, calls: int) -> list[int]:
         return self._calls(handler.lambda_handler, calls)
@@ -73,7 +74,7 @@ class Contestants:
             asked, now = payload.parse(body), perf_counter()
             call = Call("no request id", now, now + BUDGET_S, is_alone=True)
             ranking = run_through(handler.ranker.rank(payload.to_query(asked), call))
-            payload.answer_body(asked, ranking)
+            payload.response_body(asked, ranking)
             spent.append(perf_counter_ns() - begun)
         return spent
 
