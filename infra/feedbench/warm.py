@@ -15,14 +15,14 @@ MANY, FEW = 100, 5  # items
 # the scope, which Mangum builds again for its answer.
 STAGES: Mapping[str, Sequence[tuple[str, str]]] = {
     "Mangum: event to scope": [("mangum.handlers.api_gateway", "HTTPGateway.scope")],
-    "JSON in, validated": [("feedrank.http.app", "parse")],
-    "query": [("feedrank.http.app", "to_query")],
+    "JSON in, validated": [("feedrank.http.endpoints", "parse")],
+    "query": [("feedrank.http.endpoints", "to_query")],
     "feature look-up": [("feedrank.features.snapshot", "SnapshotStore.look_up")],
     "matrix": [("feedrank.features.matrix", "MatrixBuilder.build")],
     "engine": [("feedrank.model.engines.onnx", "OnnxEngine.score")],
     "ranking": [("feedrank.ranking.pipeline", "best_first")],
     "decision record": [("feedrank.decisions.log", "DecisionLog.record")],
-    "JSON out": [("feedrank.http.app", "response_body")],
+    "JSON out": [("feedrank.http.endpoints", "response_body")],
     "request line, metrics": [
         ("feedrank.http.observer", "request_metrics"),
         ("feedrank.http.observer", "log_request"),

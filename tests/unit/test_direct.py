@@ -26,6 +26,7 @@ from feedrank.http import app as api_module
 from feedrank.http.app import create_app
 from feedrank.http.fast_path import App, may_wait
 from feedrank.http.observer import Observer
+from feedrank.http.routes import ROUTES
 from feedrank.ranking.pipeline import Ranker
 from feedrank.telemetry.container import ContainerStats
 
@@ -420,12 +421,12 @@ def test_an_answer_that_may_have_no_body_has_none() -> None:
 # Where the app begins
 
 
-ROUTES = [("POST", "/predict"), ("GET", "/health"), ("GET", "/live"), ("GET", "/ready"),
-          ("GET", "/metrics"), ("GET", "/model"), ("GET", "/"), ("GET", "/docs"),
-          ("GET", "/openapi.json")]  # fmt: skip
+every_route = pytest.mark.parametrize(
+    ("method", "path"), [(route.method, route.path) for route in ROUTES]
+)
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@every_route
 @pytest.mark.parametrize("base_path", ["", "/prod"])
 def test_a_mounted_app_serves_every_route(method: str, path: str, base_path: str) -> None:
     outer = Starlette()
@@ -436,7 +437,7 @@ def test_a_mounted_app_serves_every_route(method: str, path: str, base_path: str
     assert client.request(method, path, json=ASKED).status_code == 404
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@every_route
 @pytest.mark.parametrize("base_path", ["", "/prod", "/x"])
 def test_the_servers_root_path_is_kept(method: str, path: str, base_path: str) -> None:
     app = fakes.app(fakes.model(), BASE_PATH=base_path)

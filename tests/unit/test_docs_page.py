@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from feedrank.http.app import DOCS_PAGE
+from feedrank.http.endpoints import DOCS_PAGE
 
 LARGEST_BYTES = 32 * 1_024
 PAGE = DOCS_PAGE.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The OpenAPI document is valid, complete, and its examples are what it says they are."""
 
+import json
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from feedrank import errors
 from feedrank.decisions.log import DecisionLog
 from feedrank.domain import MAX_ID
 from feedrank.http.app import create_app
-from feedrank.http.openapi import GENERAL_PROBLEMS, PROBLEMS
+from feedrank.http.openapi import EXAMPLES, GENERAL_PROBLEMS, PROBLEMS
+from feedrank.http.routes import ROUTES
 from feedrank.http.schemas import PredictRequest
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
@@ -65,9 +67,23 @@ def test_the_document_is_valid_openapi() -> None:
     validate(DOCUMENT)
 
 
-def test_every_route_is_in_it() -> None:
-    routes = [r for r in APP.routes if isinstance(r, APIRoute) and r.include_in_schema]
-    assert set(OPERATIONS) == {(method, r.path) for r in routes for method in r.methods or ()}
+def test_every_declared_route_is_served_and_no_other() -> None:
+    routes = [route for route in APP.routes if isinstance(route, APIRoute)]
+    served = {(method, route.path) for route in routes for method in route.methods or ()}
+    assert served == {(route.method, route.path) for route in ROUTES}
+    assert len(APP.routes) == len(routes) == len(ROUTES)
+
+
+def test_every_route_is_in_it_but_for_the_docs_own() -> None:
+    assert set(OPERATIONS) == {(r.method, r.path) for r in ROUTES if r.auth != "docs"}
+
+
+def test_every_example_is_shown() -> None:
+    shown = json.dumps(DOCUMENT)
+    assert EXAMPLES.keys() == {operation["operationId"] for operation in OPERATIONS.values()}
+    for by_place in EXAMPLES.values():
+        for examples in by_place.values():
+            assert json.dumps(examples)[1:-1] in shown
 
 
 def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
