@@ -1,0 +1,159 @@
+"""A bundle compared with the scores that the team's own evaluation gave."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from feedmodel.errors import PublishError
+from feedmodel.publish import expected
+from feedrank.domain import Query
+from feedrank.features.candidates import CandidateFeatures
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec_reader import parse_spec
+
+SPEC = parse_spec(
+    {
+        "inputs": [{"name": "x", "features": [
+            {"name": "age", "source": "user", "default": 30.0},
+            {"name": "price", "source": "item", "default": 1.0},
+            {"name": "tv", "source": "context", "expression": "equals(device, tv)"},
+            {"name": "hour", "source": "context", "expression": "hour"},
+            {"name": "retrieval", "source": "candidate"}]}],
+        "range": None,
+    }
+)  # fmt: skip
+WEIGHTS = np.array([0.01, 0.3, 0.2, 0.05, 1.0])
+USERS, ITEMS = {1: 20.0, 2: 40.0}, {7: 3.0, 8: 5.0, 9: 8.0}
+
+
+class Linear:
+    """The model is a weighted sum, so that what it should give can be said without it."""
+
+    def __init__(self, folder: Path) -> None:
+        tensors = {
+            "users.ids": np.array(list(USERS)),
+            "users.values": np.array([[v] for v in USERS.values()], np.float32),
+            "items.ids": np.array(list(ITEMS)),
+            "items.values": np.array([[v] for v in ITEMS.values()], np.float32),
+            "pairs.users": np.empty(0, np.int64),
+            "pairs.starts": np.zeros(1, np.int64),
+            "pairs.items": np.empty(0, np.int64),
+            "pairs.values": np.empty((0, 0), np.float32),
+        }
+        (folder / "f").write_bytes(save(tensors))
+        self.spec = SPEC
+        self.candidates = CandidateFeatures(SPEC)
+        self._store, self._matrix = SnapshotStore(folder / "f", SPEC), MatrixBuilder(SPEC)
+
+    def inputs(self, query: Query) -> dict[str, NDArray[Any]]:
+        return self._matrix.build(query, self._store.look_up(query))
+
+    def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = (inputs["x"] @ WEIGHTS).astype(np.float32)
+        return scores
+
+
+def _file(folder: Path, team: Callable[..., float] | None = None, **columns: Any) -> Path:
+    """Both users with all items and one that nobody knows, at noon, on a TV."""
+    rows = [
+        {"user_id": user, "item_id": item, "timestamp": "2026-11-25T12:00:00Z", "device": "tv",
+         "retrieval": item / 10} for user in USERS for item in (*ITEMS, 99)
+    ]  # fmt: skip
+    for row in rows:
+        user, item = USERS[row["user_id"]], ITEMS.get(row["item_id"], 1.0)
+        values = {
+            "age": user,
+            "price": item,
+            "tv": 1.0,
+            "hour": 12.0,
+            "retrieval": row["retrieval"],
+        }
+        row["score"] = (team or _right)(**values)
+    frame = pd.DataFrame(rows).assign(**columns)
+    path = folder / "scores.parquet"
+    frame.to_parquet(path)
+    return path
+
+
+def _right(**values: float) -> float:
+    return float(WEIGHTS @ np.array(list(values.values())))
+
+
+def test_scores_that_agree_are_counted(tmp_path: Path) -> None:
+    agreement = expected.compare(Linear(tmp_path), _file(tmp_path))
+    assert (agreement.rows, agreement.requests) == (8, 2)
+    assert 0 <= agreement.apart < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("feature", "changed", "says"),
+    [
+        ("age", lambda v: v / 60, "if age were a 60th of it"),
+        ("price", np.log1p, "if price were log1p of it"),
+        ("hour", lambda v: v + 1, "if hour were one more"),
+        ("tv", lambda v: 0 * v, "if tv were "),
+    ],
+)
+def test_a_feature_of_another_unit_is_named(
+    feature: str, changed: Callable[[float], float], says: str, tmp_path: Path
+) -> None:
+    def score(**values: float) -> float:
+        return _right(**values | {feature: float(changed(values[feature]))})
+
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(tmp_path), _file(tmp_path, score))
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith("scores.parquet: 8 of 8 scores differ by more than 1e-05, by ")
+    assert says in lines[-1]
+    assert len(lines) == expected.SHOWN + 1
+
+
+def test_what_the_rows_that_differ_have_in_common_is_named(tmp_path: Path) -> None:
+    """The team's default of an unknown item's price is another."""
+
+    def score(**values: float) -> float:
+        return _right(**values) + (0.123 if values["price"] == 1.0 else 0.0)
+
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(tmp_path), _file(tmp_path, score))
+    lines = str(error.value).splitlines()
+    assert "item_id 99, timestamp 2026-11-25T12:00:00Z, device tv" in lines[1]
+    assert lines[-1] == "rows with price 1 differ, and nearly no other"
+
+
+def test_a_score_that_is_not_a_number_agrees_with_nothing(tmp_path: Path) -> None:
+    linear = Linear(tmp_path)
+    linear.score = lambda inputs: np.full(len(inputs["x"]), np.nan, np.float32)  # type: ignore[method-assign]
+    with pytest.raises(PublishError, match="8 of 8 scores differ"):
+        expected.compare(linear, _file(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"devise": "tv"}, "this model reads nothing of devise; beside user_id, item_id, score"),
+        ({"score": np.nan}, "score must be finite in every row"),
+        ({"score": "high"}, "score must be numbers"),
+        ({"retrieval": "high"}, "features.retrieval: must be numbers"),
+    ],
+)
+def test_a_file_that_can_not_be_compared_is_refused(
+    columns: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(tmp_path), _file(tmp_path, None, **columns))
+    assert says in str(error.value)
+
+
+def test_a_model_that_reads_the_time_needs_the_time(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    pd.read_parquet(path).drop(columns="timestamp").to_parquet(path)
+    with pytest.raises(PublishError, match="the column timestamp is needed"):
+        expected.compare(Linear(tmp_path), path)
