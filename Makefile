@@ -1,4 +1,4 @@
-# `make` alone lists what there is. Everything is installed into .venv and written below data/.
+# `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types tests serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
 
@@ -6,15 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SCANNERS := .venv-scan/.ready
-# The first Python that is new enough; set PYTHON to choose one.
+# The first Python that is new enough; set PYTHON to choose another.
 PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1*/bin/python),\
 	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
 PIP := python -m pip --no-cache-dir --disable-pip-version-check --quiet
-# Each file by its hash, and nothing that isn't listed.
+# Only the listed files, each verified by its hash.
 LOCKED := $(PIP) install --no-deps --require-hashes --requirement
-# $(call locked_with_torch,ENVIRONMENT,LIST): torch first, since pip sees the hash of a wheel in a directory
-# of PIP_FIND_LINKS only when it is the only choice, and would take PyPI's, with CUDA, before it. What
-# PyPI's torch needs of CUDA comes last, and has no hash.
+# $(call locked_with_torch,ENVIRONMENT,LIST): torch first, because pip checks the hash of a wheel in a
+# PIP_FIND_LINKS directory only if that is the only candidate, and otherwise prefers PyPI's, with CUDA. The
+# CUDA libraries that PyPI's torch needs come last, without hashes.
 define locked_with_torch
 	@$1/bin/$(PIP) download --no-deps --dest $1/torch $(TORCH)
 	@sed -n '/^torch==/,/[^\\]$$/p' $2 > $1/torch.txt
@@ -28,7 +28,7 @@ TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: $(READY)  ## Train the demo model, publish it, serve it on the local Lambda, show an answer
+run: $(READY)  ## Train the demo model, publish it, serve it on the local Lambda, show a response
 	$(BIN)/feedrank run $(ARGS)
 
 test: lint types tests  ## Everything that CI checks
@@ -43,25 +43,25 @@ types: $(READY)
 tests: $(READY) $(SCANNERS)
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: $(READY)  ## Send 10,000 generated requests an operation, events and rankings; CASES=2000 for less
+fuzz: $(READY)  ## Send 10,000 generated requests per operation, events and rankings; CASES=2000 for fewer
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest $(wildcard tests/long/test_fuzz*.py) $(ARGS)
 
-chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and see what is answered meanwhile
+chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and check the responses meanwhile
 	CHAOS_FAULTS=all $(BIN)/python -m pytest tests/long/test_chaos.py $(ARGS)
 
-soak: $(READY)  ## Load it at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
+soak: $(READY)  ## Load servers at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
 	SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/long/test_soak.py $(ARGS)
 
-serve: $(READY)  ## Serve what is trained, as `run` does, with no new training
+serve: $(READY)  ## Serve the trained model, as `run` does, without training
 	$(BIN)/feedrank serve $(ARGS)
 
 train: $(READY)  ## Train and register the demo model
 	$(BIN)/feedrank train $(ARGS)
 
-promote: $(READY)  ## Compare a version with the one in production, and let it take over: ARGS="3"
+promote: $(READY)  ## Compare a version with the production version, and replace that: ARGS="3"
 	$(BIN)/feedrank promote $(ARGS)
 
-ui: $(READY)  ## Open MLflow's pages: runs, metrics, models
+ui: $(READY)  ## Open the MLflow UI: runs, metrics, models
 	$(BIN)/feedrank ui $(ARGS)
 
 sign: $(READY)  ## Sign a model in MLflow: make sign ARGS="models:/feed_ranker@production --key key.pem"
@@ -73,58 +73,58 @@ publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@pr
 invoke: $(READY)  ## Send one event: make invoke ARGS="-e events/predict.json"
 	$(BIN)/feedrank invoke $(ARGS)
 
-build: $(READY)  ## Build the stack with SAM, no Docker; publish to layers/model/bundle before
+build: $(READY)  ## Build the stack with SAM, without Docker; publish to layers/model/bundle first
 	$(BIN)/feedrank build $(ARGS)
 
 budget: $(READY)  ## Show the build's size against Lambda's limit
 	$(BIN)/feedrank budget $(ARGS)
 
-bench: $(READY)  ## Measure everything that the README claims; `make bench-rivals` first, to compare
+bench: $(READY)  ## Measure every figure in the README; run `make bench-rivals` first for comparisons
 	$(BIN)/feedrank bench $(ARGS)
 
-bench-check: $(READY)  ## Measure, and say what got slower than the committed baseline
+bench-check: $(READY)  ## Measure, and report what got slower than the committed baseline
 	$(BIN)/feedrank bench --check $(ARGS)
 
-load: $(READY) .venv-load/.ready  ## Load the local Lambda by locust: 100 requests/s, saturation, overload
+load: $(READY) .venv-load/.ready  ## Load the local Lambda with Locust: 100 requests/s, saturation, overload
 	$(BIN)/feedrank load $(ARGS)
 
 dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run`, or of ARGS="--metrics FILE"
 	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))
 
-# Locust alone: the rivals would bring all that they are made of.
+# Locust only: the other servers would bring all of their dependencies.
 .venv-load/.ready: infra/feedbench/load/requirements.txt
 	@echo "Installing Locust into .venv-load: a few seconds"
 	@$(PYTHON) -m venv .venv-load
 	@.venv-load/bin/$(LOCKED) $<
 	@touch $@
 
-bench-rivals: .venv-bench/.ready  ## Install what the benchmark compares with
+bench-rivals: .venv-bench/.ready  ## Install the servers that the benchmark compares with
 .venv-bench/.ready: infra/feedbench/rivals/requirements.txt
-	@echo "Installing the rivals into .venv-bench: minutes"
+	@echo "Installing the servers to compare with into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
 	$(call locked_with_torch,.venv-bench,$<)
 	@touch $@
 
 $(READY): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "feedrank needs Python 3.11 or later; set PYTHON=/path/to/python"; exit 1; }
-	@echo "Making $(VENV) with $(PYTHON)"
+	@echo "Creating $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "Installing the packages of requirements-dev.lock: two minutes, or more where torch brings CUDA"
+	@echo "Installing the packages of requirements-dev.lock: two minutes, or more if torch brings CUDA"
 	$(call locked_with_torch,$(VENV),requirements-dev.lock)
 	@$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# checkov pins other versions of what the project uses, so it has an environment of its own.
+# checkov pins other versions of packages that the project uses, so it has an environment of its own.
 $(SCANNERS): tests/stack/checkov.txt
 	@echo "Installing checkov, which scans the templates, into .venv-scan: about a minute"
 	@$(PYTHON) -m venv .venv-scan
 	@.venv-scan/bin/$(LOCKED) $<
 	@touch $@
 
-lock:  ## Resolve requirements-dev.lock and every other list of packages anew, with hashes
+lock:  ## Resolve requirements-dev.lock and every other list of packages again, with hashes
 	.ci/lock $(PYTHON)
 
-licences: $(READY)  ## Write the lists of licences of what is deployed
+licences: $(READY)  ## Write the lists of licences of everything that is deployed
 	$(BIN)/python -m feedops.stack.sbom
 
 clean:  ## Remove the environment and all local data
