@@ -1,9 +1,9 @@
-"""CodeDeploy's hook before a new version gets traffic: the version answers the golden requests.
+"""CodeDeploy's hook before a new version gets traffic: sends it the golden requests.
 
-A bundle brings requests with the scores that torch gave for them. The new version, called by its
-own ARN and as the API would call it, must serve that very bundle, undegraded, and give the same
-scores. Whatever goes wrong is reported as a failure: for a hook that is silent, CodeDeploy would
-wait an hour.
+A bundle contains requests with the scores that torch computed for them. The new version, invoked
+by its own ARN with the events of the API, must serve that same bundle, undegraded, and return the
+same scores. Every error is reported as a failure, because CodeDeploy would wait an hour for a hook
+that reports nothing.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from botocore.config import Config
 
 TOLERANCE = 1e-5
 OK = 200
-REQUEST_ID = "feedrank-canary"  # in the gateway's place: so its decision records can be left out
+REQUEST_ID = "feedrank-canary"  # marks the decision records, so that analyses can skip them
 GOLDEN = "serving/golden.json"
 MANIFEST = "serving/manifest.json"
 
@@ -30,7 +30,7 @@ log.setLevel(logging.INFO)
 
 
 class CanaryError(Exception):
-    """The new version must not get traffic; the text says why."""
+    """The reason why the new version must not get traffic."""
 
 
 def handler(event: dict[str, str], _context: object) -> None:
@@ -41,7 +41,7 @@ def handler(event: dict[str, str], _context: object) -> None:
         log.exception("the new version is refused")
         status = "Failed"
     else:
-        log.info("the new version gives the golden scores, in %d requests", cases)
+        log.info("the new version returns the golden scores, %d requests", cases)
         status = "Succeeded"
     boto3.client("codedeploy").put_lifecycle_event_hook_execution_status(
         deploymentId=event["DeploymentId"],
@@ -51,23 +51,23 @@ def handler(event: dict[str, str], _context: object) -> None:
 
 
 def judge(version_arn: str, model_uri: str, base_path: str) -> int:
-    """How many golden requests it answered right. Raises CanaryError for one that it did not."""
+    """The number of golden requests, all with the right scores. Raises CanaryError otherwise."""
     manifest, golden = read(model_uri, MANIFEST), read(model_uri, GOLDEN)
-    listed = json.loads(manifest)
-    if hashlib.sha256(golden).hexdigest() != listed["files"][GOLDEN]["sha256"]:
-        raise CanaryError(f"{GOLDEN} is not the file that the manifest lists")
+    contents = json.loads(manifest)
+    if hashlib.sha256(golden).hexdigest() != contents["files"][GOLDEN]["sha256"]:
+        raise CanaryError(f"{GOLDEN} has another SHA-256 than in the manifest")
     cases = json.loads(golden)["cases"]
-    drops = listed["feature_spec"].get("unknown_items") == "drop"
-    function = Function(version_arn, base_path)
-    card = function.ask("GET", "/model")
+    drops = contents["feature_spec"].get("unknown_items") == "drop"
+    version = FunctionVersion(version_arn, base_path)
+    card = version.request("GET", "/model")
     digest = hashlib.sha256(manifest).hexdigest()
     if card["digest"] != digest:
         raise CanaryError(f"it serves the bundle {card['digest']}, not {digest}")
-    compared = [
-        compare(case, function.ask("POST", "/predict", request_for(case)), drops=drops)
+    scores = [
+        compare(case, version.request("POST", "/predict", request_for(case)), drops=drops)
         for case in cases
     ]
-    if not any(compared):
+    if not any(scores):
         raise CanaryError("it ranks no item of the golden requests")
     return len(cases)
 
@@ -78,50 +78,53 @@ def request_for(case: dict[str, Any]) -> dict[str, Any]:
     return {"user_id": case["user_id"], "item_ids": case["item_ids"], "context": context}
 
 
-def compare(case: dict[str, Any], answer: dict[str, Any], *, drops: bool) -> int:
-    """How many scores were right: by item, because unknown ones and nearly equal scores may stand
-    elsewhere. A bundle that `drops` unknown items answers without them. Raises CanaryError."""
-    if answer["degraded"]:
-        raise CanaryError(f"it is degraded: {', '.join(answer['degraded'])}")
-    given = _by_item((p["item_id"], p["score"]) for p in answer["predictions"])
+def compare(case: dict[str, Any], response: dict[str, Any], *, drops: bool) -> int:
+    """The number of scores, all right. Raises CanaryError.
+
+    Compares by item, because unknown items and nearly equal scores may have other ranks. A bundle
+    that `drops` unknown items returns no score for them.
+    """
+    if response["degraded"]:
+        raise CanaryError(f"it is degraded: {', '.join(response['degraded'])}")
+    actual = _by_item((p["item_id"], p["score"]) for p in response["predictions"])
     expected = _by_item(zip(case["item_ids"], case["scores"], strict=True))
     if drops:
-        for item in answer.get("unknown", {}).get("items", ()):
+        for item in response.get("unknown", {}).get("items", ()):
             expected.pop(item, None)
-    if {item: len(scores) for item, scores in given.items()} != {
+    if {item: len(scores) for item, scores in actual.items()} != {
         item: len(scores) for item, scores in expected.items()
     }:
-        raise CanaryError(f"it ranks other items than the {len(case['item_ids'])} asked for")
-    apart = [
+        raise CanaryError(f"it ranks other items than the {len(case['item_ids'])} in the request")
+    differences = [
         abs(one - other)
         for item, scores in expected.items()
-        for one, other in zip(scores, given[item], strict=True)
+        for one, other in zip(scores, actual[item], strict=True)
     ]
-    if not all(difference <= TOLERANCE for difference in apart):  # NaN is not
-        raise CanaryError(f"its scores are {max(apart):.1e} from the golden ones")
-    return len(apart)
+    if not all(difference <= TOLERANCE for difference in differences):  # also false for NaN
+        raise CanaryError(f"its scores differ from the golden ones by up to {max(differences):.1e}")
+    return len(differences)
 
 
-class Function:
-    """A version of the function, called with the event that the HTTP API would send."""
+class FunctionVersion:
+    """A version of the function, invoked with the events that the HTTP API would send."""
 
     def __init__(self, arn: str, base_path: str) -> None:
         self._arn = arn
         self._base_path = base_path
-        # The first answer waits for an init. Seven times twice 14 s is within this hook's time.
+        # The first response waits for an init. 7 requests x 2 attempts x 14 s < the hook's timeout.
         config = Config(connect_timeout=2, read_timeout=12, retries={"total_max_attempts": 2})
         self._lambda = boto3.client("lambda", config=config)
 
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The JSON of its answer. Raises CanaryError for any other than 200."""
+    def request(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """The JSON body of the response. Raises CanaryError for any status but 200."""
         event = self._event(method, path, json.dumps(body) if body else None)
-        answer = self._lambda.invoke(FunctionName=self._arn, Payload=json.dumps(event).encode())
-        payload = answer["Payload"].read()
-        if answer.get("FunctionError"):
+        invocation = self._lambda.invoke(FunctionName=self._arn, Payload=json.dumps(event).encode())
+        payload = invocation["Payload"].read()
+        if invocation.get("FunctionError"):
             raise CanaryError(f"{method} {path} fails: {payload.decode(errors='replace')}")
         response = json.loads(payload)
         if response["statusCode"] != OK:
-            raise CanaryError(f"{method} {path} answers {response['statusCode']}")
+            raise CanaryError(f"{method} {path} responds with status {response['statusCode']}")
         result: dict[str, Any] = json.loads(response["body"])
         return result
 
@@ -149,12 +152,12 @@ class Function:
 
 
 def read(model_uri: str, name: str) -> bytes:
-    """A file of the bundle, on S3 or in the model layer."""
+    """A file of the bundle, in S3 or in the model layer."""
     if not model_uri.startswith("s3://"):
         return (Path(model_uri) / name).read_bytes()
     bucket, _, prefix = model_uri.removeprefix("s3://").partition("/")
-    answer = boto3.client("s3").get_object(Bucket=bucket, Key=f"{prefix.rstrip('/')}/{name}")
-    content: bytes = answer["Body"].read()
+    s3_object = boto3.client("s3").get_object(Bucket=bucket, Key=f"{prefix.rstrip('/')}/{name}")
+    content: bytes = s3_object["Body"].read()
     return content
 
 
@@ -162,4 +165,4 @@ def _by_item(scored: Iterator[tuple[int, float]]) -> dict[int, list[float]]:
     scores: dict[int, list[float]] = defaultdict(list)
     for item, score in scored:
         scores[item].append(score)
-    return {item: sorted(listed) for item, listed in scores.items()}
+    return {item: sorted(values) for item, values in scores.items()}

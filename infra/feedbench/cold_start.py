@@ -14,7 +14,7 @@ from feedbench.results import Measurement, row
 from feedbench.target import RIVALS_PATH, Target
 from feedops.errors import OperationError
 from feedops.local.emulator import ExecutionEnvironment
-from feedops.local.report import reports
+from feedops.local.emulator_log import reports
 
 ITEMS = 20
 TORCH_HANDLER = "feedbench.rivals.torch_handler"

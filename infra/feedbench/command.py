@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feedbench.results import Results
+from feedops.cli.app import App
 from feedops.errors import OperationError
 from feedops.workspace import DATA, PROJECT
 
@@ -22,9 +23,8 @@ Bundle = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(bench)
-    app.command()(load)
+def register(app: App) -> None:
+    app.add_commands("Benchmark", bench, load)
 
 
 def bench(

@@ -1,14 +1,14 @@
-"""What can go wrong on the operator's machine, each text made to be read by a person.
+"""What can go wrong on the operator's machine. The command line prints the text of each.
 
 OperationError
 ├── EmulatorMissingError       no Runtime Interface Emulator runs on this platform
 ├── StartError                 a local service or the function did not start; its log is quoted
 ├── ListenError                no such host here, or the port is taken
-├── ModelMissingError          MLflow has no such model, or a folder is no bundle
+├── ModelMissingError          MLflow has no such model, or a directory is no bundle
 ├── BuildError                 `sam build` can't run, or failed
-├── OverBudgetError            a build is larger than we want it
+├── OverBudgetError            a build is larger than the project's own limit
 ├── ThrottledError             every execution environment stayed busy
-├── MalformedAnswerError       the function returned what no HTTP response can be made of
+├── MalformedResponseError     the function returned what no HTTP response can be made of
 └── FunctionError              the function failed, as Lambda sees it
     ├── FunctionTimeoutError
     └── EnvironmentLostError   the environment went away under the invocation
@@ -16,11 +16,9 @@ OperationError
 
 from collections.abc import Sequence
 
-from feedrank.errors import FeedrankError
 
-
-class OperationError(FeedrankError):
-    """The root of this package's errors."""
+class OperationError(Exception):
+    """The root. Nobody gets an HTTP response for one, so there is no status, unlike feedrank's."""
 
 
 class EmulatorMissingError(OperationError):
@@ -51,7 +49,7 @@ class ThrottledError(OperationError):
     pass
 
 
-class MalformedAnswerError(OperationError):
+class MalformedResponseError(OperationError):
     pass
 
 

@@ -19,7 +19,7 @@ from feedops.errors import (
 )
 from feedops.local import emulator
 from feedops.local.emulator import ExecutionEnvironment, Function, find_emulator
-from feedops.local.report import printed_by_function, reports
+from feedops.local.emulator_log import printed_by_function, reports
 from feedops.local.tether import members_of
 
 MakeEvent = Callable[..., bytes]

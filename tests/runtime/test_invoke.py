@@ -31,7 +31,7 @@ def test_an_invocation_has_its_answer_its_log_and_its_report(
     standin: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
     done = asyncio.run(invoke(standin, event("answer", {"a": 1}), tmp_path))
-    assert (done.answer, done.error) == ({"a": 1}, None)
+    assert (done.response, done.error) == ({"a": 1}, None)
     printed, report = done.log
     assert printed == "stand-in initialised"
     assert report.startswith("REPORT RequestId: ")
@@ -55,7 +55,7 @@ def test_an_invocation_that_times_out_has_its_error_and_its_report(
     impatient: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
     done = asyncio.run(invoke(impatient, event("hang"), tmp_path))
-    assert done.answer is None
+    assert done.response is None
     assert isinstance(done.error, FunctionTimeoutError)
     assert "Duration: 5000.00 ms" in done.log[-1]
 

@@ -122,7 +122,7 @@ def test_an_environment_that_dies_at_work_is_replaced(
 
     with caplog.at_level(logging.WARNING):
         assert runner.run(work()) == 1
-    assert caplog.messages == ["environment 1 is gone; starting another"]
+    assert caplog.messages == ["environment 1 has ended; starting another"]
 
 
 def test_an_environment_that_dies_idle_is_replaced_and_nobody_notices(

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from feedops.errors import ListenError, StartError
 from feedops.local.processes import LOCALHOST, free_port, reserve
-from feedops.local.serve import ServeOptions, serve
+from feedops.local.serve import serve
+from feedops.local.serve_options import ServeOptions
 from feedops.workspace import EVENTS
 from feedrank.bundle.layout import MANIFEST, ONNX_MODEL, parse_manifest
 
@@ -145,7 +146,7 @@ def test_a_broken_bundle_is_refused_and_the_message_names_the_file(
     broken = bytearray(model.read_bytes())
     broken[-1] ^= 1
     model.write_bytes(broken)
-    with pytest.raises(StartError, match=r"^no model is served, /health answers 503") as caught:
+    with pytest.raises(StartError, match=r"^no model is served, .* with status 503") as caught:
         serve(ServeOptions(port=free_port(), concurrency=1), Console(quiet=True))
     assert "serving/model.onnx: its SHA-256 is" in str(caught.value)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from feedmodel.options import TrainOptions, TrainResult
 from feedops.cli.main import app
 from feedops.errors import StartError
-from feedops.local.serve import ServeOptions
+from feedops.local.serve_options import ServeOptions
 
 HEAVY = {"torch", "mlflow", "pandas", "boto3", "aiohttp", "fastapi", "onnxruntime"}
 
@@ -109,8 +109,8 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "published    2026-06-02T09:30:00Z",
         "size         2.5 MB",
         "parity       1.5e-07 at most between torch and ONNX, 400 rows",
-        "batches      no: a run for each request",
-        "empty cells  users.age 1,200; the spec's defaults stand in",
+        "batches      no: one inference per request",
+        "empty cells  users.age 1,200; filled with the spec's defaults",
         "uploaded     nothing new",
         "To deploy it, give the stack this parameter, as the README's Deploy shows:",
         f"ModelUri={uri}",

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from feedops.cli.main import app
+from feedbench.cli import app
 from feedops.display import steps
 from feedops.errors import EmulatorMissingError
-from feedops.local.serve import ServeOptions, serve
+from feedops.local.serve import serve
+from feedops.local.serve_options import ServeOptions
 from feedops.workspace import scratch_folder
 
 COMMANDS = [
@@ -139,7 +140,7 @@ def test_where_no_emulator_runs_uvicorn_takes_its_place_in_one_line(
     serve(ServeOptions(port=18_119), Console())
     assert served == ["uvicorn"]
     assert capsys.readouterr().out.splitlines() == [
-        "No Lambda here, the same app on uvicorn instead: the Lambda emulator runs on Linux",
+        "No Lambda runtime here, serving by uvicorn instead: the Lambda emulator runs on Linux",
         "Stopped.",
     ]
 

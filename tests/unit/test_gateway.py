@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from feedops.errors import MalformedAnswerError
+from feedops.errors import MalformedResponseError
 from feedops.local import gateway
 from feedops.local.gateway import HttpRequest, HttpResponse, to_event, to_response
 
@@ -207,7 +207,7 @@ def test_an_answer_without_a_status_is_the_body(answer: object, body: bytes) -> 
     ],
 )
 def test_an_answer_that_no_response_can_be_made_of_is_refused(answer: dict[str, Any]) -> None:
-    with pytest.raises(MalformedAnswerError):
+    with pytest.raises(MalformedResponseError):
         response(**answer)
 
 

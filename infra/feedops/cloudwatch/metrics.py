@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedops.errors import OperationError
-from feedops.local.report import reports
+from feedops.local.emulator_log import reports
 
 Array = NDArray[np.float64]
 Key = tuple[str, str, frozenset[tuple[str, str]]]  # namespace, name, dimensions

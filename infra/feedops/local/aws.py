@@ -1,4 +1,4 @@
-"""AWS on this machine: moto's server, which keeps everything in memory."""
+"""AWS on this machine: the moto server, which keeps everything in memory."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ BUCKET = "feedrank-local"
 
 @asynccontextmanager
 async def local_aws(log: Path) -> AsyncIterator[dict[str, str]]:
-    """Yields the environment variables by which AWS's SDKs find it.
+    """Yields the environment variables by which AWS's SDKs reach it.
 
     Raises StartError with the end of the log.
     """
@@ -37,7 +37,7 @@ async def local_aws(log: Path) -> AsyncIterator[dict[str, str]]:
 
 @contextmanager
 def sdk_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process's AWS SDKs see these variables, and none that the shell had for AWS."""
+    """Replaces all of this process's AWS_ variables by these, for the SDKs in it."""
     before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     for name in before:
         del os.environ[name]
@@ -51,7 +51,7 @@ def sdk_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def create_bucket() -> None:
-    """Where the SDK's environment leads."""
+    """On the endpoint that the environment names."""
     import boto3
 
     boto3.client("s3").create_bucket(Bucket=BUCKET)

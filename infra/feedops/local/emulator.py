@@ -1,8 +1,8 @@
 """One Lambda execution environment: the real runtime client under the real emulator, no Docker.
 
-The emulator is AWS's Runtime Interface Emulator, out of the aws-sam-cli wheel. It takes one
-invocation at a time (a second one kills it), starts the runtime at the first, kills it when an
-invocation takes too long and starts it afresh at the next.
+The emulator is AWS's Runtime Interface Emulator, from the aws-sam-cli wheel. It takes one
+invocation at a time (a second one kills it). It starts the runtime at the first invocation, kills
+the runtime when an invocation times out, and starts a new one at the next.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ from feedops.local.processes import LOCALHOST, Process, free_port
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
 START_TIMEOUT_S = 10.0
-START_ATTEMPTS = 3  # a free port may be gone when the emulator wants it
-GRACE_S = 5.0  # past the function's own timeout, before the emulator counts as lost
+START_ATTEMPTS = 3  # another process may take the free port before the emulator does
+GRACE_S = 5.0  # after the function's own timeout, until the emulator counts as lost
 KIB_PER_MB = 1_024
 
 _TIMED_OUT = re.compile(rb"Task timed out after [\d.]+ seconds")
@@ -45,21 +45,21 @@ _PEAK_MEMORY = re.compile(r"VmHWM:\s+(\d+) kB")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function as it would be deployed: its code, its layers, its configuration."""
+    """A Lambda function as it would be deployed: its code, layers and configuration."""
 
     task_root: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     handler: str = "handler.lambda_handler"
     python: Path = Path(sys.executable)
     runtime: str = f"python{sys.version_info.major}.{sys.version_info.minor}"  # of `python`
-    layers: tuple[Path, ...] = ()  # folders that `python` imports from after the task root
+    layers: tuple[Path, ...] = ()  # directories on sys.path after the task root
     name: str = "feedrank"
-    memory_mb: int = 1_769  # one vCPU; the emulator tells the function, and limits nothing
+    memory_mb: int = 1_769  # one vCPU; the function reads it, the emulator doesn't enforce it
     timeout_s: int = 10
     region: str = "us-east-1"
 
     def configuration(self, temporary: Path) -> dict[str, str]:
-        """What the function is given wherever it runs, and nothing of the shell that starts it."""
+        """The function's environment on any backend, without the variables of this shell."""
         return {
             "PATH": os.defpath,
             "LANG": "en_US.UTF-8",
@@ -72,12 +72,12 @@ class Function:
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_SESSION_TOKEN": "local",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "MODEL_CACHE_DIR": str(temporary / "feedrank"),  # the default lies in the real /tmp
+            "MODEL_CACHE_DIR": str(temporary / "feedrank"),  # the default is in the real /tmp
             **self.variables,
         }
 
     def lambda_environ(self, temporary: Path) -> dict[str, str]:
-        """The same with Lambda's own variables."""
+        """The configuration with Lambda's own variables."""
         return {
             "AWS_EXECUTION_ENV": f"AWS_Lambda_{self.runtime}",
             "LAMBDA_TASK_ROOT": str(self.task_root),
@@ -93,7 +93,7 @@ class Function:
 
 
 class ExecutionEnvironment:
-    """One emulator and the runtime under it."""
+    """One emulator with the runtime that it starts."""
 
     def __init__(
         self, function: Function, process: Process, port: int, session: aiohttp.ClientSession
@@ -101,12 +101,12 @@ class ExecutionEnvironment:
         self._process = process
         self._session = session  # this environment's own
         self._url = f"http://{LOCALHOST}:{port}{INVOCATIONS}"
-        # The emulator gives init the timeout, and then the invocation the timeout again.
+        # The emulator applies the timeout to the init, and again to the invocation.
         self._timeout = aiohttp.ClientTimeout(total=2 * function.timeout_s + GRACE_S)
 
     @classmethod
     async def start(cls, function: Function, *, log: Path, temporary: Path) -> Self:
-        """Ready for a first invocation, which will run the init. `temporary` becomes its /tmp.
+        """The first invocation will run the init. `temporary` is emptied and becomes its /tmp.
 
         Raises EmulatorMissingError, or StartError with the end of the log.
         """
@@ -129,7 +129,7 @@ class ExecutionEnvironment:
             except StartError:
                 if attempt == START_ATTEMPTS:
                     raise
-                os.truncate(log, log_bytes)  # its last words aren't the function's
+                os.truncate(log, log_bytes)  # the failed emulator's output isn't the function's
         return cls(function, process, port, aiohttp.ClientSession())
 
     @property
@@ -141,34 +141,34 @@ class ExecutionEnvironment:
         return self._process.is_running
 
     async def invoke(self, event: bytes) -> bytes:
-        """The function's answer, JSON. At most one invocation at a time.
+        """The function's response, JSON. At most one invocation at a time.
 
-        Raises FunctionError, or one of its kinds; after EnvironmentLostError it is gone.
+        Raises FunctionError or a subclass; after EnvironmentLostError the environment has ended.
         """
-        body = BytesIO(event)  # aiohttp warns of bytes over 1 MB, and an event may have six
+        body = BytesIO(event)  # aiohttp warns about bytes over 1 MB, and an event may have 6 MB
         try:
             async with self._session.post(self._url, data=body, timeout=self._timeout) as response:
                 payload = await response.read()
         except asyncio.CancelledError:
-            await self.stop()  # it is still at work, and the next invocation would find it so
+            await self.stop()  # it is still busy, and a second invocation would kill the emulator
             raise
         except (aiohttp.ClientError, TimeoutError) as error:
             await self.stop()
             raise EnvironmentLostError(
-                "Runtime.ExitError", f"the execution environment is gone; see {self.log}"
+                "Runtime.ExitError", f"the execution environment has ended; see {self.log}"
             ) from error
         raise_failure(response.status, payload)
         return payload
 
     def peak_memory_mb(self) -> int:
-        """Of its largest process, which is the runtime, as long as that lives."""
+        """Of its largest process, which is the runtime while that is alive."""
         members = tether.members_of(self._process.session)
         statuses = (Path(f"/proc/{pid}/status").read_text() for pid in members)
-        peaks_kib = [int(found[1]) for found in map(_PEAK_MEMORY.search, statuses) if found]
+        peaks_kib = [int(match[1]) for match in map(_PEAK_MEMORY.search, statuses) if match]
         return max(peaks_kib, default=0) // KIB_PER_MB
 
     async def wait(self) -> None:
-        """Until it is gone, wanted or not."""
+        """Wait until it has ended, by stop() or by itself."""
         await self._process.wait()
         await self._session.close()
 
@@ -178,7 +178,7 @@ class ExecutionEnvironment:
 
 
 def find_emulator() -> Path:
-    """The emulator's executable. Raises EmulatorMissingError that says what to do instead."""
+    """The emulator's executable. Raises EmulatorMissingError that says what else to do."""
     architecture = ARCHITECTURES.get(platform.machine().lower())
     if sys.platform != "linux" or not architecture:
         raise EmulatorMissingError(
@@ -207,30 +207,31 @@ def find_emulator() -> Path:
 
 
 def raise_failure(status: int, payload: bytes) -> None:
-    """Raise FunctionError where the emulator's answer is not what the function returned.
+    """Raise FunctionError if the emulator's response is not the function's.
 
-    The emulator says so with a 502 when the runtime died or the answer was over Lambda's limit;
-    with plain text, which no JSON answer can be, when time was up; and with the runtime's error
-    document, as Lambda's own, when the handler raised.
+    It is a 502 if the runtime died or the response is over Lambda's size limit; plain text, never
+    valid JSON, after a timeout; the runtime's error document, as in Lambda, if the handler raised.
     """
     if _TIMED_OUT.fullmatch(payload):
         raise FunctionTimeoutError("Sandbox.Timedout", payload.decode())
     if status == HTTPStatus.OK and b'"errorType"' not in payload:
         return
     try:
-        answer = json.loads(payload)
+        response = json.loads(payload)
     except ValueError as error:
         raise FunctionError("Runtime.ExitError", payload.decode(errors="replace")) from error
-    if isinstance(answer, dict) and "errorType" in answer and "statusCode" not in answer:
+    if isinstance(response, dict) and "errorType" in response and "statusCode" not in response:
         raise FunctionError(
-            answer["errorType"], answer.get("errorMessage") or "", answer.get("stackTrace") or ()
+            response["errorType"],
+            response.get("errorMessage") or "",
+            response.get("stackTrace") or (),
         )
 
 
-def _emptied(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder.absolute()
+def _emptied(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory.absolute()
 
 
 def _size(file: Path) -> int:

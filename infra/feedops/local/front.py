@@ -1,4 +1,4 @@
-"""The HTTP server in front of the local function: API Gateway's place."""
+"""The HTTP server in front of the local function, in place of API Gateway."""
 
 import asyncio
 import json
@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 from aiohttp import HttpVersion11, web
 
-from feedops.errors import FunctionError, MalformedAnswerError, ThrottledError
+from feedops.errors import FunctionError, MalformedResponseError, ThrottledError
 from feedops.local import gateway
 from feedops.local.gateway import HttpRequest, HttpResponse
 
-DRAIN_S = 5.0  # for requests under way when the front closes
-LARGEST_LINE_BYTES = 65_536  # past what API Gateway takes, so that the front can say so itself
+DRAIN_S = 5.0  # for requests in flight when the front closes
+LARGEST_LINE_BYTES = 65_536  # over API Gateway's limit, so that the front itself can respond 431
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Front:
         self._timeout_s = timeout_s
         self._invocations: set[asyncio.Task[bytes]] = set()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.Response:
         request_id = gateway.new_request_id()
         if _head_bytes(request) > gateway.LARGEST_HEAD_BYTES:
             response = gateway.HEAD_TOO_LARGE
@@ -42,27 +42,25 @@ class Front:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return gateway.TOO_LARGE
-        event = gateway.to_event(_received(request, body), request_id, time.time())
+        event = gateway.to_event(_http_request(request, body), request_id, time.time())
         payload = json.dumps(event).encode()
         if len(payload) > gateway.LARGEST_EVENT_BYTES:
             return gateway.TOO_LARGE
         try:
-            return gateway.to_response(await self._within_time(payload))
+            return gateway.to_response(await self._invoke_in_time(payload))
         except ThrottledError as error:
             logger.warning("%s %s: %s", request.method, request.path, error)
             return gateway.TOO_MANY
         except TimeoutError:
-            logger.warning("%s %s: no answer in time", request.method, request.path)
+            logger.warning("%s %s: no response in time", request.method, request.path)
             return gateway.UNAVAILABLE
-        except (FunctionError, MalformedAnswerError) as error:
+        except (FunctionError, MalformedResponseError) as error:
             logger.warning("%s %s: %s", request.method, request.path, error)
             return gateway.INTERNAL_ERROR
 
-    async def _within_time(self, payload: bytes) -> bytes:
-        """The function goes on when its caller is no longer waited for, as it does in Lambda.
-
-        Raises TimeoutError then.
-        """
+    async def _invoke_in_time(self, payload: bytes) -> bytes:
+        """Raises TimeoutError. The invocation itself goes on, then and when the caller hangs up, as
+        in Lambda."""
         invocation = asyncio.ensure_future(self._invoke(payload))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
@@ -72,10 +70,10 @@ class Front:
 
 @asynccontextmanager
 async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
-    """The front, open on a bound socket for as long as the context is."""
+    """Listens on a bound socket while the context is open."""
     app = web.Application(client_max_size=gateway.LARGEST_REQUEST_BYTES)
-    app.router.add_route("*", "/{path:.*}", front.answer, expect_handler=_expected)
-    # A compressed body is the function's to decompress, or to refuse.
+    app.router.add_route("*", "/{path:.*}", front.handle, expect_handler=_expect)
+    # The function decompresses a body, or refuses it.
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -92,16 +90,18 @@ async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def _expected(request: web.Request) -> None:
-    """aiohttp's own answer to what it doesn't know repeats it, and fails where it is no Unicode."""
+async def _expect(request: web.Request) -> None:
+    """aiohttp's own handler echoes an unknown Expect header, and fails if it isn't Unicode."""
     if request.headers["Expect"].lower() != "100-continue":
         raise web.HTTPExpectationFailed(text="Expectation Failed")
     if request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer has not begun, as in aiohttp's own
+        request.writer.output_size = (
+            0  # the response has not begun; aiohttp's own handler does the same
+        )
 
 
-def _received(request: web.Request, body: bytes) -> HttpRequest:
+def _http_request(request: web.Request, body: bytes) -> HttpRequest:
     _, port, *_ = request.get_extra_info("sockname")
     return HttpRequest(
         method=request.method,
@@ -116,6 +116,6 @@ def _received(request: web.Request, body: bytes) -> HttpRequest:
 
 
 def _head_bytes(request: web.Request) -> int:
-    """What API Gateway's quota counts: the request line and the values of the headers."""
+    """What API Gateway's quota counts: the request line and the header values."""
     line = f"{request.method} {request.raw_path} HTTP/1.1"
     return len(line) + sum(len(value) for _, value in request.raw_headers)

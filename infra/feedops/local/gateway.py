@@ -1,4 +1,4 @@
-"""What API Gateway's HTTP API does between a caller and a function, payload format 2.0.
+"""HTTP to Lambda events and back, as API Gateway's HTTP API does it, payload format 2.0.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -14,7 +14,7 @@ from time import gmtime, strftime, time
 from typing import Any
 from urllib.parse import parse_qsl
 
-from feedops.errors import MalformedAnswerError
+from feedops.errors import MalformedResponseError
 
 LARGEST_REQUEST_BYTES = 10 * 1_024 * 1_024  # HTTP API
 LARGEST_HEAD_BYTES = 10_240  # HTTP API, request line and header values together
@@ -25,11 +25,11 @@ LARGEST_STATUS = 599
 ACCOUNT_ID = "123456789012"
 API_ID = "local"
 STAGE = "$default"  # leaves no prefix in the path
-ROUTE_KEY = "$default"  # the one that takes every request
+ROUTE_KEY = "$default"  # the route for every request
 
-# Everything else, forms too, reaches the function in base64.
+# Any other body, a form's too, reaches the function in base64.
 _TEXT = re.compile(r"text/.*|application/(json|javascript|xml|.+\+json|.+\+xml)")
-_BETWEEN_HOPS = {
+_HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-connection"),
     *("te", "trailer", "transfer-encoding", "upgrade"),
 }
@@ -42,7 +42,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, a token
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """`path` is decoded, `query` is not, `headers` are as they came, repeated ones too."""
+    """`path` is decoded, `query` is not; `headers` may repeat a name."""
 
     method: str
     path: str
@@ -100,48 +100,47 @@ def to_event(request: HttpRequest, request_id: str, time_s: float) -> dict[str, 
 
 
 def example_event(method: str, path: str) -> bytes:
-    """An event as it comes from a caller on this machine."""
+    """An event with a request from this machine, JSON."""
     request = HttpRequest(method, path, headers=[("host", API_ID), ("user-agent", "feedrank")])
     return json.dumps(to_event(request, new_request_id(), time())).encode()
 
 
 def to_response(payload: bytes) -> HttpResponse:
-    """The HTTP response that a function's answer (JSON) stands for.
+    """The HTTP response of a function's return value (JSON).
 
-    Without a statusCode the answer itself is the body. Raises MalformedAnswerError.
+    A value without a statusCode is itself the body. Raises MalformedResponseError.
     """
-    answer = json.loads(payload)
-    if not isinstance(answer, dict) or "statusCode" not in answer:
-        body = answer if isinstance(answer, str) else json.dumps(answer)
+    result = json.loads(payload)
+    if not isinstance(result, dict) or "statusCode" not in result:
+        body = result if isinstance(result, str) else json.dumps(result)
         return HttpResponse(HTTPStatus.OK, (("content-type", _JSON),), _encoded(body))
-    headers = [*_response_headers(answer)]
+    headers = [*_response_headers(result)]
     if not any(name == "content-type" for name, _ in headers):
         headers.append(("content-type", _PLAIN))
-    return HttpResponse(_status(answer["statusCode"]), tuple(headers), _response_body(answer))
+    return HttpResponse(_status(result["statusCode"]), tuple(headers), _response_body(result))
 
 
 def failure(status: HTTPStatus, message: str, *headers: tuple[str, str]) -> HttpResponse:
-    """What API Gateway itself answers."""
+    """An error response of API Gateway itself."""
     body = json.dumps({"message": message}).encode()
     return HttpResponse(status, (("content-type", _JSON), *headers), body)
 
 
-# A function that raised, died or ran out of its own time; a malformed answer.
+# The function raised, died or timed out, or returned something malformed.
 INTERNAL_ERROR = failure(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
 HEAD_TOO_LARGE = failure(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"
 )
 TOO_LARGE = failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large")
 TOO_MANY = failure(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", ("retry-after", "1"))
-# A function that API Gateway waited too long for.
+# The function took longer than API Gateway waits.
 UNAVAILABLE = failure(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
 
 
 def header_text(value: bytes) -> str:
-    """A header's bytes as an event's text, which is Unicode. Events show UTF-8 as the characters
-    that it stands for (github.com/aws/aws-lambda-rust-runtime, pull request 800, is AWS's mend for
-    such an event). Of other bytes AWS says nothing: HTTP reads them as ISO-8859-1 (RFC 9110, 5.5).
-    """
+    """A header's bytes as text. API Gateway decodes UTF-8 (github.com/aws/aws-lambda-rust-runtime,
+    pull request 800, is AWS's fix for such an event). AWS documents nothing about other bytes; HTTP
+    reads them as ISO-8859-1 (RFC 9110, 5.5)."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -149,18 +148,18 @@ def header_text(value: bytes) -> str:
 
 
 def new_request_id() -> str:
-    """As long, and of the same letters, as API Gateway's."""
+    """As long as API Gateway's, and of the same characters."""
     return base64.b64encode(os.urandom(11)).decode()
 
 
 def _event_headers(request: HttpRequest, time_s: float) -> tuple[dict[str, str], list[str]]:
-    """Lower-case names, repeated ones joined by commas, and the cookies on their own."""
-    sent = [(name.lower(), value) for name, value in request.headers]
+    """The headers by lower-case name, repeated ones joined by commas; and the cookies."""
+    pairs = [(name.lower(), value) for name, value in request.headers]
     cookies = [
-        each.strip() for name, value in sent if name == "cookie" for each in value.split(";")
+        cookie.strip() for name, value in pairs if name == "cookie" for cookie in value.split(";")
     ]
     headers = _joined(
-        (name, value) for name, value in sent if name not in _BETWEEN_HOPS | {"cookie"}
+        (name, value) for name, value in pairs if name not in _HOP_BY_HOP | {"cookie"}
     )
     forwarded = headers.get("x-forwarded-for")
     trace = f"Root=1-{int(time_s):08x}-{os.urandom(12).hex()}"
@@ -180,7 +179,7 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _event_body(body: bytes, content_type: str) -> tuple[str, bool]:
-    """The body, and whether it is in base64. What can't be text is not, whatever it says."""
+    """The body, and whether it is in base64, which it is too if it isn't UTF-8."""
     media_type = content_type.partition(";")[0].strip().lower()
     if not media_type or _TEXT.fullmatch(media_type):
         try:
@@ -190,15 +189,15 @@ def _event_body(body: bytes, content_type: str) -> tuple[str, bool]:
     return base64.b64encode(body).decode(), bool(body)
 
 
-def _response_headers(answer: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """`content-length` is left out: it follows from the body, and that may be in base64."""
-    single = _mapping(answer, "headers")
-    multiple = _mapping(answer, "multiValueHeaders")
+def _response_headers(result: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Without content-length, which follows from the decoded body."""
+    single = _mapping(result, "headers")
+    multiple = _mapping(result, "multiValueHeaders")
     if not all(isinstance(values, list) for values in multiple.values()):
-        raise MalformedAnswerError("multiValueHeaders must hold lists")
-    cookies = answer.get("cookies") or []
+        raise MalformedResponseError("multiValueHeaders must hold lists")
+    cookies = result.get("cookies") or []
     if not isinstance(cookies, list):
-        raise MalformedAnswerError("cookies must be a list")
+        raise MalformedResponseError("cookies must be a list")
     pairs = [
         *((name, value) for name, value in single.items() if name not in multiple),
         *((name, value) for name, values in multiple.items() for value in values),
@@ -207,15 +206,15 @@ def _response_headers(answer: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for name, value in pairs:
         text = _text(value)
         if not _NAME.fullmatch(name) or _UNSENDABLE.search(text):
-            raise MalformedAnswerError(f"the header {name!r} can't be sent")
-        if name.lower() not in _BETWEEN_HOPS | {"content-length"}:
+            raise MalformedResponseError(f"the header {name!r} can't be sent")
+        if name.lower() not in _HOP_BY_HOP | {"content-length"}:
             yield name.lower(), text
 
 
-def _mapping(answer: dict[str, Any], key: str) -> dict[str, Any]:
-    value = answer.get(key) or {}
+def _mapping(result: dict[str, Any], key: str) -> dict[str, Any]:
+    value = result.get(key) or {}
     if not isinstance(value, dict):
-        raise MalformedAnswerError(f"{key} must be an object")
+        raise MalformedResponseError(f"{key} must be an object")
     return value
 
 
@@ -225,31 +224,31 @@ def _text(value: object) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise MalformedAnswerError("a header's value must be a text, a number or a boolean")
+    raise MalformedResponseError("a header's value must be a text, a number or a boolean")
 
 
-def _status(value: Any) -> int:  # noqa: ANN401 what the function gave
+def _status(value: str | float | None) -> int:
     try:
-        status = int(value)  # "200" is taken too
+        status = int(value or "")  # "200" is allowed, too
     except (TypeError, ValueError, OverflowError) as error:
-        raise MalformedAnswerError("statusCode must be a number") from error
+        raise MalformedResponseError("statusCode must be a number") from error
     if not HTTPStatus.OK <= status <= LARGEST_STATUS:
-        raise MalformedAnswerError(f"statusCode must be from 200 to {LARGEST_STATUS}")
+        raise MalformedResponseError(f"statusCode must be from 200 to {LARGEST_STATUS}")
     return status
 
 
-def _response_body(answer: dict[str, Any]) -> bytes:
-    body = answer.get("body")
+def _response_body(result: dict[str, Any]) -> bytes:
+    body = result.get("body")
     if body is None:
         return b""
     if not isinstance(body, str):
-        raise MalformedAnswerError("body must be a text")
-    if not answer.get("isBase64Encoded"):
+        raise MalformedResponseError("body must be a text")
+    if not result.get("isBase64Encoded"):
         return _encoded(body)
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
-        raise MalformedAnswerError("body is not in base64") from error
+        raise MalformedResponseError("body is not in base64") from error
 
 
 def _encoded(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Execution environments as one function: as many invocations at a time as there are of them."""
+"""Several execution environments behind one `invoke`, each with one invocation at a time."""
 
 import asyncio
 import logging
@@ -10,8 +10,8 @@ from typing import Self
 
 from feedops.errors import FunctionError, OperationError, StartError, ThrottledError
 from feedops.local.emulator import ExecutionEnvironment, Function
+from feedops.local.emulator_log import printed_by_function
 from feedops.local.processes import tail
-from feedops.local.report import printed_by_function
 
 LONGEST_WAIT_S = 5.0  # for an idle environment
 FIRST_PAUSE_S = 1.0  # before an environment that doesn't start is tried again
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 class EnvironmentPool:
     """Use it with `async with`. An environment that dies is replaced.
 
-    The one that was busy last comes first, as Lambda has it: at a low load one environment gets
-    all requests, and its caches stay warm.
+    Last in, first out, as in Lambda: at a low load one environment gets all requests, and its
+    caches stay warm.
     """
 
     def __init__(
@@ -66,30 +66,30 @@ class EnvironmentPool:
         await self._stop()
 
     async def invoke(self, event: bytes) -> bytes:
-        """The function's answer, JSON.
+        """The function's response, JSON.
 
-        Raises ThrottledError when every environment stays busy, or FunctionError.
+        Raises ThrottledError if every environment stays busy, or FunctionError.
         """
-        async with self._taken() as environment:
+        async with self._idle_environment() as environment:
             return await environment.invoke(event)
 
     async def warm_up(self, event: bytes) -> None:
-        """Let every environment run its init, and answer the event.
+        """Send the event to every environment, so that each runs its init.
 
-        Raises StartError with the end of the log when one fails.
+        Raises StartError, with the end of the log, if one fails.
         """
         await asyncio.gather(*(self._warm_up(event) for _ in self._numbers))
 
     async def _warm_up(self, event: bytes) -> None:
-        async with self._taken() as environment:
+        async with self._idle_environment() as environment:
             try:
                 await environment.invoke(event)
             except FunctionError as error:
-                words = tail(environment.log, printed_by_function)
-                raise StartError(f"the function doesn't start: {error}; {words}") from error
+                end_of_log = tail(environment.log, printed_by_function)
+                raise StartError(f"the function doesn't start: {error}; {end_of_log}") from error
 
     @asynccontextmanager
-    async def _taken(self) -> AsyncIterator[ExecutionEnvironment]:
+    async def _idle_environment(self) -> AsyncIterator[ExecutionEnvironment]:
         environment = await self._take()
         try:
             yield environment
@@ -101,7 +101,7 @@ class EnvironmentPool:
         try:
             async with asyncio.timeout(self._longest_wait_s):
                 while not (environment := await self._idle.get()).is_running:
-                    pass  # it died while it was idle; its keeper starts another
+                    pass  # it died while idle; its keeper starts another
         except TimeoutError as error:
             raise ThrottledError(
                 f"all {len(self._numbers)} environments were busy for {self._longest_wait_s:g} s"
@@ -118,16 +118,16 @@ class EnvironmentPool:
         self._idle.put_nowait(environment)
 
     async def _keep(self, number: int) -> None:
-        """Replace the environment whenever it dies; its successor runs its init when asked."""
+        """Replace the environment whenever it dies. The new one's first event runs its init."""
         pause_s = FIRST_PAUSE_S
         while True:
             await self._environments[number].wait()
-            logger.warning("environment %d is gone; starting another", number)
+            logger.warning("environment %d has ended; starting another", number)
             try:
                 await self._start(number)
                 pause_s = FIRST_PAUSE_S
             except (OperationError, OSError) as error:
-                logger.error("environment %d: %s", number, error)  # noqa: TRY400 says it all
+                logger.warning("environment %d does not start: %s", number, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

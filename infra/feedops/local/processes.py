@@ -1,15 +1,16 @@
-"""Child processes that leave nothing behind, and how to know that they are ready."""
+"""Child processes that leave nothing running, and ways to wait until one is ready."""
 
 import asyncio
 import errno
+import signal
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
-from typing import Self
+from typing import Any, Self
 
 from feedops.errors import ListenError, StartError
 from feedops.local import tether
@@ -17,18 +18,18 @@ from feedops.local import tether
 LOCALHOST = "127.0.0.1"
 POLL_S = 0.005
 LINES_QUOTED = 12
-SERVER_PORTS = range(10_000, 32_768)  # above, Linux gives ports to clients and for port 0
-_random = SystemRandom()  # nobody seeds it: two processes choose differently
+SERVER_PORTS = range(10_000, 32_768)  # Linux gives higher ports to clients and for port 0
+_random = SystemRandom()  # can't be seeded, so two processes choose different ports
 
 
 class Process:
-    """A command on a tether, with a log file for all that it prints. `name` is for messages."""
+    """A command under a tether, with a log file for its output. `name` is for messages."""
 
     def __init__(self, name: str, child: asyncio.subprocess.Process, log: Path) -> None:
         self.name = name
         self.log = log
         self._child = child
-        # If it is never stopped, asyncio kills the tether, which then can't end the rest.
+        # Without a stop(), asyncio would kill the tether, which then can't end the others.
         self._end_session = weakref.finalize(self, tether.kill_session, child.pid)
 
     @classmethod
@@ -40,7 +41,7 @@ class Process:
         environ: Mapping[str, str],
         cwd: Path | None = None,
     ) -> Self:
-        """The log is appended to, so that a second start leaves the first one's last words."""
+        """Appends to the log, so that a second start keeps the output of the first."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             child = await asyncio.create_subprocess_exec(
@@ -60,13 +61,13 @@ class Process:
 
     @property
     def session(self) -> int:
-        """The session id that all its processes share."""
+        """The id of the session that all its processes share."""
         return self._child.pid
 
     async def wait(self) -> int:
-        """Its exit code, once it and everything that it started are gone."""
+        """The command's exit code, when it and everything that it started have ended."""
         code = await self._child.wait()
-        self._end_session()  # nothing is left to end, unless somebody killed the tether itself
+        self._end_session()  # only needed if somebody killed the tether itself
         return code
 
     async def stop(self) -> None:
@@ -75,11 +76,16 @@ class Process:
         await self.wait()
 
     async def until_listening(self, port: int, timeout_s: float, host: str = LOCALHOST) -> None:
-        """Raises StartError, with the end of the log, when it dies or takes longer. Unless this
-        returns, the process is gone."""
+        """Wait until something accepts connections on the port.
+
+        Raises StartError, with the end of the log, if the process ends or takes longer. Whatever
+        is raised, the process is stopped first.
+        """
         try:
             async with asyncio.timeout(timeout_s):
-                while self.is_running and not await _is_listening(host, port):  # noqa: ASYNC110 no event
+                while self.is_running:
+                    if await _is_listening(host, port):
+                        return
                     await asyncio.sleep(POLL_S)
         except TimeoutError as error:
             await self.stop()
@@ -89,21 +95,29 @@ class Process:
         except BaseException:
             await self.stop()
             raise
-        if not self.is_running:
-            code = await self.wait()
-            raise StartError(f"{self.name} ended with exit code {code}; {tail(self.log)}")
+        code = await self.wait()
+        raise StartError(f"{self.name} ended with exit code {code}; {tail(self.log)}")
 
 
-def tail(log: Path, chosen: Callable[[list[str]], list[str]] = list) -> str:
-    """The end of a log, for a message: the last of its lines, or of those `chosen` from them."""
-    last = chosen(log.read_text(errors="replace").splitlines())[-LINES_QUOTED:]
+async def until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends, or cancel it at SIGINT or SIGTERM."""
+    task = asyncio.create_task(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def tail(log: Path, keep: Callable[[list[str]], list[str]] = list) -> str:
+    """The last lines of a log, for a message; of those lines that `keep` returns, if given."""
+    last = keep(log.read_text(errors="replace").splitlines())[-LINES_QUOTED:]
     return "\n".join([f"the end of {log}:", *(f"  {line}" for line in last)])
 
 
 def reserve(host: str, port: int) -> socket.socket:
     """A bound socket that refuses connections until something listens on it.
 
-    Raises ListenError, which blames the host or the port.
+    Raises ListenError that says whether the host or the port is wrong.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,7 +139,7 @@ def _remedy(error: OSError) -> str:
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment, and that no outgoing connection is given."""
+    """A port that nothing listens on now, outside the range for outgoing connections."""
     while True:
         port = _random.choice(SERVER_PORTS)
         with suppress(OSError), socket.create_server((LOCALHOST, port)):

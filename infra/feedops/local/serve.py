@@ -1,82 +1,40 @@
-"""`feedrank serve`: AWS, the function and API Gateway's place, all on this machine."""
+"""`feedrank serve`: S3, the Lambda function and API Gateway, all on this machine."""
 
 import asyncio
 import json
 import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 from rich.console import Console
 
-from feedmodel.options import TRACKING_VARIABLE, NetworkName
+from feedmodel.options import TRACKING_VARIABLE
 from feedops.display import print_facts, print_ranking, print_whole, steps
 from feedops.errors import EmulatorMissingError, OperationError, StartError
-from feedops.local import gateway
 from feedops.local.aws import BUCKET, create_bucket, local_aws, sdk_environment
+from feedops.local.backends import BACKENDS
 from feedops.local.emulator import Function, find_emulator
-from feedops.local.front import Front, serving
-from feedops.local.pool import EnvironmentPool
-from feedops.local.processes import LOCALHOST, Process, reserve, tail
-from feedops.local.report import printed_by_function
+from feedops.local.emulator_log import printed_by_function
+from feedops.local.processes import reserve, tail, until_signal
+from feedops.local.serve_options import FrontName, ServeOptions
 from feedops.models.releases import local_bundle, manifest_of, model_to_serve
-from feedops.workspace import EVENTS, FUNCTION, LOGS, PREDICTIONS, scratch_folder
+from feedops.workspace import EVENTS, FUNCTION, PREDICTIONS, scratch_folder
 from feedrank.bundle.layout import Manifest
-
-FrontName = Literal["lambda", "uvicorn"]
 
 JSON = "application/json"
 EXAMPLE = EVENTS / "predict.json"
-EVERYWHERE = {"0.0.0.0": LOCALHOST, "::": "::1"}  # noqa: S104 looked up, not listened on
-UVICORN_START_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """`variables` are environment variables for the function; they win over what serve sets.
-    A `bundle` needs no MLflow. `front` None: the Lambda, or uvicorn where no emulator runs."""
-
-    model: str | None = None
-    bundle: Path | None = None
-    tracking_uri: str | None = None
-    network: NetworkName | None = None
-    train: bool = False
-    publish: bool = False
-    front: FrontName | None = None
-    host: str = LOCALHOST
-    port: int = 8_000
-    concurrency: int = 2
-    memory_mb: int = 1_769
-    timeout_s: int = 10
-    show_answer: bool = False
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def near_host(self) -> str:
-        """Where this machine reaches it, also when it listens everywhere."""
-        return EVERYWHERE.get(self.host, self.host)
-
-    @property
-    def url(self) -> str:
-        host = self.near_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-
-    @property
-    def logs(self) -> Path:
-        """Two that serve side by side have different ports."""
-        return LOGS / f"port-{self.port}"
 
 
 def serve(options: ServeOptions, console: Console) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises FeedrankError, of this package's kinds or of training's and publishing's.
+    Raises OperationError, or an error of training or publishing.
     """
     options = replace(options, front=_front(options.front, console))
     with reserve(options.host, options.port) as bound, scratch_folder() as scratch:
@@ -85,16 +43,16 @@ def serve(options: ServeOptions, console: Console) -> None:
     console.print("Stopped.")
 
 
-def _front(chosen: FrontName | None, console: Console) -> FrontName:
-    """Raises EmulatorMissingError where the Lambda was asked for by name."""
-    if chosen == "uvicorn":
-        return chosen
+def _front(front: FrontName | None, console: Console) -> FrontName:
+    """Raises EmulatorMissingError if `front` is "lambda" and no emulator runs here."""
+    if front == "uvicorn":
+        return front
     try:
         find_emulator()
     except EmulatorMissingError as error:
-        if chosen:
+        if front:
             raise
-        print_whole(console, f"No Lambda here, the same app on uvicorn instead: {error}")
+        print_whole(console, f"No Lambda runtime here, serving by uvicorn instead: {error}")
         return "uvicorn"
     return "lambda"
 
@@ -113,35 +71,30 @@ def _bundle(options: ServeOptions, console: Console) -> Path:
     return local_bundle(model, publish=options.publish, console=console)
 
 
-async def until_signal(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with suppress(asyncio.CancelledError):
-        await task
-
-
 async def _serve(
     options: ServeOptions, bundle: Path, bound: socket.socket, scratch: Path, console: Console
 ) -> None:
     manifest = manifest_of(bundle)
-    open_front = _uvicorn_front if options.front == "uvicorn" else _lambda_front
+    assert options.front, "serve() has chosen one"
+    start_backend = BACKENDS[options.front]
     async with AsyncExitStack() as stack:
         with steps(console, "Starting S3 (moto) and the function"):
             aws = await stack.enter_async_context(local_aws(options.logs / "moto.log"))
             model_uri = await asyncio.to_thread(_upload, bundle, aws)
-            function = _configured(options, aws, model_uri, manifest.digest)
-            running = await stack.enter_async_context(open_front(options, function, bound, scratch))
+            function = _function(options, aws, model_uri, manifest.digest)
+            backend = await stack.enter_async_context(
+                start_backend(options, function, bound, scratch)
+            )
             client = await stack.enter_async_context(aiohttp.ClientSession(options.url))
-            await _check_health(client, running.log)
+            await _check_health(client, backend.log)
         _print_summary(console, options, manifest, model_uri)
         if options.show_answer:
-            print_ranking(console, await _ask(client, running.log))
+            print_ranking(console, await _rank_example(client, backend.log))
         console.print("Serving until Ctrl-C.")
-        await running.end()
+        await backend.wait()
 
 
-def _configured(
+def _function(
     options: ServeOptions, aws: Mapping[str, str], model_uri: str, digest: str
 ) -> Function:
     variables = {
@@ -154,56 +107,8 @@ def _configured(
     return Function(FUNCTION, variables, memory_mb=options.memory_mb, timeout_s=options.timeout_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """An open front: the log that says what is wrong with it, and how to wait for its end."""
-
-    log: Path
-    end: Callable[[], Awaitable[object]]
-
-
-@asynccontextmanager
-async def _lambda_front(
-    options: ServeOptions, function: Function, bound: socket.socket, scratch: Path
-) -> AsyncIterator[_Running]:
-    pool = EnvironmentPool(function, options.concurrency, logs=options.logs, scratch=scratch)
-    async with pool:
-        await pool.warm_up(gateway.example_event("GET", "/health"))
-        async with serving(Front(pool.invoke), bound):
-            yield _Running(options.logs / "environment-1.log", asyncio.Event().wait)
-
-
-@asynccontextmanager
-async def _uvicorn_front(
-    options: ServeOptions, function: Function, bound: socket.socket, scratch: Path
-) -> AsyncIterator[_Running]:
-    """The same app and settings on a web server; nothing of Lambda."""
-    bound.close()
-    command: list[str | Path] = [
-        *(function.python, "-m", "feedrank.server"),
-        *("--host", options.host, "--port", str(options.port)),
-    ]
-    process = await Process.start(
-        "uvicorn",
-        command,
-        options.logs / "uvicorn.log",
-        function.configuration(scratch),
-        cwd=function.task_root,
-    )
-
-    async def end() -> None:
-        code = await process.wait()
-        raise StartError(f"uvicorn ended with exit code {code}; {tail(process.log)}")
-
-    try:
-        await process.until_listening(options.port, UVICORN_START_TIMEOUT_S, options.near_host)
-        yield _Running(process.log, end)
-    finally:
-        await process.stop()
-
-
 def _upload(bundle: Path, aws: Mapping[str, str]) -> str:
-    """moto's S3 is empty at each start. Returns the bundle's URI."""
+    """Returns the bundle's URI. moto's S3 is empty at each start."""
     from feedmodel.publish.upload import upload
 
     with sdk_environment(aws):
@@ -214,8 +119,22 @@ def _upload(bundle: Path, aws: Mapping[str, str]) -> str:
 async def _check_health(client: aiohttp.ClientSession, log: Path) -> None:
     async with client.get("/health") as response:
         if response.status != HTTPStatus.OK:
-            words = tail(log, printed_by_function)
-            raise StartError(f"no model is served, /health answers {response.status}; {words}")
+            raise StartError(
+                f"no model is served, /health responds with status {response.status}; "
+                f"{tail(log, printed_by_function)}"
+            )
+
+
+async def _rank_example(client: aiohttp.ClientSession, log: Path) -> dict[str, Any]:
+    """The response to the example request. Raises StartError."""
+    headers = {"content-type": JSON}
+    async with client.post("/predict", data=_example_body(), headers=headers) as response:
+        if response.status != HTTPStatus.OK:
+            raise StartError(
+                f"/predict responds with status {response.status}; {tail(log, printed_by_function)}"
+            )
+        ranking: dict[str, Any] = await response.json()
+        return ranking
 
 
 def _print_summary(
@@ -241,17 +160,6 @@ def _print_summary(
         console,
         f"curl -s {options.url}/predict -H 'content-type: {JSON}' -d '{_example_body()}'",
     )
-
-
-async def _ask(client: aiohttp.ClientSession, log: Path) -> dict[str, Any]:
-    """The answer to the example. Raises StartError."""
-    headers = {"content-type": JSON}
-    async with client.post("/predict", data=_example_body(), headers=headers) as response:
-        if response.status != HTTPStatus.OK:
-            words = tail(log, printed_by_function)
-            raise StartError(f"/predict answers {response.status}; {words}")
-        answer: dict[str, Any] = await response.json()
-        return answer
 
 
 def _example_body() -> str:

@@ -1,11 +1,11 @@
-"""Runs one command that can't outlive whoever started it.
+"""Runs one command that can't outlive the process that started it.
 
     python -I -S tether.py COMMAND...        in a session of its own, standard input a pipe
 
-The starter holds the pipe's other end. When that closes, because the starter wants it or because
-the starter is gone, even by SIGKILL, every process of the session dies. So it does when the
-command itself ends: the emulator starts the runtime in a process group of its own, which nothing
-else would find. Standard library only and few imports: it stands before every start.
+The parent holds the pipe's other end. When that closes, because the parent closes it or has ended,
+even by SIGKILL, every process of the session is killed. The same happens when the command itself
+ends, because the emulator starts the runtime in a separate process group, which nothing else would
+find. Standard library only and few imports, because it delays every start.
 """
 
 import os
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType
 
-READ_AT_ONCE = 4_096  # bytes
+READ_BYTES = 4_096  # more than a line of /proc/PID/stat has
 PARENT, SESSION = 1, 3  # fields after the command's name in /proc/PID/stat; 0 is the state
 ZOMBIE = b"Z"
-NOT_FOUND = 127  # as a shell has it, like the other exit codes
+NOT_FOUND = 127  # the exit codes are those of a shell
 
 
 def main(command: list[str]) -> None:
@@ -30,7 +30,7 @@ def main(command: list[str]) -> None:
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
         _end(NOT_FOUND)
-    while os.read(0, READ_AT_ONCE):
+    while os.read(0, READ_BYTES):
         pass
     _end(0)
 
@@ -38,11 +38,11 @@ def main(command: list[str]) -> None:
 def kill_session(session: int) -> None:
     """Kill every process of the session but this one; return when none is left.
 
-    All are stopped before one is killed, and children are killed before their parents: a runtime
-    that saw its emulator end would still write a traceback into the function's log. Linux wakes a
-    stopped process group whose parent ends, by SIGCONT after a SIGHUP, which nohup has it ignore.
+    All are stopped before any is killed, and children are killed before their parents, because a
+    runtime that saw its emulator end would write a traceback into the function's log. (Linux sends
+    SIGHUP and SIGCONT to a stopped process group whose parent ends; under nohup SIGHUP is ignored.)
     """
-    if sys.platform != "linux":  # no /proc: the group is the best known, and may take us along
+    if sys.platform != "linux":  # no /proc: only the group is known, and this process may be in it
         with suppress(ProcessLookupError):
             os.killpg(session, signal.SIGKILL)
         return
@@ -55,8 +55,8 @@ def kill_session(session: int) -> None:
 
 
 def members_of(session: int) -> list[int]:
-    """Processes of the session that are alive, and their descendants, which may have started
-    sessions of their own; parents before their children. This process is left out."""
+    """Live processes of the session and their descendants, which may be in other sessions; parents
+    before their children, without this process."""
     alive = dict(_processes())
     members = {pid for pid, (_, of) in alive.items() if of == session}
     while children := {p for p, (parent, _) in alive.items() if parent in members} - members:
@@ -71,22 +71,31 @@ def members_of(session: int) -> list[int]:
 
 
 def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Each process that is alive, with its parent and its session."""
-    for name in os.listdir("/proc"):  # noqa: PTH208 pathlib would double the time to start
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123
-                    fields = stat.read().rpartition(b")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):  # it has ended since
-                continue
-            if fields[0] != ZOMBIE:
-                yield int(name), (int(fields[PARENT]), int(fields[SESSION]))
+    """Each live process, with its parent and its session. Importing pathlib would double the time
+    to start, hence `os`."""
+    with os.scandir("/proc") as entries:
+        pids = [entry.name for entry in entries if entry.name.isdigit()]
+    for pid in pids:
+        try:
+            fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended in the meantime
+            continue
+        if fields[0] != ZOMBIE:
+            yield int(pid), (int(fields[PARENT]), int(fields[SESSION]))
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, READ_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _on_child_exit(_signal: int, _frame: FrameType | None) -> None:
     try:
         _, status = os.wait()
-    except ChildProcessError:  # it never became the command
+    except ChildProcessError:  # the command was never started
         return
     code = os.waitstatus_to_exitcode(status)
     _end(code if code >= 0 else 128 - code)
@@ -99,7 +108,7 @@ def _on_termination(_signal: int, _frame: FrameType | None) -> None:
 def _end(code: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     kill_session(os.getsid(0))
-    with suppress(ChildProcessError):  # that has been waited for
+    with suppress(ChildProcessError):  # already waited for
         os.wait()
     os._exit(code)
 

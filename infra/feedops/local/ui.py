@@ -1,4 +1,4 @@
-"""`feedrank ui`: MLflow's own pages, from the store that training writes."""
+"""`feedrank ui`: MLflow's own web pages, on the tracking store that training writes."""
 
 import asyncio
 import os
@@ -11,8 +11,7 @@ from feedmodel.options import tracking_uri as tracking_uri_of
 from feedmodel.publish.registry import without_secret
 from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, StartError
-from feedops.local.processes import LOCALHOST, Process, reserve, tail
-from feedops.local.serve import until_signal
+from feedops.local.processes import LOCALHOST, Process, reserve, tail, until_signal
 from feedops.models.releases import has_store
 from feedops.workspace import LOGS
 
@@ -22,8 +21,8 @@ SERVERS = ("http://", "https://")
 
 
 def serve_ui(port: int, given: str | None, console: Console) -> None:
-    """Until SIGINT or SIGTERM, this machine alone can open it. Where MLflow is a server already,
-    its address is all that it takes."""
+    """Serve the pages until SIGINT or SIGTERM, to this machine alone. If MLflow is a server
+    already, only print its address."""
     uri = tracking_uri_of(given)
     if uri.startswith(SERVERS):
         print_whole(console, f"MLflow serves its pages itself: {without_secret(uri)}")
@@ -32,7 +31,7 @@ def serve_ui(port: int, given: str | None, console: Console) -> None:
         raise ModelMissingError(
             f"{without_secret(uri)}: there is nothing to show; `feedrank train` makes it"
         )
-    reserve(LOCALHOST, port).close()  # says whose fault it is where the port is taken
+    reserve(LOCALHOST, port).close()  # a clear error if the port is taken
     asyncio.run(until_signal(_serve(port, uri, console)))
     console.print("Stopped.")
 
@@ -42,7 +41,7 @@ async def _serve(port: int, uri: str, console: Console) -> None:
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", LOCALHOST, "--port", str(port), "--workers", "1", "--no-serve-artifacts"),
     ]
-    environ = os.environ | {STORE_VARIABLE: uri}  # not an argument: those are for all to see
+    environ = os.environ | {STORE_VARIABLE: uri}  # not an argument: every user sees those
     log = LOGS / f"mlflow-{port}.log"
     with steps(console, "Starting MLflow, some seconds"):
         process = await Process.start("MLflow", command, log, environ)

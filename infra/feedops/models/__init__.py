@@ -1,1 +1,1 @@
-"""Which model is served, and how it got there."""
+"""Finding, comparing and promoting models."""

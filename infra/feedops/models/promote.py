@@ -1,4 +1,4 @@
-"""`feedrank promote`: both versions side by side, and the alias moved unless one ranks worse."""
+"""`feedrank promote`: compares two versions, and moves the alias unless the new one is worse."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,16 +9,16 @@ from feedops.display import print_whole
 from feedops.errors import ModelMissingError, OperationError
 from feedops.models.releases import has_store
 
-# Of training, and of rankings that no model made: the same on the same data.
+# Metrics of training, and of baselines, which are the same for every model on the same data.
 NOT_SHOWN = (
     *("train/", "validation/"),
     *("test/random/", "test/popularity/", "test/click_rate/", "test/known_best/"),
 )
-DIGITS = 8  # of a digest that are shown, so that 80 columns are enough
+DIGITS = 8  # shown of a digest, so that the table fits 80 columns
 
 
 def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console) -> None:
-    """Raises OperationError where the version ranks worse or can't be compared, unless `force`."""
+    """Raises OperationError if the version ranks worse or can't be compared, unless `force`."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -58,11 +58,11 @@ def _table(comparison: Comparison) -> Table:
         table.add_column(f"production\nversion {production.version}", justify="right")
         table.add_column("difference", justify="right")
     columns = [candidate, production] if production else [candidate]
-    digests = [each.test_data for each in columns]
+    digests = [column.test_data for column in columns]
     table.add_row("test data", *(digest[:DIGITS] if digest else "not named" for digest in digests))
-    names = sorted({name for each in columns for name in each.metrics})
+    names = sorted({name for column in columns for name in column.metrics})
     for name in (name for name in names if not name.startswith(NOT_SHOWN)):
-        values = [each.metrics.get(name) for each in columns]
+        values = [column.metrics.get(name) for column in columns]
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         if production and None not in values:
             cells.append(f"{values[0] - values[1]:+.4f}")  # type: ignore[operator]

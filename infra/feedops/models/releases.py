@@ -1,4 +1,4 @@
-"""Which model is served: found in MLflow, trained where there is none, a bundle made of it."""
+"""Finds the model to serve in MLflow, or trains one, and builds its bundle."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from feedmodel.publish.registry import ModelAddress
 
 SQLITE = "sqlite:///"
-ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter for an alias
+NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter: no such alias
 
 
 def model_to_serve(
     model_uri: str | None, network: NetworkName | None, *, train: bool, console: Console
 ) -> str:
-    """A model's URI: the given one, or else that of the network's newest model, or else of the one
-    in production. Unless a URI is given, what isn't there is trained first, or anyway if `train`.
+    """A model's URI: `model_uri`, else the newest model with that network, else the one in
+    production. If there is none, or if `train`, a model is trained first.
 
-    Where nothing is in production, and no URI and no network is given, the candidate is promoted.
+    If nothing is in production, and neither a URI nor a network is given, promotes the candidate.
     """
     if model_uri and (network or train):
         raise OperationError("--model names one model: leave out --network and --train")
     if model_uri:
         return model_uri
     demo = TrainOptions(network=network) if network else TrainOptions()
-    found = _newest_of(demo) if network else _by_alias(demo, PRODUCTION)
-    if found and not train:
-        return found
+    current = _newest_of(demo) if network else _by_alias(demo, PRODUCTION)
+    if current and not train:
+        return current
     candidate = None if train or network else _by_alias(demo, CANDIDATE)
     uri = candidate or _trained(demo, console)
-    if not (found or network):
+    if not (current or network):
         _promote_the_first(uri, console)
     return uri
 
 
 def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
-    """The folder of the model's bundle, built unless it is there, or anyway if `publish`.
+    """The directory of the model's bundle. Builds it if there is none, or if `publish`.
 
     Raises ModelMissingError, or what building one raises.
     """
@@ -63,7 +63,7 @@ def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
 
 
 def newest_bundle() -> Path:
-    """The one that was built last. Raises ModelMissingError."""
+    """The bundle that was built last. Raises ModelMissingError."""
     manifests = BUNDLES.glob(f"*/{MANIFEST}")
     newest = max(manifests, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
@@ -74,7 +74,7 @@ def newest_bundle() -> Path:
 
 
 def manifest_of(bundle: Path) -> Manifest:
-    """Raises ModelMissingError where the folder is no bundle."""
+    """Raises ModelMissingError if the directory is no bundle."""
     try:
         return parse_manifest((bundle / MANIFEST).read_bytes())
     except (OSError, BundleError) as error:
@@ -113,7 +113,7 @@ def _trained(demo: TrainOptions, console: Console) -> str:
 
 
 def _resolve(uri: str) -> "ModelAddress | None":
-    """None where MLflow has no such model. Raises OperationError where MLflow can't say."""
+    """None if MLflow has no such model. Raises OperationError if MLflow fails."""
     if not has_store():
         return None
     import mlflow
@@ -124,15 +124,15 @@ def _resolve(uri: str) -> "ModelAddress | None":
     try:
         return resolve(uri)
     except MlflowException as error:
-        if error.error_code in ABSENT:
+        if error.error_code in NOT_FOUND:
             return None
         reason = reason_of(error, mlflow.get_tracking_uri())
         raise OperationError(f"{uri}: MLflow: {reason}") from error
 
 
 def has_store(given: str | None = None) -> bool:
-    """Whether there is a store to look into, and if so, let MLflow use it. Merely asked, MLflow
-    would make an empty database of a missing one."""
+    """Whether the tracking store exists; makes it MLflow's. Checked here, because MLflow creates an
+    empty database when it is asked for a model."""
     import mlflow
 
     from feedmodel.options import tracking_uri
@@ -143,7 +143,7 @@ def has_store(given: str | None = None) -> bool:
 
 
 def _is_bundle_of(folder: Path, address: "ModelAddress") -> bool:
-    """A version's number alone says little: a new tracking store counts from 1 again."""
+    """By run id, because a new tracking store counts versions from 1 again."""
     try:
         return manifest_of(folder).run_id == address.run_id
     except ModelMissingError:

@@ -1,4 +1,4 @@
-"""How much of Lambda's size limit a build takes, by part and by dependency."""
+"""The unzipped size of a build, by part and by dependency, compared with Lambda's limit."""
 
 import re
 from collections import Counter
@@ -13,9 +13,9 @@ from feedops.errors import BuildError, OverBudgetError
 from feedops.stack.build import BUILD
 
 LIMIT_BYTES = 262_144_000  # Lambda: function and layers, unzipped
-BAR_BYTES = 200_000_000  # ours
+BAR_BYTES = 200_000_000  # the project's own limit, with room to grow
 PARTS = {"Function": "function", "RuntimeLayer": "runtime layer", "ModelLayer": "model layer"}
-# Import names that are not their distribution's.
+# Import names that differ from the name of their distribution.
 DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry_api"}
 SMALL_BYTES = 1_000_000
 _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
@@ -23,7 +23,7 @@ _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`dependencies` are the runtime layer's. Sizes in bytes."""
+    """Sizes in bytes; `dependencies` are those in the runtime layer."""
 
     parts: Mapping[str, int]
     dependencies: Mapping[str, int]
@@ -34,7 +34,7 @@ class Budget:
 
 
 def measure(build: Path = BUILD) -> Budget:
-    """Raises BuildError where there is no build."""
+    """Raises BuildError if there is no build."""
     if missing := [part for part in PARTS if not (build / part).is_dir()]:
         raise BuildError(f"no {', '.join(missing)} in {build}\nbuild with: make build")
     return Budget(
@@ -44,15 +44,15 @@ def measure(build: Path = BUILD) -> Budget:
 
 
 def print_budget(budget: Budget, console: Console) -> None:
-    """Raises OverBudgetError, after the table."""
+    """Prints the table. Then raises OverBudgetError if the total is over the bar."""
     table = Table("part", title="Unzipped", title_justify="left")
     for heading in ("MB", "of the limit"):
         table.add_column(heading, justify="right")
     for part, size in budget.parts.items():
         table.add_row(part, *_columns(size))
         if part == PARTS["RuntimeLayer"]:
-            for name, of_it in _large_ones(budget.dependencies).items():
-                table.add_row(f"  {name}", *_columns(of_it), style="dim")
+            for name, package_bytes in _large_ones(budget.dependencies).items():
+                table.add_row(f"  {name}", *_columns(package_bytes), style="dim")
     table.add_section()
     table.add_row("total", *_columns(budget.total), style="bold")
     table.add_row("bar", *_columns(BAR_BYTES))
@@ -68,7 +68,7 @@ def _columns(size: int) -> tuple[str, str]:
 
 
 def _large_ones(sizes: Mapping[str, int]) -> dict[str, int]:
-    """The largest first, small ones as one."""
+    """The largest first, the small ones as one sum."""
     large = {name: size for name, size in sizes.items() if size >= SMALL_BYTES}
     ordered = dict(sorted(large.items(), key=lambda each: -each[1]))
     rest = len(sizes) - len(large)
@@ -76,7 +76,7 @@ def _large_ones(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _by_distribution(site: Path) -> dict[str, int]:
-    """Sizes by `name version`: a package, its .libs and its .dist-info are one."""
+    """Sizes by `name version`, each with its .libs and its .dist-info."""
     versions = {
         found["name"]: found["version"]
         for path in site.glob("*.dist-info")

@@ -1,4 +1,4 @@
-"""`sam build` without Docker: with the Python that Lambda runs, writing nowhere else."""
+"""`sam build` without Docker, with Lambda's Python version; writes only below .aws-sam."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from feedops.workspace import PROJECT
 from feedrank.bundle.layout import MANIFEST
 
 LAMBDA_PYTHON = "python3.13"
-# What Lambda has beside Python: the two SDK packages, the runtime client, and what they need.
+# What Lambda provides: the SDK's two packages, the runtime client, and their dependencies.
 RUNTIME_PACKAGES = (
     *("awslambdaric", "simplejson", "snapshot-restore-py"),
     *("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"),
@@ -30,11 +30,8 @@ Architecture = Literal["x86_64", "arm64"]
 def build(
     folder: Path = BUILD, bundle: Path = BUNDLE, architecture: Architecture = "x86_64"
 ) -> None:
-    """Build function and layers into `folder`, with `bundle` in the model layer; what is in them,
-    and in the images, as CycloneDX beside it, in `sbom`.
-
-    Raises BuildError.
-    """
+    """Build function and layers into `folder`, with `bundle` in the model layer. Lists of their
+    contents and of the images' (CycloneDX) go to `sbom` beside `folder`. Raises BuildError."""
     if not (bundle / MANIFEST).is_file():
         raise BuildError(
             f"no bundle in {bundle}\nwrite one with: feedrank publish --to layers/model/bundle"
@@ -43,7 +40,7 @@ def build(
     state = folder.absolute().parent
     environ = {
         "PIP_CACHE_DIR": str(state / "pip"),
-        "AWS_DEFAULT_REGION": "us-east-1",  # SAM wants one, and asks nobody there
+        "AWS_DEFAULT_REGION": "us-east-1",  # SAM requires one, and makes no request
         **os.environ,
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
         "LAMBDA_PYTHON": str(python),
@@ -59,7 +56,7 @@ def build(
         *("--parameter-overrides", f"Architecture={architecture}"),
     ]
     state.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         env=environ,
         cwd=PROJECT,
@@ -68,34 +65,34 @@ def build(
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise BuildError(f"sam build failed, with exit code {done.returncode}\n{done.stdout}")
+    if process.returncode:
+        raise BuildError(f"sam build failed, with exit code {process.returncode}\n{process.stdout}")
     from feedops.stack.sbom import write_boms
 
     write_boms(folder, state / "sbom")
 
 
 def runtime_packages(python: Path) -> Path:
-    """A folder with what Lambda has beside Python, and no layer brings; installed once."""
+    """A directory with RUNTIME_PACKAGES, which Lambda provides and no layer has; made once."""
     locked = locked_packages(LOCK, RUNTIME_PACKAGES)
     folder = STATE / "runtime" / hashlib.sha256(locked.encode()).hexdigest()[:16]
     if not folder.is_dir():
-        arriving = folder.with_name(f"{folder.name}.arriving")
-        shutil.rmtree(arriving, ignore_errors=True)
+        partial = folder.with_name(f"{folder.name}.partial")  # renamed once it is complete
+        shutil.rmtree(partial, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         requirements = folder.with_suffix(".txt")
         requirements.write_text(locked)
         options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
         pinned = ["--require-hashes", "--no-deps", "--requirement", str(requirements)]
         subprocess.run(
-            [python, "-m", "pip", "install", *options, "--target", arriving, *pinned], check=True
+            [python, "-m", "pip", "install", *options, "--target", partial, *pinned], check=True
         )
-        arriving.rename(folder)
+        partial.rename(folder)
     return folder
 
 
 def locked_packages(lock: Path, names: Iterable[str]) -> str:
-    """The lock's requirements of that name, each with its hashes."""
+    """The lock file's lines for these packages, with their hashes."""
     requirements = {
         requirement.partition("==")[0]: requirement
         for requirement in re.split(r"\n(?=[^\s#])", lock.read_text())
@@ -104,15 +101,15 @@ def locked_packages(lock: Path, names: Iterable[str]) -> str:
 
 
 def find_python(environ: Mapping[str, str]) -> Path:
-    """LAMBDA_PYTHON, or a python3.13 on the PATH or among pyenv's. Raises BuildError."""
-    chosen = environ.get("LAMBDA_PYTHON")
-    for candidate in [Path(chosen)] if chosen else _candidates(environ):
+    """LAMBDA_PYTHON, or a python3.13 on the PATH or of pyenv or uv. Raises BuildError."""
+    setting = environ.get("LAMBDA_PYTHON")
+    for candidate in [Path(setting)] if setting else _candidates(environ):
         if _is_lambda_python(candidate):
             return candidate.absolute()
     raise BuildError(
-        f"{chosen} is no {LAMBDA_PYTHON}"
-        if chosen
-        else f"no {LAMBDA_PYTHON} was found, which Lambda runs and which compiles for it\n"
+        f"{setting} is no {LAMBDA_PYTHON}"
+        if setting
+        else f"no {LAMBDA_PYTHON} was found: the build needs the version that Lambda runs\n"
         "install one (uv python install 3.13, or pyenv install 3.13), or set LAMBDA_PYTHON"
     )
 
@@ -126,9 +123,9 @@ def _candidates(environ: Mapping[str, str]) -> Iterable[Path]:
 
 
 def _is_lambda_python(candidate: Path) -> bool:
-    """By running it: a shim of pyenv is there for versions that are not chosen too."""
+    """Runs it, because pyenv has shims for versions that are not active."""
     try:
-        said = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=True)
+        version = subprocess.check_output([candidate, "--version"], stderr=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError):
         return False
-    return said.stdout.startswith("Python 3.13.")
+    return version.startswith(b"Python 3.13.")

@@ -1,6 +1,6 @@
-"""What `sam deploy --config-env` would refuse late, half-way through, to roll all of it back.
+"""Checks samconfig.toml for errors that a deployment would find half-way through, and roll back.
 
-CloudFormation's rules compare no numbers, and none of them knows the stack's name.
+CloudFormation's own rules can't compare numbers, and don't know the stack's name.
 """
 
 import shlex
@@ -14,11 +14,11 @@ from feedops.stack.template import load
 from feedops.workspace import PROJECT
 
 CONFIG = PROJECT / "samconfig.toml"
-LONGEST_STACK_NAME = 64  # it is the function's too, which has no more
+MAX_STACK_NAME = 64  # it is also the function's name, which may have as many characters
 
 
 def check(config: Path | None = None) -> None:
-    """Raises BuildError that names all that is wrong in any environment of `config`, or CONFIG."""
+    """Raises BuildError that lists every problem of every environment in `config`, or in CONFIG."""
     config = config or CONFIG
     defaults = {
         name: str(parameter["Default"])
@@ -27,29 +27,29 @@ def check(config: Path | None = None) -> None:
     }
     environments = tomllib.loads(config.read_text())
     environments.pop("version", None)
-    wrong = [
-        f"{name}: {reason}"
+    problems = [
+        f"{name}: {problem}"
         for name, environment in environments.items()
-        for reason in _wrong(environment, defaults)
+        for problem in _problems(environment, defaults)
     ]
-    if wrong:
-        raise BuildError("\n".join([f"{config.name} can't be deployed:", *wrong]))
+    if problems:
+        raise BuildError("\n".join([f"{config.name} can't be deployed:", *problems]))
 
 
-def _wrong(environment: Mapping[str, Any], defaults: Mapping[str, str]) -> Iterator[str]:
+def _problems(environment: Mapping[str, Any], defaults: Mapping[str, str]) -> Iterator[str]:
     stack_name = environment.get("global", {}).get("parameters", {}).get("stack_name", "")
-    if len(stack_name) > LONGEST_STACK_NAME:
-        yield f"stack_name has {len(stack_name)} characters, of {LONGEST_STACK_NAME} at most"
-    given = environment.get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
-    listed = shlex.split(given) if isinstance(given, str) else given
-    values = {**defaults, **dict(each.partition("=")[::2] for each in listed)}
+    if len(stack_name) > MAX_STACK_NAME:
+        yield f"stack_name has {len(stack_name)} characters, of {MAX_STACK_NAME} at most"
+    overrides = environment.get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
+    assignments = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    values = {**defaults, **dict(text.partition("=")[::2] for text in assignments)}
     if values["WarmStart"] != "provisioned":
         return
-    most = int(values["ProvisionedMax"])
-    for fewest in ("ProvisionedMin", "BusyMin"):
-        is_used = fewest != "BusyMin" or values["BusyFrom"]
-        if is_used and int(values[fewest]) > most:
-            yield f"{fewest}={values[fewest]} is above ProvisionedMax={most}"
+    maximum = int(values["ProvisionedMax"])
+    for name in ("ProvisionedMin", "BusyMin"):
+        is_used = name != "BusyMin" or values["BusyFrom"]
+        if is_used and int(values[name]) > maximum:
+            yield f"{name}={values[name]} is above ProvisionedMax={maximum}"
     reserved = int(values["ReservedConcurrency"])
-    if 0 <= reserved < most:
-        yield f"ProvisionedMax={most} is above ReservedConcurrency={reserved}"
+    if 0 <= reserved < maximum:
+        yield f"ProvisionedMax={maximum} is above ReservedConcurrency={reserved}"

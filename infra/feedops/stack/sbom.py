@@ -1,4 +1,4 @@
-"""What is deployed, as CycloneDX: the layers as they were built, the images as they are locked."""
+"""Bills of materials (CycloneDX): of the layers as they are built, of the images as locked."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from feedrank.bundle.layout import MANIFEST, parse_manifest
 IMAGES = ("cpu", "gpu")
 LAYER_LIST = PROJECT / "layers" / "runtime" / "requirements.txt"
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.13.0"}
-# What packages without a License-Expression write instead. SPDX ids, by their metadata's words.
+# SPDX ids, by what packages without a License-Expression have in their metadata.
 SPDX = {
     "MIT License": "MIT",
     "Apache Software License": "Apache-2.0",
@@ -68,27 +68,27 @@ def write_boms(build: Path, into: Path) -> list[Path]:
 
 
 def runtime_layer(site: Path) -> Bom:
-    """Of what the folder's own metadata says is installed there."""
-    found = distributions(path=[str(site)])
-    return Bom(components=[_package(d.name, d.version, licence_of(d.metadata)) for d in found])
+    """Of the packages that are installed in this directory."""
+    packages = distributions(path=[str(site)])
+    return Bom(components=[_package(d.name, d.version, licence_of(d.metadata)) for d in packages])
 
 
 def model_layer(model: Path) -> Bom:
-    """The files, by their hashes, and the model's name and version on the model itself."""
+    """Of all files, with their hashes; the model files have the model's version."""
     manifest = parse_manifest((model / MANIFEST).read_bytes())
     files = sorted(path for path in model.rglob("*") if path.is_file())
     return Bom(components=[_file(path, model, manifest.model_version) for path in files])
 
 
 def image(name: str) -> Bom:
-    """Of the lists that its Dockerfile installs without looking for more; not of the base image."""
+    """Of the locked lists that its Dockerfile installs, without the base image."""
     lists = (LAYER_LIST, PROJECT / "infra" / "images" / name / "requirements.txt")
     pins = [pin for path in lists for pin in locked(path)]
     return Bom(components=[_package(n, v, _licence_here(n, v)) for n, v in pins])
 
 
 def locked(path: Path) -> list[tuple[str, str]]:
-    """Names and versions of a list's requirements that are for Linux and Python 3.13."""
+    """Names and versions of the requirements for Linux and Python 3.13."""
     lines = path.read_text().replace("\\\n", " ").splitlines()
     requirements = [
         Requirement(line.partition(" --hash")[0].strip())
@@ -103,22 +103,21 @@ def locked(path: Path) -> list[tuple[str, str]]:
 
 
 def licence_of(metadata: PackageMetadata) -> str:
-    """An SPDX expression; what the metadata says where that is none, `unknown` where it says
-    nothing."""
+    """An SPDX expression, else the text in the metadata, else `unknown`."""
     fields = metadata.json
     if expression := fields.get("license_expression"):
         return str(expression)
-    said = str(fields.get("license") or "").strip()
-    if said and "\n" not in said:
-        return SPDX.get(said, said)
+    text = str(fields.get("license") or "").strip()
+    if text and "\n" not in text:
+        return SPDX.get(text, text)
     prefix = "License :: OSI Approved :: "
     classifiers = fields.get("classifier") or []
-    named = [c.removeprefix(prefix) for c in classifiers if c.startswith(prefix)]
-    return " AND ".join(sorted(SPDX.get(name, name) for name in named)) or UNKNOWN
+    names = [c.removeprefix(prefix) for c in classifiers if c.startswith(prefix)]
+    return " AND ".join(sorted(SPDX.get(name, name) for name in names)) or UNKNOWN
 
 
 def tables() -> dict[Path, str]:
-    """The lists of licences that the repository keeps, as they should be."""
+    """The contents of the repository's lists of licences, by path."""
     layer = "\n".join(_rows(locked(LAYER_LIST)))
     images = "".join(
         f"\n## {name}\n\n{TABLE}\n" + "".join(f"{row}\n" for row in _rows(_own(name)))
@@ -159,7 +158,7 @@ def _licence_in(entries: list[dict[str, object]]) -> str:
 
 
 def _licence_here(name: str, version: str) -> str:
-    """From the development environment, which has what the images have, but for CUDA."""
+    """From the development environment, which has the images' packages except CUDA's."""
     try:
         here: Distribution = distribution(name)
     except ModuleNotFoundError:

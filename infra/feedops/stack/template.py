@@ -1,14 +1,16 @@
-"""CloudFormation templates as CloudFormation would have them: parameters filled in.
+"""CloudFormation templates with their parameters, conditions and functions resolved.
 
-Only what our own templates use: Ref, Sub, GetAtt, Join, If, Equals, Not, And, Or, Condition.
+Implements what our own templates use: Ref, Sub, GetAtt, Join, If, Equals, Not, And, Or, Condition.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+Yaml = Any  # a scalar, a list or a mapping
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -19,7 +21,7 @@ PSEUDO_PARAMETERS: Mapping[str, Any] = {
     "AWS::StackName": "feedrank",
     "AWS::NoValue": None,
 }
-_NAMES = {  # the property that Ref gives, where we set it
+_NAMES = {  # the property that Ref returns, if the template sets it
     "AWS::Athena::WorkGroup": "Name",
     "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamName",
     "AWS::Logs::LogGroup": "LogGroupName",
@@ -29,13 +31,13 @@ _VARIABLE = re.compile(r"\$\{(!?)([^}]+)\}")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """As it is written."""
-    template: dict[str, Any] = yaml.load(path.read_text(), _Yaml)  # noqa: S506 it is safe
+    """Unresolved, with `!Ref x` as {"Ref": "x"}."""
+    template: dict[str, Any] = _Loader(path.read_text()).get_single_data()
     return template
 
 
-class _Yaml(yaml.SafeLoader):
-    """Knows `!Ref` and its like. SAM's own parser would change PyYAML for the whole process."""
+class _Loader(yaml.SafeLoader):
+    """Reads `!Ref` and the like. SAM's own parser would change PyYAML for the whole process."""
 
     def function(self, name: str, node: yaml.Node) -> dict[str, Any]:
         value: Any
@@ -51,13 +53,14 @@ class _Yaml(yaml.SafeLoader):
         return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
 
 
-_Yaml.add_multi_constructor("!", _Yaml.function)
+_Loader.add_multi_constructor("!", _Loader.function)
 
 
 def resolved(template: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The template with these parameters, else their defaults, and without what isn't made then.
+    """Resources and outputs with these parameters, else their defaults; without those whose
+    condition is false.
 
-    An attribute becomes an ARN of a sort: `arn:aws:<type>:us-east-1:123456789012:<logical id>`.
+    GetAtt returns a made-up ARN: `arn:aws:<type>:us-east-1:123456789012:<logical id>`.
     Raises KeyError that names a parameter without a value.
     """
     resolver = _Resolver(template, parameters)
@@ -80,12 +83,24 @@ class _Resolver:
         self._values = {**PSEUDO_PARAMETERS, **defaults, **known}
         self._resources: Mapping[str, Any] = template["Resources"]
         self._conditions: Mapping[str, Any] = template.get("Conditions", {})
+        self._functions: Mapping[str, Callable[[Yaml], Yaml]] = {
+            "Ref": self._reference,
+            "Condition": self.condition,
+            "GetAtt": self._attribute,
+            "Sub": self._sub,
+            "Join": lambda args: args[0].join(self.value(args[1])),
+            "If": lambda args: self.value(args[1 if self.condition(args[0]) else 2]),
+            "Equals": lambda args: str(self.value(args[0])) == str(self.value(args[1])),
+            "Not": lambda args: not self.value(args[0]),
+            "And": lambda args: all(self.value(condition) for condition in args),
+            "Or": lambda args: any(self.value(condition) for condition in args),
+        }
 
     def condition(self, name: str) -> bool:
         return bool(self.value(self._conditions[name]))
 
-    def value(self, node: Any) -> Any:  # noqa: ANN401 any YAML
-        """Raises NotImplementedError for a function that is not on the list above."""
+    def value(self, node: Yaml) -> Yaml:
+        """Raises KeyError for a function that is not implemented here."""
         if isinstance(node, list):
             return [value for value in map(self.value, node) if value is not None]
         if not isinstance(node, dict):
@@ -93,36 +108,11 @@ class _Resolver:
         if len(node) == 1:
             ((name, argument),) = node.items()
             if name in ("Ref", "Condition") or name.startswith("Fn::"):
-                return self._function(name.removeprefix("Fn::"), argument)
+                return self._functions[name.removeprefix("Fn::")](argument)
         values = {key: self.value(value) for key, value in node.items()}
         return {key: value for key, value in values.items() if value is not None}
 
-    def _function(self, name: str, argument: Any) -> Any:  # noqa: ANN401, PLR0911 one line each
-        match name:
-            case "Ref":
-                return self._reference(argument)
-            case "Condition":
-                return self.condition(argument)
-            case "GetAtt":
-                return self._attribute(
-                    *(argument if isinstance(argument, list) else argument.split("."))
-                )
-            case "Sub":
-                return self._sub(argument)
-            case "Join":
-                return argument[0].join(self.value(argument[1]))
-            case "If":
-                return self.value(argument[1 if self.condition(argument[0]) else 2])
-            case "Equals":
-                first, second = map(self.value, argument)
-                return str(first) == str(second)
-            case "Not":
-                return not self.value(argument[0])
-            case "And" | "Or":
-                return (all if name == "And" else any)(self.value(item) for item in argument)
-        raise NotImplementedError(f"Fn::{name}")
-
-    def _reference(self, name: str) -> Any:  # noqa: ANN401
+    def _reference(self, name: str) -> Yaml:
         if name in self._resources:
             resource = self._resources[name]
             if resource["Type"] == "AWS::Glue::Database":
@@ -131,14 +121,16 @@ class _Resolver:
             return self.value(own_name) if own_name else name.lower()
         return self._values[name]
 
-    def _attribute(self, logical_id: str, *_attribute: str) -> str:
+    def _attribute(self, argument: Yaml) -> str:
+        """`argument` is [logical id, attribute], or both with a dot between."""
+        logical_id = (argument if isinstance(argument, list) else argument.split("."))[0]
         resource = self._resources[logical_id]
         if resource["Type"] == "AWS::S3::Bucket":
             return f"arn:aws:s3:::{logical_id.lower()}"
         service = resource["Type"].split("::")[1].lower()
         return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{logical_id}"
 
-    def _sub(self, argument: Any) -> str:  # noqa: ANN401
+    def _sub(self, argument: Yaml) -> str:
         text, own = argument if isinstance(argument, list) else (argument, {})
 
         def fill(match: re.Match[str]) -> str:
@@ -148,7 +140,7 @@ class _Resolver:
             if name in own:
                 return str(self.value(own[name]))
             if "." in name:
-                return self._attribute(*name.split("."))
+                return self._attribute(name)
             return str(self._reference(name))
 
         return _VARIABLE.sub(fill, text)

@@ -1,8 +1,8 @@
-"""What the emulator's log says about invocations.
+"""Reads the emulator's log: the duration of each invocation, and what the function printed.
 
-Its REPORT line can't be taken as it is: the duration of a first invocation holds the init too,
-`Init Duration` is not the init's, and the memory is the configured size. INIT REPORT and
-INVOKE RTDONE have the true times.
+The emulator's REPORT line is wrong in three ways: the duration of a first invocation includes the
+init, `Init Duration` is not the init's, and the memory used is the configured size. INIT REPORT
+and INVOKE RTDONE have the true times.
 """
 
 import re
@@ -19,35 +19,41 @@ _REPORT = re.compile(r"REPORT RequestId: (\S+)\s.*?\bDuration: ([\d.]+) ms\s+Bil
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One invocation that came to an end. `init_ms` where it began with an init."""
+    """One completed invocation. `init_ms` is None unless the invocation began with an init."""
 
     request_id: str
     duration_ms: float
     init_ms: float | None = None
 
+    @property
+    def billed_ms(self) -> int:
+        """Init included, rounded up, as Lambda bills."""
+        return ceil(self.duration_ms + (self.init_ms or 0.0))
+
     def line(self, memory_mb: int, used_mb: int | None) -> str:
-        """As Lambda writes it, the init billed too. `used_mb` None where nobody knows."""
+        """Lambda's own REPORT line. `used_mb` is None where it is not known."""
         used = f"\tMax Memory Used: {used_mb} MB" if used_mb is not None else ""
         init = f"\tInit Duration: {self.init_ms:.2f} ms" if self.init_ms is not None else ""
         return (
             f"REPORT RequestId: {self.request_id}\tDuration: {self.duration_ms:.2f} ms"
-            f"\tBilled Duration: {ceil(self.duration_ms + (self.init_ms or 0.0))} ms"
+            f"\tBilled Duration: {self.billed_ms} ms"
             f"\tMemory Size: {memory_mb} MB{used}{init}"
         )
 
 
 def reports(log: Iterable[str]) -> Iterator[Report]:
-    """Each invocation that the log saw the end of; one that killed its runtime leaves none."""
+    """One for each completed invocation; an invocation that killed its runtime has none."""
     init_ms: float | None = None
     duration_ms: float | None = None
     for line in log:
-        if found := _INIT.search(line):
-            init_ms = float(found[1])
-        elif found := _DONE.search(line):
-            duration_ms = float(found[1])
-        elif found := _REPORT.search(line):
-            timed_out_ms = float(found[2])  # where the emulator saw no other end
-            yield Report(found[1], timed_out_ms if duration_ms is None else duration_ms, init_ms)
+        if match := _INIT.search(line):
+            init_ms = float(match[1])
+        elif match := _DONE.search(line):
+            duration_ms = float(match[1])
+        elif match := _REPORT.search(line):
+            # A timed-out invocation has no RTDONE line, and its REPORT line is right.
+            reported_ms = float(match[2])
+            yield Report(match[1], reported_ms if duration_ms is None else duration_ms, init_ms)
             init_ms = duration_ms = None
 
 

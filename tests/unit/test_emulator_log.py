@@ -1,6 +1,6 @@
 """What is read out of the emulator's log."""
 
-from feedops.local.report import Report, printed_by_function, reports
+from feedops.local.emulator_log import Report, printed_by_function, reports
 
 STAMP = "23 Nov 2026 00:12:00,891 [INFO] (rapid)"
 MEMORY = "Memory Size: 1769 MB\tMax Memory Used: 1769 MB\t"

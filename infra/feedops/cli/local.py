@@ -1,0 +1,121 @@
+"""Commands that run the function on this machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedops.cli.app import output
+from feedops.cli.options import (
+    IN_PRODUCTION,
+    Bundle,
+    Front,
+    Host,
+    Memory,
+    Network,
+    Port,
+    Timeout,
+    TrackingUri,
+    Variables,
+    variables_of,
+)
+
+
+def run(
+    *,
+    network: Network = None,
+    front: Front = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8_000,
+) -> None:
+    """Train a model if there is none, publish it, serve it, and show a ranked response."""
+    from feedops.local.serve import serve as run_server
+    from feedops.local.serve_options import ServeOptions
+
+    options = ServeOptions(network=network, front=front, host=host, port=port, show_answer=True)
+    run_server(options, output)
+
+
+def serve(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="URI of a model in MLflow.", show_default=IN_PRODUCTION),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Directory of a published bundle, instead of a model in MLflow."),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    network: Network = None,
+    train: Annotated[bool, typer.Option("--train", help="Train a new model first.")] = False,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Build the model's bundle again, even if there is one."),
+    ] = False,
+    front: Front = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8_000,
+    concurrency: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Lambda environments; each takes one request at a time."),
+    ] = 2,
+    memory: Memory = 1_769,
+    timeout: Timeout = 10,
+    show_answer: Annotated[
+        bool,
+        typer.Option("--show-answer", help="Send an example request first, and show the ranking."),
+    ] = False,
+    env: Variables,
+) -> None:
+    """Serve a model over HTTP on the local Lambda runtime. Trains a model if there is none."""
+    from feedops.local.serve import serve as run_server
+    from feedops.local.serve_options import ServeOptions
+
+    options = ServeOptions(
+        model=model,
+        bundle=bundle,
+        tracking_uri=tracking_uri,
+        network=network,
+        train=train,
+        publish=publish,
+        front=front,
+        host=host,
+        port=port,
+        concurrency=concurrency,
+        memory_mb=memory,
+        timeout_s=timeout,
+        show_answer=show_answer,
+        variables=variables_of(env),
+    )
+    run_server(options, output)
+
+
+def invoke(
+    *,
+    event: Annotated[
+        str,
+        typer.Option(
+            "--event",
+            "-e",
+            help="JSON file with a Lambda event, such as events/predict.json; - is standard input.",
+        ),
+    ],
+    bundle: Bundle = None,
+    memory: Memory = 1_769,
+    timeout: Timeout = 10,
+    env: Variables,
+) -> None:
+    """Send one event to the function on the local Lambda runtime, and print what it returns."""
+    from feedops.local.invoke import invoke_bundle, read_event
+
+    variables = variables_of(env)
+    result = invoke_bundle(
+        read_event(event), bundle, variables, memory_mb=memory, timeout_s=timeout
+    )
+    for line in result.log:
+        typer.echo(line, err=True)
+    if result.error:
+        raise result.error
+    typer.echo(json.dumps(result.response, indent=2, ensure_ascii=False))

@@ -1,0 +1,239 @@
+"""Commands that make a model and decide which one serves."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
+from feedmodel.options import CANDIDATE, NetworkName, TrainOptions
+from feedops.cli.app import messages, output
+from feedops.cli.options import DEMO, IN_PRODUCTION, ModelUri, Port, TrackingUri
+from feedops.display import print_facts, print_whole, steps
+from feedops.errors import OperationError
+
+if TYPE_CHECKING:
+    from feedmodel.publish.build import BuiltBundle
+    from feedmodel.publish.upload import Published
+
+VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
+
+
+def train(
+    *,
+    users: Annotated[int, typer.Option(help="Users in the synthetic feed.")] = DEMO.users,
+    items: Annotated[int, typer.Option(help="Items in the synthetic feed.")] = DEMO.items,
+    interactions: Annotated[
+        int, typer.Option(help="Times that an item is shown to a user, clicked or not.")
+    ] = DEMO.interactions,
+    seed: Annotated[
+        int,
+        typer.Option(help="Random seed of feed and weights: the same seed gives the same model."),
+    ] = DEMO.seed,
+    network: Annotated[
+        NetworkName,
+        typer.Option(
+            help="deep_mlp: one network over all features. "
+            "two_tower: a network for the user, one for the item."
+        ),
+    ] = DEMO.network,
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs.")] = DEMO.epochs,
+    batch_size: Annotated[int, typer.Option(help="Rows in a training step.")] = DEMO.batch_size,
+    learning_rate: Annotated[
+        float, typer.Option(help="Learning rate of the Adam optimizer.")
+    ] = DEMO.learning_rate,
+    patience: Annotated[
+        int, typer.Option(help="Stop after this many epochs without a better validation loss.")
+    ] = DEMO.patience,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow experiment that gets the run.")
+    ] = DEMO.experiment,
+    name: Annotated[
+        str, typer.Option(help="Name of the registered model in MLflow.")
+    ] = DEMO.registered_name,
+    alias: Annotated[
+        str, typer.Option(help="Alias in MLflow that will point to the new version.")
+    ] = DEMO.alias,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Train a model on a synthetic feed and register it in MLflow."""
+    options = TrainOptions(
+        users=users,
+        items=items,
+        interactions=interactions,
+        seed=seed,
+        network=network,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        experiment=experiment,
+        registered_name=name,
+        alias=alias,
+        tracking_uri=tracking_uri,
+    )
+    from feedmodel.demo.train import train as run_training
+
+    result = run_training(options, messages)
+    if alias == CANDIDATE:
+        print_whole(
+            output,
+            f"models:/{name}/{result.version} is the candidate; compare it with the model in "
+            "production, and promote it: feedrank promote",
+        )
+
+
+def promote(
+    version: Annotated[
+        str,
+        typer.Argument(
+            help=f"Version number of {DEMO.registered_name}, or models:/name/version, "
+            "or models:/name@alias."
+        ),
+    ] = f"models:/{DEMO.registered_name}@{CANDIDATE}",
+    *,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Promote it even if it ranks worse or can't be compared."),
+    ] = False,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Compare a version with the one in production, and promote it unless it ranks worse."""
+    from feedops.models.promote import promote as run_promotion
+
+    name = f"models:/{DEMO.registered_name}/{version}" if version.isdecimal() else version
+    run_promotion(name, tracking_uri=tracking_uri, force=force, console=output)
+
+
+def sign(
+    model: ModelUri = IN_PRODUCTION,
+    *,
+    key: Annotated[
+        Path,
+        typer.Option(
+            help="Private EC key (PEM). Its password, if any, is read from FEEDRANK_KEY_PASSWORD."
+        ),
+    ],
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Sign a model in MLflow by OpenSSF model signing, so that publish can verify it."""
+    from feedmodel.publish.signing import PASSWORD_VARIABLE, sign_model
+
+    password = os.environ.get(PASSWORD_VARIABLE)
+    print_facts(output, {"signed": "\n".join(sign_model(model, tracking_uri, key, password))})
+
+
+def publish(
+    model: ModelUri = IN_PRODUCTION,
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="s3://bucket/prefix/ or a directory, for a copy of the bundle.",
+            show_default="data/bundles alone",
+        ),
+    ] = "",
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="Feature spec (JSON).", show_default="the one that the run has logged"),
+    ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(help="User features, Parquet or CSV.", show_default="those of the run"),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Item features, Parquet or CSV.", show_default="those of the run"),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features of user-item pairs, Parquet or CSV.", show_default="those of the run"
+        ),
+    ] = None,
+    activation: Annotated[
+        Literal["none", "sigmoid"],
+        typer.Option(help="sigmoid: for a model whose output is a logit, not a score in [0, 1]."),
+    ] = "none",
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle",
+            help="Accept a pickled model. Loading one runs its author's code on this machine.",
+        ),
+    ] = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help=f"Time at which the feature tables were read, such as {TIME_EXAMPLE}.",
+            show_default="the run's tag feedrank.snapshot_as_of",
+        ),
+    ] = None,
+    verify_key: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=VERIFY_KEY,
+            help="Public EC key (PEM): refuse a model that its owner has not signed.",
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Export a model in MLflow to a bundle, compare its scores with torch, and upload it."""
+    from feedmodel.publish.upload import check_target, upload
+
+    if to:
+        check_target(to)
+    from feedmodel.publish.build import PublishOptions, build_bundle
+
+    if verify_key is None and VERIFY_KEY in os.environ:
+        raise OperationError(f"{VERIFY_KEY}: is empty; name the public key, or unset it")
+    options = PublishOptions(
+        model,
+        tracking_uri=tracking_uri,
+        spec=spec,
+        tables={"users": users, "items": items, "pairs": pairs},
+        activation=activation,
+        allow_pickle=allow_pickle,
+        as_of=as_of,
+        verify_key=verify_key,
+    )
+    with steps(messages, "Publishing") as say:
+        built = build_bundle(options, say)
+        published = upload(built.folder, to) if to else None
+    uri = published.uri if published else str(built.folder)
+    print_facts(output, _facts(built, published, uri))
+    if uri.startswith("s3://"):
+        print_whole(
+            output, "To deploy it, give the stack this parameter, as the README's Deploy shows:"
+        )
+        print_whole(output, f"ModelUri={uri}")
+
+
+def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dict[str, str]:
+    manifest = built.manifest
+    facts = {
+        "model": manifest.model_version,
+        "bundle": uri,
+        "digest": manifest.digest,
+        "trained": manifest.trained_at or "unknown: MLflow has no run of it",
+        "snapshot": manifest.snapshot_as_of or f"no date; give it: --as-of {TIME_EXAMPLE}",
+        "published": manifest.published_at or "",
+        "size": f"{built.size_bytes / 1e6:.1f} MB",
+        "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
+        "batches": "yes" if manifest.batches else "no: one inference per request",
+    }
+    if built.missing:
+        cells = (f"{column} {count:,}" for column, count in built.missing.items())
+        facts["empty cells"] = f"{', '.join(cells)}; filled with the spec's defaults"
+    if published:
+        facts["uploaded"] = f"{published.uploaded} files" if published.uploaded else "nothing new"
+    return facts
+
+
+def ui(*, port: Port = 5_000, tracking_uri: TrackingUri = None) -> None:
+    """Open MLflow's web pages on this machine: runs, metrics, models and their versions."""
+    from feedops.local.ui import serve_ui
+
+    serve_ui(port, tracking_uri, output)

@@ -1,0 +1,79 @@
+"""Options and arguments that several commands share: each is named and explained here, once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from feedmodel.options import PRODUCTION, NetworkName, TrainOptions
+
+DEMO = TrainOptions()
+IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
+
+ModelUri = Annotated[
+    str,
+    typer.Argument(
+        help="A model in MLflow: models:/name@alias, models:/name/version or runs:/id/path."
+    ),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        help="The MLflow tracking server or database.",
+        show_default="MLFLOW_TRACKING_URI, or a database in data/mlflow",
+    ),
+]
+Network = Annotated[
+    NetworkName | None,
+    typer.Option(
+        help="Serve the newest model with this network; train one first if there is none."
+    ),
+]
+Front = Annotated[
+    Literal["lambda", "uvicorn"] | None,
+    typer.Option(
+        help="lambda: the Lambda runtime, behind a local API Gateway. "
+        "uvicorn: the same app on a web server.",
+        show_default="lambda; uvicorn where the Lambda runtime doesn't run, as on macOS",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
+Memory = Annotated[
+    int,
+    typer.Option(
+        min=128,
+        max=10_240,
+        help="Memory size of the function, MB. It sets the number of threads; "
+        "it is not enforced on this machine.",
+    ),
+]
+Timeout = Annotated[
+    int,
+    typer.Option(
+        min=1, max=900, help="Seconds that the function has to start, and for each request."
+    ),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of a published bundle.", show_default="the newest in data/bundles"
+    ),
+]
+Variables = Annotated[
+    list[str],
+    typer.Option(
+        "--env",
+        metavar="NAME=VALUE",
+        default_factory=list,
+        show_default=False,
+        help="Environment variable for the function; repeatable.",
+    ),
+]
+
+
+def variables_of(assignments: list[str]) -> dict[str, str]:
+    for assignment in assignments:
+        if "=" not in assignment:
+            raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE")
+    return dict(assignment.split("=", 1) for assignment in assignments)

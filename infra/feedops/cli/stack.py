@@ -1,0 +1,46 @@
+"""Commands about what is deployed."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from feedops.cli.app import messages, output
+from feedops.display import steps
+
+
+def build(
+    *,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bundle directory that goes into the model layer.",
+            show_default="layers/model/bundle",
+        ),
+    ] = None,
+    architecture: Annotated[
+        Literal["x86_64", "arm64"], typer.Option(help="Processor architecture of the function.")
+    ] = "x86_64",
+) -> None:
+    """Build function and layers into .aws-sam/build with SAM, without Docker."""
+    from feedops.stack import environments
+    from feedops.stack.budget import measure, print_budget
+    from feedops.stack.build import BUILD, BUNDLE
+    from feedops.stack.build import build as run_build
+
+    environments.check()
+    with steps(messages, "Building function and layers with SAM, about a minute"):
+        run_build(BUILD, bundle or BUNDLE, architecture)
+    print_budget(measure(), output)
+
+
+def budget(
+    build: Annotated[
+        Path | None, typer.Argument(help="Build directory.", show_default=".aws-sam/build")
+    ] = None,
+) -> None:
+    """Show the unzipped size of a build by part and package; fail if it is over 200 MB."""
+    from feedops.stack.budget import measure, print_budget
+    from feedops.stack.build import BUILD
+
+    print_budget(measure(build or BUILD), output)
