@@ -7,18 +7,13 @@ for uvicorn.
 import asyncio
 import gc
 import logging
-import os
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from feedrank import libraries
-from feedrank.settings import Settings
+from feedrank.settings import init_type, load_settings
 
-for name in libraries.empty(os.environ):
-    del os.environ[name]
-settings = Settings.from_environment(os.environ)  # before libraries read theirs of it
-settings.check_places()
+settings = load_settings()  # before libraries read the environment
 
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
@@ -41,7 +36,7 @@ TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
 
 _started_s = perf_counter()
 configure(settings)
-for doubt in settings.doubts(os.environ):
+for doubt in settings.doubts():
     logger.warning("doubtful setting", reason=doubt)
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
@@ -65,13 +60,12 @@ ranker = Ranker(slot, decision_log, tracing, strict=settings.context_check == "s
 api = create_app(settings, slot, ranker, stats)
 app = Observer(api, stats, settings)
 slot.load()
-init_type = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "none")
-count_init(init_type, 1_000 * (perf_counter() - _started_s))
+count_init(init_type(), 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
 _adapter = Adapter(app, TEXT_TYPES, Cycle)
-if init_type == "snap-start":
+if init_type() == "snap-start":
     from feedrank import snapstart
 
     snapstart.register(slot, stats, stream)

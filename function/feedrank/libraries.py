@@ -1,22 +1,22 @@
-"""Variables that Lambda sets, and that libraries read by themselves.
+"""Environment variables that libraries read by themselves, and what each may hold.
 
-A value that a library can't read ends an init, or a load, with that library's words for it and
-without the variable's name. Left out are those whose wrong values do no harm.
+A library that can't parse one fails an init or a load with an error that doesn't name the variable.
+Variables whose wrong values do no harm are not listed.
 """
 
 import re
 from collections.abc import Mapping
 
 FLAG = ("(?i:1|y|yes|t|true|on|0|n|no|f|false|off)", "true or false")
-COUNT = (r"[1-9]\d{0,5}", "a whole number from 1 on")
+COUNT = (r"[1-9]\d{0,5}", "a whole number of at least 1")
 REGION = ("([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)?", "a region, such as eu-west-1")
 _HOST = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
 URL = (rf"(?i:https?)://([!-.0-?A-~]+@)?{_HOST}(/[!-~]*)?", "a URL, such as https://host:443")
 CHECKSUM = ("(?i:when_supported|when_required)", "when_supported or when_required")
 _DAEMON = r"[!-9;-~]+:\d{1,5}"
-# By name: the whole value as a regular expression, and what a message says of it.
+# By name: a regular expression for the whole value, and its description in messages.
 PATTERNS: dict[str, tuple[str, str]] = {
-    # Powertools, some of them when it is imported
+    # Powertools, some of them at import
     "POWERTOOLS_DEV": FLAG,
     "POWERTOOLS_DEBUG": FLAG,
     "POWERTOOLS_LOG_DEDUPLICATION_DISABLED": FLAG,
@@ -27,9 +27,9 @@ PATTERNS: dict[str, tuple[str, str]] = {
         rf"{_DAEMON}|tcp:{_DAEMON} udp:{_DAEMON}|udp:{_DAEMON} tcp:{_DAEMON}",
         "host:port, or tcp:host:port udp:host:port",
     ),
-    # ourselves
+    # this package
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": COUNT,
-    # botocore, when a client is made
+    # botocore, when it makes a client
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
     "AWS_ENDPOINT_URL": URL,
@@ -55,13 +55,13 @@ PATTERNS: dict[str, tuple[str, str]] = {
 
 
 def empty(environment: Mapping[str, str]) -> list[str]:
-    """Those that are set and empty, as templates pass what has no value: for the caller to unset,
-    since the libraries take nothing for a wrong value."""
+    """Variables that are set to an empty text, as templates set parameters without a value. The
+    caller has to unset them: libraries refuse an empty value."""
     return [name for name in PATTERNS if environment.get(name) == ""]
 
 
 def refused(environment: Mapping[str, str]) -> list[str]:
-    """A line for each that is wrong, which repeats no value."""
+    """A message for each variable that is wrong; none repeats a value."""
     return [
         f"{name}: must be {allowed}"
         for name, (pattern, allowed) in PATTERNS.items()

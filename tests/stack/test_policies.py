@@ -32,7 +32,7 @@ from feedrank.bundle.sources import Copies, S3Source
 from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
-from feedrank.settings import LEAST_KEY
+from feedrank.settings import MIN_KEY_LENGTH
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,
@@ -245,7 +245,7 @@ def test_the_key_is_a_long_text_that_the_stack_keeps() -> None:
     given = {"RecordIds": "hashed"}
     made = resolved(transformed("infra/data.yaml", **given), **given)["Resources"]["RecordIdKey"]
     generated = made["Properties"]["GenerateSecretString"]
-    assert generated["PasswordLength"] >= 2 * LEAST_KEY
+    assert generated["PasswordLength"] >= 2 * MIN_KEY_LENGTH
     assert made["DeletionPolicy"] == made["UpdateReplacePolicy"] == "Retain"
 
 

@@ -1,3 +1,4 @@
+import re
 import string
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedops.workspace import FUNCTION
 from feedrank.errors import SettingsError
 from feedrank.settings import Settings
 
@@ -23,6 +25,16 @@ WRONG = {
 }
 
 
+def test_only_the_settings_read_the_environment() -> None:
+    """The package itself sets ONNX Runtime's switch."""
+    modules = {
+        path.relative_to(FUNCTION).as_posix()
+        for path in FUNCTION.rglob("*.py")
+        if re.search(r"\b(environb?|getenvb?|putenv)\b", path.read_text())
+    }
+    assert modules == {"feedrank/__init__.py", "feedrank/settings.py"}
+
+
 def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
     settings = Settings.from_environment({"MODEL_URI": "s3://models/feed/", "PATH": "/bin"})
     assert settings.model_dump() == {
@@ -31,7 +43,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "model_engine": "onnx",
         "model_fallback": "none",
         "model_layer_dir": Path("/opt/model"),
-        "model_cache_dir": Path("/tmp/feedrank"),  # noqa: S108 the one writable folder in Lambda
+        "model_cache_dir": Path("/tmp/feedrank"),  # noqa: S108 the one writable directory in Lambda
         "model_load_seconds": 8.0,
         "model_retry_seconds": 5.0,
         "engine_threads": 0,
@@ -52,38 +64,39 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
     }
 
 
-def test_every_wrong_variable_is_named_at_once() -> None:
+def test_one_error_names_all_wrong_variables() -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_environment(WRONG)
-    named = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
-    assert sorted(named) == sorted([*WRONG, "MODEL_URI"])
+    names = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert sorted(names) == sorted([*WRONG, "MODEL_URI"])
 
 
-def test_no_wrong_value_is_repeated() -> None:
+def test_no_message_repeats_a_wrong_value() -> None:
     with pytest.raises(SettingsError) as error:
         Settings.from_environment(WRONG)
     assert [value for value in WRONG.values() if len(value) > 2 and value in str(error.value)] == []
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-5"])
-def test_a_pause_that_is_no_time_is_refused(value: str) -> None:
+def test_a_pause_must_be_a_positive_finite_number(value: str) -> None:
     with pytest.raises(SettingsError, match="MODEL_RETRY_SECONDS"):
         Settings.from_environment({"MODEL_URI": "/opt/model", "MODEL_RETRY_SECONDS": value})
 
 
 @pytest.mark.parametrize("name", [*WRONG, "DECISION_LOG_DIR", "POWERTOOLS_SERVICE_NAME"])
-def test_an_empty_variable_counts_as_not_set(name: str) -> None:
-    plain = {"MODEL_URI": "/opt/model"}
-    assert Settings.from_environment(plain | {name: ""}) == Settings.from_environment(plain)
+def test_an_empty_variable_counts_as_unset(name: str) -> None:
+    environment = {"MODEL_URI": "/opt/model"}
+    settings = Settings.from_environment(environment)
+    assert Settings.from_environment(environment | {name: ""}) == settings
 
 
-def test_an_empty_model_uri_is_missing() -> None:
+def test_an_empty_model_uri_counts_as_missing() -> None:
     with pytest.raises(SettingsError, match="MODEL_URI: Field required"):
         Settings.from_environment({"MODEL_URI": ""})
 
 
-@pytest.mark.parametrize("path", ["", "/prod", "/v1/feed"])
-def test_a_base_path_starts_with_a_slash_and_ends_with_none(path: str) -> None:
+@pytest.mark.parametrize("path", ["", "/prod", "/v1/feed", "/a:b@c", "/-._~!$&'()*+,;="])
+def test_a_base_path_starts_with_a_slash_and_ends_without_one(path: str) -> None:
     assert Settings.from_environment({"MODEL_URI": "/m", "BASE_PATH": path}).base_path == path
 
 
@@ -94,8 +107,30 @@ def test_another_base_path_is_refused(path: str) -> None:
 
 
 @given(st.text(string.printable, min_size=12).filter(str.strip))
-def test_no_text_in_a_number_is_repeated(value: str) -> None:
+def test_no_message_repeats_a_text_in_a_numbers_place(value: str) -> None:
     environment = {"MODEL_URI": "/m", "ENGINE_THREADS": f"<{value}>"}
     with pytest.raises(SettingsError) as error:
         Settings.from_environment(environment)
     assert f"<{value}>" not in str(error.value)
+
+
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:feedrank/ids-AbCdEf"
+
+
+@pytest.mark.parametrize(
+    "secret", ["feedrank/record-ids", "a_+=.@-", ARN, ARN.replace("aws", "aws-cn")]
+)
+def test_a_secret_is_named_by_its_name_or_arn(secret: str) -> None:
+    hashed = {"MODEL_URI": "/m", "RECORD_IDS": "hashed"}
+    settings = Settings.from_environment(hashed | {"RECORD_ID_KEY_SECRET": secret})
+    assert settings.record_id_key_secret == secret
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["a b", "a:b", "a!b", "arn:aws:s3:::bucket/a", ARN.partition(":secret:")[0], ARN + "?"],
+)
+def test_another_secret_is_refused(secret: str) -> None:
+    hashed = {"MODEL_URI": "/m", "RECORD_IDS": "hashed"}
+    with pytest.raises(SettingsError, match="RECORD_ID_KEY_SECRET: must be the name or ARN"):
+        Settings.from_environment(hashed | {"RECORD_ID_KEY_SECRET": secret})

@@ -1,4 +1,4 @@
-"""Every setting with every kind of wrong value: refused by name, or harmless and served."""
+"""Every setting with every kind of wrong value: refused by name, or harmless and accepted."""
 
 import json
 import os
@@ -57,19 +57,22 @@ OF: dict[str, list[str]] = {
     "CONTEXT_CHECK": ["Strict", "lax", "off"],
     "DECISION_STREAM": ["a b", "a/b", "a" * 65, "\u00e9",
                         "arn:aws:firehose:eu-west-1:123456789012:deliverystream/a"],
+    "RECORD_ID_KEY_SECRET": ["a b", "\u00e9", "a" * 513, "a:b", "https://a/b", "arn:aws:s3:::a/b",
+                             "arn:aws:secretsmanager:eu-west-1:1:secret:a",
+                             "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"],
     "TRACING": ["On", "yes", "true", "1"],
     "POWERTOOLS_LOG_LEVEL": ["TRACE", "info", "WARN", "CRITICAL", "10", "OFF"],
     "POWERTOOLS_SERVICE_NAME": ["caf\u00e9", " a", "a ", "a" * 251, "\u65e5\u672c"],
     "POWERTOOLS_METRICS_NAMESPACE": [":a", "caf\u00e9", "a" * 256, "a@b", " a", 'a"b', "a{b}"],
 }  # fmt: skip
-# Odd, and what they mean is plain.
-SERVED: dict[str, list[str]] = {
+# Unusual and unambiguous.
+ACCEPTED: dict[str, list[str]] = {
     "ENGINE_THREADS": ["+1", " 1 ", "01", "1.0", "64"],
     "REQUEST_TIMEOUT_MS": ["2_000", "900000"],
     "MAX_BODY_BYTES": ["6291456"],
     "MODEL_LOAD_SECONDS": ["1e1", "900"],
     "MODEL_RETRY_SECONDS": ["1e-300", "300"],
-    "BASE_PATH": ["/v1.2/~feed_a-b", "/..."],
+    "BASE_PATH": ["/v1.2/~feed_a-b", "/...", "/@v1:b/(c)!$&'*+,;=d"],
     "MODEL_LAYER_DIR": ["/nowhere", "a/../b"],  # read with MODEL_FALLBACK=layer alone
     "POWERTOOLS_SERVICE_NAME": ["Feed: rank/1 {a}"],
     "POWERTOOLS_METRICS_NAMESPACE": ["a b/c:d#e"],
@@ -77,12 +80,12 @@ SERVED: dict[str, list[str]] = {
     "REQUEST_TIMEOUT_MSEC": ["soon"],
 }
 EMPTY = {str(f.alias): "" for f in Settings.model_fields.values() if not f.is_required()}
-# Together, as each costs a container: the first value of each, the second of each, ...
-SERVED_TOGETHER = [
-    {name: values[n] for name, values in SERVED.items() if n < len(values)}
-    for n in range(max(map(len, SERVED.values())))
+# Together, since each costs a container: the first value of each, the second of each, ...
+ACCEPTED_TOGETHER = [
+    {name: values[n] for name, values in ACCEPTED.items() if n < len(values)}
+    for n in range(max(map(len, ACCEPTED.values())))
 ]
-LIBRARIES: list[tuple[str, str]] = [
+OF_LIBRARIES: list[tuple[str, str]] = [
     *((name, "\x01 maybe?") for name in PATTERNS),
     ("AWS_REGION", "eu west 1"),
     ("AWS_DEFAULT_REGION", "-eu"),
@@ -96,14 +99,14 @@ LIBRARIES: list[tuple[str, str]] = [
     ("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1"),
     ("AWS_XRAY_DAEMON_ADDRESS", "tcp:127.0.0.1:2000"),
 ]  # fmt: skip
-NEARLY = "{}: no setting has this name; {} is one"
+SIMILAR = "{}: no setting has this name; {} is one"
 TIMEOUT = "REQUEST_TIMEOUT_MS"
 OTHERS = [
     *("MODEL_NAME", "MODEL_PATH", "MODEL_VERSION", "MODEL_DIR", "MODEL_SERVER_WORKERS", "API_KEY"),
     *("API_PATH", "BASE_URL", "REQUEST_ID", "REQUESTS_CA_BUNDLE", "MAX_REQUESTS", "CONTEXT"),
     *("TRACE", "DECISION", "ENGINE", "PATH", "HOME", "POWERTOOLS_LOGGER_LOG_EVENT"),
 ]
-# Read by libraries, but nothing here depends on them.
+# Libraries read them, and nothing here depends on them.
 HARMLESS = {
     "LOG_LEVEL": "TRACE",
     "AWS_LAMBDA_LOG_LEVEL": "TRACE",
@@ -146,9 +149,9 @@ def _refused() -> Iterator[tuple[str, str]]:
         elif get_origin(kind) is Literal:
             values = [*values, "", "true false", "None"]
         for value in dict.fromkeys(values):
-            if value and value not in SERVED.get(name, ()):
+            if value and value not in ACCEPTED.get(name, ()):
                 yield name, value
-    yield from LIBRARIES
+    yield from OF_LIBRARIES
 
 
 REFUSED = list(_refused())
@@ -164,15 +167,15 @@ def _read(**variables: str) -> Settings:
     return settings
 
 
-def test_there_are_as_many_cases_as_were_tried_from_outside() -> None:
+def test_the_cases_cover_every_variable() -> None:
     assert len(REFUSED) >= 173
-    tried = {name for name, _ in REFUSED}
-    assert tried >= {str(field.alias) for field in Settings.model_fields.values()}
-    assert tried >= PATTERNS.keys()
+    names = {name for name, _ in REFUSED}
+    assert names >= {str(field.alias) for field in Settings.model_fields.values()}
+    assert names >= PATTERNS.keys()
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=_label)
-def test_a_wrong_value_is_refused_by_its_variables_name(case: tuple[str, str]) -> None:
+def test_a_wrong_value_is_refused_and_its_variable_named(case: tuple[str, str]) -> None:
     name, value = case
     with pytest.raises(SettingsError) as error:
         _read(**{name: value})
@@ -184,8 +187,8 @@ def test_a_wrong_value_is_refused_by_its_variables_name(case: tuple[str, str]) -
     assert len(value) < 12 or value not in line
 
 
-@pytest.mark.parametrize("variables", [EMPTY, *SERVED_TOGETHER])
-def test_an_odd_value_is_served(demo_bundle: Path, variables: dict[str, str]) -> None:
+@pytest.mark.parametrize("variables", [EMPTY, *ACCEPTED_TOGETHER])
+def test_an_unusual_value_is_accepted(demo_bundle: Path, variables: dict[str, str]) -> None:
     event = json.loads((EVENTS / "predict.json").read_bytes())
     path = f"{variables.get('BASE_PATH', '')}/predict"
     event["requestContext"]["http"]["path"] = event["rawPath"] = path
@@ -205,19 +208,19 @@ def _in_a_process(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_library_is_first_to_read_what_it_can_not(tmp_path: Path) -> None:
-    """All at once, in a process of their own: whatever died before would name nothing."""
-    wrong = {name: values[0] for name, values in OF.items()} | dict(LIBRARIES)
+def test_no_library_reads_a_wrong_value_before_the_settings_do(tmp_path: Path) -> None:
+    """All at once, in a process of its own: a library's error would name none of them."""
+    wrong = {name: values[0] for name, values in OF.items()} | dict(OF_LIBRARIES)
     done = _in_a_process(**wrong)
-    named = {line.partition(":")[0].strip() for line in done.stderr.splitlines()}
+    names = {line.partition(":")[0].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 1
-    assert wrong.keys() - named == set()
+    assert wrong.keys() - names == set()
 
 
-def test_what_libraries_read_for_nothing_does_no_harm(demo_bundle: Path) -> None:
+def test_wrong_values_that_nothing_depends_on_do_no_harm(demo_bundle: Path) -> None:
     traced = {"TRACING": "on", "LAMBDA_TASK_ROOT": "/var/task"}
-    nothing = dict.fromkeys(PATTERNS, "")
-    done = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS, **nothing)
+    empty = dict.fromkeys(PATTERNS, "")
+    done = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS, **empty)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["200"]), done.stderr[-2_000:]
 
 
@@ -236,7 +239,7 @@ def test_what_libraries_read_for_nothing_does_no_harm(demo_bundle: Path) -> None
         ("AWS_ENDPOINT_URL", "http://user:secret@localhost:4566/a"),
     ],
 )
-def test_what_boto3_takes_is_taken(
+def test_a_value_that_boto3_accepts_is_accepted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
 ) -> None:
     uri = value if name == "MODEL_URI" else "s3://bucket/p/"
@@ -249,29 +252,29 @@ def test_what_boto3_takes_is_taken(
     s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "p"})
 
 
-# Places, and values that go together
+# ---- Directories, packages, combinations ---------------------------------------------------------
 
 
-def test_a_place_that_can_not_be_used_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    for place in (file, file / "below", Path("/proc/nowhere"), Path("/dev/null")):
+    for path in (file, file / "below", Path("/proc/nowhere"), Path("/dev/null")):
         for name, more in (
             ("DECISION_LOG_DIR", {}),
             ("MODEL_CACHE_DIR", {"MODEL_URI": "s3://bucket/p/"}),
         ):
-            with pytest.raises(SettingsError, match=f"^wrong .*\n  {name}: must be a folder"):
-                _read(**{name: str(place)}, **more)
+            with pytest.raises(SettingsError, match=f"^wrong .*\n  {name}: must be a directory"):
+                _read(**{name: str(path)}, **more)
 
 
-def test_a_folder_is_made_where_it_is_not(tmp_path: Path) -> None:
+def test_a_missing_directory_is_made(tmp_path: Path) -> None:
     logs, cache = tmp_path / "a" / "logs", tmp_path / "b" / "cache"
     _read(MODEL_URI="s3://bucket/p/", DECISION_LOG_DIR=str(logs), MODEL_CACHE_DIR=str(cache))
     assert logs.is_dir()
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_cache_that_can_not_be_written_is_the_fallbacks_case(tmp_path: Path) -> None:
+def test_with_a_fallback_the_cache_need_not_be_writable(tmp_path: Path) -> None:
     _read(
         MODEL_URI="s3://bucket/p/",
         MODEL_CACHE_DIR="/dev/null",
@@ -280,10 +283,10 @@ def test_a_cache_that_can_not_be_written_is_the_fallbacks_case(tmp_path: Path) -
     )
 
 
-def test_a_fallback_needs_its_layer(tmp_path: Path) -> None:
-    for place in (tmp_path / "nowhere", Path("/dev/null")):
-        with pytest.raises(SettingsError, match="MODEL_FALLBACK: layer needs a folder"):
-            _read(MODEL_FALLBACK="layer", MODEL_LAYER_DIR=str(place))
+def test_a_fallback_needs_its_directory(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", Path("/dev/null")):
+        with pytest.raises(SettingsError, match="MODEL_FALLBACK: layer needs a directory"):
+            _read(MODEL_FALLBACK="layer", MODEL_LAYER_DIR=str(path))
     _read(MODEL_FALLBACK="layer", MODEL_LAYER_DIR=str(tmp_path))
 
 
@@ -291,10 +294,10 @@ def test_a_fallback_needs_its_layer(tmp_path: Path) -> None:
     ("name", "value", "package"),
     [("MODEL_ENGINE", "torch", "torch"), ("TRACING", "on", "aws_xray_sdk")],
 )
-def test_a_choice_whose_package_is_missing_is_refused(
+def test_a_setting_whose_package_is_missing_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, package: str
 ) -> None:
-    monkeypatch.setattr("feedrank.settings.find_spec", lambda asked: asked != package or None)
+    monkeypatch.setattr("feedrank.settings.find_spec", lambda name: name != package or None)
     with pytest.raises(SettingsError, match=f"{name}: .*not installed"):
         _read(**{name: value})
 
@@ -302,15 +305,15 @@ def test_a_choice_whose_package_is_missing_is_refused(
 @pytest.mark.parametrize(
     ("variables", "doubts"),
     [
-        ({"MODEL_FALBACK": "layer"}, [NEARLY.format("MODEL_FALBACK", "MODEL_FALLBACK")]),
-        ({"REQUEST_TIMEOUT_MSEC": "5"}, [NEARLY.format("REQUEST_TIMEOUT_MSEC", TIMEOUT)]),
-        ({"REQUEST_TIMEOUT": "5"}, [NEARLY.format("REQUEST_TIMEOUT", TIMEOUT)]),
-        ({"MODEL_URL": "5"}, [NEARLY.format("MODEL_URL", "MODEL_URI")]),
-        ({"DECISION_LOGDIR": "5"}, [NEARLY.format("DECISION_LOGDIR", "DECISION_LOG_DIR")]),
-        # of others
+        ({"MODEL_FALBACK": "layer"}, [SIMILAR.format("MODEL_FALBACK", "MODEL_FALLBACK")]),
+        ({"REQUEST_TIMEOUT_MSEC": "5"}, [SIMILAR.format("REQUEST_TIMEOUT_MSEC", TIMEOUT)]),
+        ({"REQUEST_TIMEOUT": "5"}, [SIMILAR.format("REQUEST_TIMEOUT", TIMEOUT)]),
+        ({"MODEL_URL": "5"}, [SIMILAR.format("MODEL_URL", "MODEL_URI")]),
+        ({"DECISION_LOGDIR": "5"}, [SIMILAR.format("DECISION_LOGDIR", "DECISION_LOG_DIR")]),
+        # other programs' variables
         ({**HARMLESS, **dict.fromkeys(PATTERNS, "")}, []),
         (dict.fromkeys(OTHERS, "5"), []),
-        # Lambda's ten seconds
+        # Lambda's limit on init
         ({"MODEL_LOAD_SECONDS": "9", "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"},
          ["MODEL_LOAD_SECONDS: Lambda ends an init after 10 s, and begins it again"]),
         ({"MODEL_LOAD_SECONDS": "8", "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"}, []),
@@ -318,7 +321,9 @@ def test_a_choice_whose_package_is_missing_is_refused(
         ({"MODEL_LOAD_SECONDS": "60"}, []),
     ],
 )  # fmt: skip
-def test_what_is_rarely_meant_is_named(variables: dict[str, str], doubts: list[str]) -> None:
+def test_settings_that_are_rarely_intended_are_named(
+    variables: dict[str, str], doubts: list[str]
+) -> None:
     environment = {"MODEL_URI": "/opt/model", **variables}
     own = {k: v for k, v in environment.items() if k not in PATTERNS}
     assert Settings.from_environment(own).doubts(environment) == doubts

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import IO, NamedTuple, Protocol
 
 from feedrank.errors import BundleError
+from feedrank.settings import is_lambda
 
 S3_CONNECT_TIMEOUT_S = 1
 S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
@@ -145,7 +146,7 @@ def _open_at_once(path: str, flags: int) -> int:
 def _is_of_a_layer(file: IO[bytes]) -> bool:
     """Or of the function's code or image, which Lambda lets nobody write. Elsewhere a file system
     that is mounted for reading may be written from outside the container."""
-    if not os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+    if not is_lambda():
         return False
     return bool(os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY)
 

@@ -7,7 +7,7 @@ are no persons, and the ids of requests and traces no user's: they stay as they 
 from typing import TYPE_CHECKING
 
 from feedrank.errors import SettingsError
-from feedrank.settings import LEAST_KEY, Settings
+from feedrank.settings import MIN_KEY_LENGTH, Settings
 
 if TYPE_CHECKING:
     from hmac import HMAC
@@ -62,8 +62,8 @@ def _key_of(secret: str) -> str:
         raise SettingsError(f"RECORD_ID_KEY_SECRET: Secrets Manager answers {code}") from error
     except (BotoCoreError, ValueError) as error:  # the latter for a region or URL that is none
         raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
-    if len(key.strip()) < LEAST_KEY:
+    if len(key.strip()) < MIN_KEY_LENGTH:
         raise SettingsError(
-            f"RECORD_ID_KEY_SECRET: its text must have at least {LEAST_KEY} characters"
+            f"RECORD_ID_KEY_SECRET: its text must have at least {MIN_KEY_LENGTH} characters"
         )
     return key

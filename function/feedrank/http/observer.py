@@ -3,7 +3,6 @@
 Plain ASGI, so that Lambda and the container images share it.
 """
 
-import os
 import re
 from time import perf_counter
 
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from feedrank.domain import Call
 from feedrank.http.invocation import is_id, request_id_of, time_left_ms
 from feedrank.http.request_context import KEY, RequestContext, request_context
-from feedrank.settings import Settings
+from feedrank.settings import Settings, lambda_trace
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import logger, request_ids
 from feedrank.telemetry.metrics import log_request, request_metrics
@@ -21,7 +20,6 @@ RESPONSE_MARGIN_MS = 50  # of Lambda's own time limit, kept back for the respons
 TOO_LATE = "REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"
 PREDICT = "/predict"
 LONGEST_ID = 128
-LAMBDA_TRACE = "_X_AMZN_TRACE_ID"
 TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
 
@@ -133,7 +131,7 @@ def correlation_id(scope: Scope) -> str | None:
 
 def trace_id(scope: Scope) -> str | None:
     """X-Ray's: on Lambda that of the invocation, elsewhere the caller's."""
-    if trace := os.environ.get(LAMBDA_TRACE):
+    if trace := lambda_trace():
         match = TRACE_ROOT.search(trace)
         return match[1] if match else None
     return _header_trace_id(scope)

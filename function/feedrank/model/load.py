@@ -1,7 +1,6 @@
 """A model, loaded from a bundle and proven before it serves."""
 
 import math
-import os
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from feedrank.features.spec_reader import parse_spec
 from feedrank.model import runs
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.self_test import bounded_memory, check_golden
-from feedrank.settings import Settings
+from feedrank.settings import Settings, function_memory_mb
 
 MB_PER_VCPU = 1_769
 FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the fallback
@@ -99,7 +98,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
 
 def threads_for(settings: Settings) -> int:
     """One thread per full vCPU of the function's memory size (AWS: 1,769 MB each)."""
-    memory_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    memory_mb = function_memory_mb()
     return settings.engine_threads or max(1, memory_mb // MB_PER_VCPU)
 
 

@@ -4,7 +4,6 @@ A model file is a program, which may never end, or want all memory there is. So 
 bound of both.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,7 @@ from feedrank.bundle import documents
 from feedrank.bundle.layout import GOLDEN
 from feedrank.domain import MAX_ID, MAX_ITEMS, FloatArray, Query
 from feedrank.errors import BundleError, DeadlineExceededError, ScoringError
+from feedrank.settings import function_memory_mb
 
 GOLDEN_TOLERANCE = 1e-5
 MOST_GOLDEN_CASES = 100
@@ -55,7 +55,7 @@ def bounded_memory(model_bytes: int) -> Iterator[None]:
     import resource
 
     soft, hard = _limits_at_start()
-    function_mb = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    function_mb = function_memory_mb()
     more = min(MOST_BYTES, function_mb * BYTES_PER_MB or MOST_BYTES) + COPIES * model_bytes
     limit = used + more if soft == resource.RLIM_INFINITY else min(used + more, soft)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

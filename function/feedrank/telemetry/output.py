@@ -1,9 +1,10 @@
 """Standard output, line by line: whatever becomes of it, no request fails."""
 
 import io
-import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+from feedrank.settings import is_lambda
 
 if TYPE_CHECKING:
     from feedrank.telemetry.pipe import SharedPipe
@@ -65,7 +66,7 @@ class Output:
 
 def _shared_pipe(raw: Any) -> "SharedPipe | None":  # noqa: ANN401
     """On Lambda a process has standard output to itself."""
-    if "AWS_LAMBDA_RUNTIME_API" in os.environ or sys.platform != "linux":
+    if is_lambda() or sys.platform != "linux":
         return None
     from feedrank.telemetry.pipe import SharedPipe
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from feedops.decisions.user_records import UnreadableError, UserRecords
 from feedops.display import print_facts, print_whole, steps
 from feedops.errors import OperationError
-from feedrank.settings import LEAST_KEY
+from feedrank.settings import MIN_KEY_LENGTH
 
 CALLS = 8  # objects at once; each is in memory, unpacked, up to 128 MB
 KEPT_HEADERS = ("ContentType", "ContentEncoding", "Metadata", "StorageClass", "SSEKMSKeyId")
@@ -244,10 +244,10 @@ def erase(
 
 
 def _keys(variables: Sequence[str]) -> list[str]:
-    missing = [name for name in variables if len(os.environ.get(name, "").strip()) < LEAST_KEY]
+    missing = [name for name in variables if len(os.environ.get(name, "").strip()) < MIN_KEY_LENGTH]
     if missing:
         raise OperationError(
-            f"--key-env {missing[0]}: holds no key of {LEAST_KEY} characters or more"
+            f"--key-env {missing[0]}: holds no key of {MIN_KEY_LENGTH} characters or more"
         )
     return [os.environ[name] for name in variables]
 
