@@ -17,8 +17,7 @@ settings = load_settings()  # before libraries read the environment
 
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
-from feedrank.decisions.sinks.files import DailyFiles
-from feedrank.decisions.sinks.firehose import connected
+from feedrank.decisions.sinks import sinks_of
 from feedrank.http.app import create_app
 from feedrank.http.fast_path import Cycle
 from feedrank.http.lambda_adapter import Adapter
@@ -50,12 +49,7 @@ slot = ModelSlot(
     retry_s=settings.model_retry_seconds,
     load_s=settings.model_load_seconds,
 )
-stream = connected(settings.decision_stream) if settings.decision_stream else None
-decision_log = DecisionLog(
-    [DailyFiles(settings.decision_log_dir)] if settings.decision_log_dir else [],
-    stream,
-    user_hash(settings),
-)
+decision_log = DecisionLog(sinks_of(settings), user_hash(settings))
 ranker = Ranker(slot, decision_log, tracing, strict=settings.context_check == "strict")
 api = create_app(settings, slot, ranker, stats)
 app = Observer(api, stats, settings)
@@ -68,7 +62,7 @@ _adapter = Adapter(app, TEXT_TYPES, Cycle)
 if init_type() == "snap-start":
     from feedrank import snapstart
 
-    snapstart.register(slot, stats, stream)
+    snapstart.register(slot, stats, decision_log)
 gc.freeze()  # what init made stays: a collection need not look at it again
 
 

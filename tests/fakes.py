@@ -20,8 +20,9 @@ import orjson
 import pytest
 
 from feedrank.bundle.layout import Manifest
-from feedrank.decisions.log import ONE_LINE, DecisionLog, Sink
+from feedrank.decisions.log import ONE_LINE, DecisionLog
 from feedrank.decisions.record import decision
+from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import BundleError
 from feedrank.features import FeatureStore
@@ -30,6 +31,7 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 from feedrank.http.app import create_app
+from feedrank.http.lambda_adapter import run_through
 from feedrank.http.observer import Observer
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.load import Model
@@ -118,36 +120,34 @@ class RaisingEngine:
 
 
 @dataclass
-class KeptLines:
-    """A sink that keeps what it got."""
+class KeptLines(DecisionSink):
+    """Keeps lines and days."""
 
     lines: list[tuple[bytes, str]] = field(default_factory=list)
 
-    def write(self, line: bytes, day: str) -> None:
-        self.lines.append((line, day))
+    def write(self, record: DecisionRecord) -> None:
+        self.lines.append((record.line, record.day))
 
 
-class FullDisk:
-    """A sink that refuses."""
+class FullDisk(DecisionSink):
+    """Refuses every record."""
 
-    def write(self, line: bytes, day: str) -> None:
+    def write(self, record: DecisionRecord) -> None:
         raise OSError(28, "No space left on device")
 
 
 @dataclass
-class FakeStream:
-    """Keeps what it got, or refuses it."""
+class FakeStream(DecisionSink):
+    """Takes the place of standard output, or refuses every record."""
 
+    replaces_output = True
     refuses: bool = False
     lines: list[bytes] = field(default_factory=list)
 
-    def write(self, line: bytes, deadline_s: float) -> None:
+    def write(self, record: DecisionRecord) -> None:
         if self.refuses:
-            raise OSError("decisions answers ServiceUnavailableException")
-        self.lines.append(line)
-
-    async def send(self, line: bytes, deadline_s: float) -> None:
-        self.write(line, deadline_s)
+            raise OSError("decisions responds with ServiceUnavailableException")
+        self.lines.append(record.line)
 
 
 class LambdaContext:
@@ -267,12 +267,17 @@ def recorded(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
     return read
 
 
-def app(loaded: Model | None, *sinks: Sink, **env: str) -> Observer:
+def record(log: DecisionLog, query: Query, ranking: Ranking, call: Call) -> int:
+    """The number of sinks that refused it, without an event loop."""
+    return run_through(log.record(query, ranking, call))
+
+
+def app(loaded: Model | None, *sinks: DecisionSink, **env: str) -> Observer:
     """The app as `handler.py` composes it, around this model."""
     return app_of(slot(loaded), *sinks, **env)
 
 
-def app_of(model_slot: ModelSlot, *sinks: Sink, **env: str) -> Observer:
+def app_of(model_slot: ModelSlot, *sinks: DecisionSink, **env: str) -> Observer:
     chosen, counted = settings(**env), ContainerStats()
     configure(chosen)
     ranker = Ranker(

@@ -12,7 +12,7 @@ import random
 import sys
 from time import perf_counter
 
-from feedrank.decisions.sinks.firehose import FirehoseStream
+from feedrank.decisions.log import DecisionLog
 from feedrank.model.runs import watch
 from feedrank.model.slot import ModelSlot
 from feedrank.telemetry.container import ContainerStats
@@ -21,12 +21,12 @@ from feedrank.telemetry.metrics import count_init
 RESTORED = "snap-start-restore"  # as an init type
 
 
-def register(slot: ModelSlot, stats: ContainerStats, stream: FirehoseStream | None) -> None:
+def register(slot: ModelSlot, stats: ContainerStats, decision_log: DecisionLog) -> None:
     """Have Lambda's runtime call what is below."""
     from snapshot_restore_py import register_after_restore, register_before_snapshot
 
     register_before_snapshot(before_snapshot, slot)
-    register_after_restore(after_restore, stats, stream)
+    register_after_restore(after_restore, stats, decision_log)
 
 
 def before_snapshot(slot: ModelSlot) -> None:
@@ -36,7 +36,7 @@ def before_snapshot(slot: ModelSlot) -> None:
     gc.collect()
 
 
-def after_restore(stats: ContainerStats, stream: FirehoseStream | None) -> None:
+def after_restore(stats: ContainerStats, decision_log: DecisionLog) -> None:
     started_s = perf_counter()
     random.seed()
     if legacy := sys.modules.get("numpy.random"):
@@ -46,7 +46,6 @@ def after_restore(stats: ContainerStats, stream: FirehoseStream | None) -> None:
     watch.ring()  # it sleeps by the clock that was
     asyncio.get_event_loop().close()
     asyncio.set_event_loop(asyncio.new_event_loop())
-    if stream:
-        stream.connect()
+    decision_log.restart()
     stats.restart()
     count_init(RESTORED, 1_000 * (perf_counter() - started_s))

@@ -21,7 +21,7 @@ STAGES: Mapping[str, Sequence[tuple[str, str]]] = {
     "matrix": [("feedrank.features.matrix", "MatrixBuilder.build")],
     "engine": [("feedrank.model.engines.onnx", "OnnxEngine.score")],
     "ranking": [("feedrank.ranking.pipeline", "best_first")],
-    "decision record": [("feedrank.decisions.log", "DecisionLog.record")],
+    "decision record": [("feedrank.decisions.log", "DecisionLog._print")],
     "JSON out": [("feedrank.http.endpoints", "response_body")],
     "request line, metrics": [
         ("feedrank.http.observer", "request_metrics"),

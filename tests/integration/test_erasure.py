@@ -16,6 +16,7 @@ import fakes
 from feedops.cli.main import app
 from feedops.decisions import erasure
 from feedrank.decisions.record_ids import UserHash
+from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.files import DailyFiles
 
 BUCKET = "decisions"
@@ -289,9 +290,10 @@ def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
 
     with file.open("rb") as held:
         lock(held, fcntl.LOCK_EX)
-        monkeypatch.setattr("feedrank.decisions.log.fcntl.flock", lock_and_tell)
+        monkeypatch.setattr("feedrank.decisions.sinks.files.fcntl.flock", lock_and_tell)
         writer = threading.Thread(
-            target=DailyFiles(tmp_path).write, args=(_record(7, 30), "2026-11-22")
+            target=DailyFiles(tmp_path).write,
+            args=(DecisionRecord(_record(7, 30), "2026-11-22", 0.0),),
         )
         writer.start()
         assert waits.wait(30)

@@ -21,10 +21,10 @@ server.CHECK_S = 0.05
 server.HEAD_S = server.BODY_S = server.UPLOAD_DRAIN_S = 0.5
 """
 HANGING_THREAD = "from threading import Event, Thread; Thread(target=Event().wait).start()"
-HANGING_SINK = """
+HANGING_LOOP = """
 from threading import Event
-from feedrank.decisions.sinks.files import DailyFiles
-DailyFiles.write = lambda self, line, day: (print("hangs", flush=True), Event().wait())
+from feedrank.telemetry.container import ContainerStats
+ContainerStats.count = lambda *given: (print("hangs", flush=True), Event().wait())
 server.DRAIN_S, server.EXIT_S = 0, 0.1
 """
 
@@ -145,9 +145,7 @@ def test_at_a_sigterm_requests_end_their_records_are_kept_and_nothing_hangs_on(
 def test_a_drain_that_hangs_is_cut_off(demo_bundle: Path, tmp_path: Path) -> None:
     with (
         (tmp_path / "stdout").open("w+b") as stdout,
-        uvicorn(
-            demo_bundle, stdout=stdout, before=HANGING_SINK, DECISION_LOG_DIR=str(tmp_path)
-        ) as server,
+        uvicorn(demo_bundle, stdout=stdout, before=HANGING_LOOP) as server,
         connect(server, request(ASKED)) as connection,
     ):
         while b"hangs" not in (tmp_path / "stdout").read_bytes():

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -12,12 +13,18 @@ from moto.server import ThreadedMotoServer
 
 import fakes
 from feedrank.decisions.log import DecisionLog
-from feedrank.decisions.sinks import firehose
+from feedrank.decisions.sinks import bounded, firehose
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.ranking.pipeline import Ranker
 from stack.faulty import Fault, FaultyFront
 
 Spilled = Callable[[], list[str]]
+LIMITS = [
+    (firehose, "CONNECT_TIMEOUT_S"),
+    (firehose, "READ_TIMEOUT_S"),
+    (bounded, "MAX_WRITE_S"),
+    (bounded, "MAX_QUEUE_S"),
+]
 
 
 @pytest.fixture
@@ -25,8 +32,8 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for limit in ("CONNECT_TIMEOUT_S", "READ_TIMEOUT_S", "LONGEST_S", "FREE_CALL_S"):
-        monkeypatch.setattr(firehose, limit, 30)  # a busy machine takes its time
+    for module, limit in LIMITS:
+        monkeypatch.setattr(module, limit, 30)  # a busy machine takes its time
     with _aws() as moto, FaultyFront(moto) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
@@ -78,7 +85,7 @@ def _delivered(front: FaultyFront) -> list[str]:
 def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
     """How many sinks refused each."""
     return [
-        records.record(fakes.query(), fakes.ranking(request_id=each), fakes.call(left_s))
+        fakes.record(records, fakes.query(), fakes.ranking(request_id=each), fakes.call(left_s))
         for each in ids
     ]
 
@@ -86,7 +93,7 @@ def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
 def test_a_record_reaches_s3_and_standard_output_stays_empty(
     front: FaultyFront, spilled: Spilled
 ) -> None:
-    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a", "b") == [0, 0]
+    assert _record(DecisionLog([FirehoseStream("decisions")]), "a", "b") == [0, 0]
     assert (_delivered(front), spilled()) == (["a", "b"], [])
     assert len(set(front.ports)) == 1  # one connection
 
@@ -95,14 +102,14 @@ def test_a_throttled_record_is_spilled_and_the_next_one_tried(
     front: FaultyFront, spilled: Spilled, log: fakes.LogLines
 ) -> None:
     front.faults.extend(["throttled", "none"])
-    records = DecisionLog(stream=FirehoseStream("decisions"))
+    records = DecisionLog([FirehoseStream("decisions")])
     assert _record(records, "a", "b") == [1, 0]
     assert (_delivered(front), spilled()) == (["b"], ["a"])
     (line,) = log()
     assert (line["message"], line["sink"], line["reason"]) == (
         "decision record spilled",
         "FirehoseStream",
-        "decisions answers ServiceUnavailableException",
+        "decisions responds with ServiceUnavailableException",
     )
 
 
@@ -112,34 +119,34 @@ def test_after_three_failures_in_a_row_one_record_a_pause_tries_the_stream(
 ) -> None:
     """Else every request would wait for it."""
     clock = fakes.FakeClock()
-    front.faults.extend([fault, fault, "none", *[fault] * firehose.FAILURES])
-    records = DecisionLog(stream=FirehoseStream("decisions", clock))
+    front.faults.extend([fault, fault, "none", *[fault] * bounded.MAX_FAILURES])
+    records = DecisionLog([FirehoseStream("decisions")], clock=clock)
     assert _record(records, *"abcdef", left_s=left_s) == [1, 1, 0, 1, 1, 1]
     assert _record(records, "g", "h") == [1, 1]
     assert (spilled(), len(front.ports)) == ([*"abdefgh"], 6)
 
     front.faults.append("throttled")
-    clock.now_s += firehose.PAUSE_S
+    clock.now_s += bounded.PAUSE_S
     assert _record(records, "i", "j") == [1, 1]
     assert (spilled(), len(front.ports)) == (["i", "j"], 7)
 
-    clock.now_s += firehose.PAUSE_S
+    clock.now_s += bounded.PAUSE_S
     assert _record(records, "k", "l") == [0, 0]
     assert (spilled(), len(front.ports)) == ([], 9)
 
 
-@pytest.mark.parametrize("limit", ["READ_TIMEOUT_S", "LONGEST_S"])
+@pytest.mark.parametrize("limit", LIMITS[1:3])
 def test_an_answer_is_waited_for_no_longer_than_the_limit(
-    limit: str,
+    limit: tuple[ModuleType, str],
     front: FaultyFront,
     spilled: Spilled,
     log: fakes.LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(firehose, "FREE_CALL_S", 0.1)
-    monkeypatch.setattr(firehose, limit, 0.1)
+    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 0.1)
+    monkeypatch.setattr(*limit, 0.1)
     front.faults.append("late")
-    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a") == [1]
+    assert _record(DecisionLog([FirehoseStream("decisions")]), "a") == [1]
     assert spilled() == ["a"]
 
 
@@ -148,7 +155,7 @@ def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes
     clock = fakes.FakeClock()
     faults: list[Fault] = ["none", "throttled", "dropped", "none", "late", "throttled", "none"]
     front.faults.extend(faults)
-    records = DecisionLog(stream=FirehoseStream("decisions", clock))
+    records = DecisionLog([FirehoseStream("decisions")], clock=clock)
     ids = [f"r{number}" for number in range(10)]
     refused = 0
     for each in ids:
@@ -164,7 +171,7 @@ def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes
 def test_a_stream_that_is_gone_spills(
     front: FaultyFront, spilled: Spilled, log: fakes.LogLines
 ) -> None:
-    assert _record(DecisionLog(stream=FirehoseStream("deleted")), "a") == [1]
+    assert _record(DecisionLog([FirehoseStream("deleted")]), "a") == [1]
     assert spilled() == ["a"]
 
 
@@ -172,7 +179,7 @@ def test_nobody_at_the_address_spills(
     front: FaultyFront, spilled: Spilled, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert _record(DecisionLog(stream=FirehoseStream("decisions")), "a") == [1]
+    assert _record(DecisionLog([FirehoseStream("decisions")]), "a") == [1]
     assert spilled() == ["a"]
 
 
@@ -180,7 +187,7 @@ def test_a_spill_is_counted_with_the_request(
     front: FaultyFront, capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
     front.faults.append("throttled")
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=FirehoseStream("decisions")))
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([FirehoseStream("decisions")]))
     ranked: Any = [asyncio.run(ranker.rank(fakes.query(), fakes.call())) for _ in range(2)]
     assert [ranking.spilled for ranking in ranked] == [1, 0]
 
@@ -188,7 +195,6 @@ def test_a_spill_is_counted_with_the_request(
 def test_the_handler_sends_where_the_setting_says(
     front: FaultyFront, spilled: Spilled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with fakes.container(MODEL_URI="/nowhere", DECISION_STREAM="decisions") as handler:
-        assert isinstance(handler.stream, FirehoseStream)
-    with fakes.container(MODEL_URI="/nowhere") as handler:
-        assert handler.stream is None
+    for variables, sinks in (({"DECISION_STREAM": "decisions"}, ["FirehoseStream"]), ({}, [])):
+        with fakes.container(MODEL_URI="/nowhere", **variables) as handler:
+            assert [sink.name for sink in handler.decision_log._sinks] == sinks

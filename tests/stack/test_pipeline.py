@@ -110,7 +110,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     configure(fakes.settings())
     log = DecisionLog()
     for query, ranking, call in _decisions():
-        log.record(query, ranking, call)
+        fakes.record(log, query, ranking, call)
         log_request({"status": 200}, request_metrics(1.5, 200, ranking))
     printed = capsys.readouterr().out.removesuffix("\n")
     lines = printed.split("\n")  # splitlines would also split at U+2028
@@ -275,8 +275,8 @@ def test_plain_and_hashed_ids_stand_in_one_table(aws: Aws, tmp_path: Path) -> No
     """As before and after `RecordIds` is changed."""
     kept, hashed = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
     for log in (DecisionLog([kept]), DecisionLog([kept], user_hash=hashed)):
-        log.record(
-            fakes.query(LARGEST_ID), fakes.ranking(timestamp=_at(0, "01:00:00")), fakes.call()
+        fakes.record(
+            log, fakes.query(LARGEST_ID), fakes.ranking(timestamp=_at(0, "01:00:00")), fakes.call()
         )
     keys = aws.deliver(aws.streams["DirectStream"], [line for line, _ in kept.lines])
     aws.download(keys, tmp_path)

@@ -30,6 +30,7 @@ from feedrank.bundle.layout import (
 )
 from feedrank.bundle.sources import Copies, S3Source
 from feedrank.decisions.record_ids import user_hash
+from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
 from feedrank.settings import MIN_KEY_LENGTH
@@ -218,7 +219,8 @@ def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
 
 
 def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, str]]) -> None:
-    FirehoseStream(f"feedrank-{ID}-decisions-direct").write(b"{}\n")
+    stream = FirehoseStream(f"feedrank-{ID}-decisions-direct")
+    stream.write(DecisionRecord(b"{}\n", "2026-11-22", math.inf))
     ((action, resource),) = calls
     direct = policies("template.yaml", "FunctionRole", DecisionDelivery="direct")
     assert allowed(direct, action, resource)

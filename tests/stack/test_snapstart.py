@@ -177,7 +177,7 @@ def test_a_bundle_that_was_late_is_tried_once_more(log: fakes.LogLines) -> None:
 def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture[str]) -> None:
     with fakes.container(MODEL_URI="/nowhere") as handler:
         capsys.readouterr()
-        snapstart.after_restore(handler.stats, None)
+        snapstart.after_restore(handler.stats, handler.decision_log)
         asyncio.get_event_loop().close()
     (line,) = (json.loads(each) for each in capsys.readouterr().out.splitlines())
     assert line["init_type"] == "snap-start-restore"
@@ -200,7 +200,7 @@ def test_a_restored_container_ends_runs_by_the_clock_that_is() -> None:
     run = Run(perf_counter() + 0.05, "lambda", Stopper())
     watch.begin(run)
     with fakes.container(MODEL_URI="/nowhere") as handler:
-        snapstart.after_restore(handler.stats, None)
+        snapstart.after_restore(handler.stats, handler.decision_log)
         asyncio.get_event_loop().close()
     try:
         assert Stopper.ended.wait(30)

@@ -1,9 +1,12 @@
+"""The decision record, the log's spill policy, and the sink of daily files."""
+
 import asyncio
 import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,34 +15,44 @@ import pytest
 import fakes
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record import decision
+from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.decisions.sinks.files import DailyFiles
 
 APPENDER = """
 import sys
 from pathlib import Path
+from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.files import DailyFiles
 files, name = DailyFiles(Path(sys.argv[1])), sys.argv[2].encode()
 for number in range(200):
-    files.write(name * (50 * (number % 40) + 1) + b"\\n", "2026-11-22")
+    files.write(DecisionRecord(name * (50 * (number % 40) + 1) + b"\\n", "2026-11-22", 0.0))
 """
-# A disk that fills up takes a part of a write and says so by the count alone; so does a limit.
+# A full disk takes a part of a write and returns its size; so does a limit on files.
 FULL_AFTER_100_BYTES = """
 import resource, sys
 from pathlib import Path
+from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.files import DailyFiles
 files = DailyFiles(Path(sys.argv[1]))
-files.write(b"a" * 50 + b"\\n", "2026-11-22")
+def write(line):
+    files.write(DecisionRecord(line + b"\\n", "2026-11-22", 0.0))
+write(b"a" * 50)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 try:
-    files.write(b"b" * 150 + b"\\n", "2026-11-22")
+    write(b"b" * 150)
 except OSError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-files.write(b"c" * 50 + b"\\n", "2026-11-22")
+write(b"c" * 50)
 """
+LINE = DecisionRecord(b"{}\n", "2026-11-22", 0.0)
 
 
-def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
+def _record(log: DecisionLog, **changes: str) -> int:
+    return fakes.record(log, fakes.query(), fakes.ranking(**changes), fakes.call())
+
+
+def test_the_record_holds_the_request_and_the_ranking() -> None:
     query = fakes.query(1, (10, 30, 20), device="mobile", email="ada@example.com")
     ranking = fakes.ranking(
         degraded=("model:layer",),
@@ -70,7 +83,7 @@ def test_the_record_says_what_was_asked_and_what_was_answered() -> None:
     }
 
 
-def test_duplicates_keep_their_own_ranks() -> None:
+def test_each_duplicate_has_its_own_rank() -> None:
     ranking = fakes.ranking(scores=[0.5, 0.9, 0.5, 0.9], order=[1, 3, 0, 2])
     record = decision(fakes.query(1, (7, 8, 7, 8)), ranking, fakes.call())
     assert (record["item_ids"], record["ranks"]) == ([7, 8, 7, 8], [3, 1, 4, 2])
@@ -82,7 +95,7 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
     first, second = fakes.KeptLines(), fakes.KeptLines()
     ranking = fakes.ranking(context={"note": "a\nb\u2028é"})
     query, call = fakes.query(), fakes.call()
-    DecisionLog([first, second]).record(query, ranking, call)
+    assert fakes.record(DecisionLog([first, second]), query, ranking, call) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert printed.endswith("\n")
@@ -90,12 +103,12 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
     assert first.lines == second.lines == [(printed.encode(), "2026-11-22")]
 
 
-def test_a_sink_that_refuses_costs_nothing_but_itself(
+def test_a_refusal_is_logged_and_counted_and_other_sinks_get_the_record(
     capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
     kept = fakes.KeptLines()
     records = DecisionLog([fakes.FullDisk(), kept])
-    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 1
+    assert _record(records) == 1
     (line,) = log()
     assert (line["level"], line["message"], line["sink"]) == (
         "ERROR",
@@ -106,34 +119,71 @@ def test_a_sink_that_refuses_costs_nothing_but_itself(
     assert json.loads(capsys.readouterr().out) == json.loads(kept.lines[0][0])
 
 
-def test_what_a_stream_took_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_sink_may_replace_standard_output(
+    capsys: pytest.CaptureFixture[str], *, is_alone: bool
+) -> None:
     stream, kept = fakes.FakeStream(), fakes.KeptLines()
-    records = DecisionLog([kept], stream)
-    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 0
-    assert asyncio.run(records.record_beside(fakes.query(), fakes.ranking(), fakes.call())) == 0
-    assert (capsys.readouterr().out, stream.lines) == ("", [line for line, _ in kept.lines])
-    assert len(kept.lines) == 2
+    call = fakes.call(is_alone=is_alone)
+    recorded = DecisionLog([kept, stream]).record(fakes.query(), fakes.ranking(), call)
+    assert asyncio.run(recorded) == 0
+    assert capsys.readouterr().out == ""
+    assert stream.lines == [line for line, _ in kept.lines]
+    assert len(kept.lines) == 1
 
 
-def test_what_a_stream_refused_is_printed_and_counted(
-    capsys: pytest.CaptureFixture[str], log: fakes.LogLines
+@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize("stream", [fakes.FakeStream(), fakes.FakeStream(refuses=True)])
+def test_a_record_that_any_sink_refuses_is_printed_once(
+    capsys: pytest.CaptureFixture[str],
+    log: fakes.LogLines,
+    stream: fakes.FakeStream,
+    *,
+    is_alone: bool,
 ) -> None:
     kept = fakes.KeptLines()
-    records = DecisionLog([kept, fakes.FullDisk()], fakes.FakeStream(refuses=True))
-    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 2
-    assert asyncio.run(records.record_beside(fakes.query(), fakes.ranking(), fakes.call())) == 2
-    printed = capsys.readouterr().out.splitlines(keepends=True)
-    assert [line.encode() for line in printed] == [line for line, _ in kept.lines]
-    assert (len(printed), len(log())) == (2, 4)
+    call = fakes.call(is_alone=is_alone)
+    records = DecisionLog([stream, kept, fakes.FullDisk()])
+    assert asyncio.run(records.record(fakes.query(), fakes.ranking(), call)) == 1 + stream.refuses
+    assert capsys.readouterr().out.encode() == kept.lines[0][0]
+    assert len(log()) == 1 + stream.refuses
 
 
-def test_a_sinks_bug_is_not_hidden() -> None:
-    class Buggy:
-        def write(self, line: bytes, day: str) -> None:
-            raise TypeError("wrong")
+def test_a_sinks_bug_fails_no_request_and_is_named_without_its_text(
+    capsys: pytest.CaptureFixture[str], log: fakes.LogLines
+) -> None:
+    class Buggy(fakes.FakeStream):
+        def write(self, record: DecisionRecord) -> None:
+            raise UnicodeError(record.line.decode())
 
-    with pytest.raises(TypeError):
-        DecisionLog([Buggy()]).record(fakes.query(), fakes.ranking(), fakes.call())
+    assert _record(DecisionLog([Buggy()])) == 1
+    assert json.loads(capsys.readouterr().out)["request_id"] == "req-1"
+    (line,) = log()
+    reason, _, number = line["reason"].partition(":")
+    assert (line["sink"], reason) == ("Buggy", "UnicodeError in test_decision_log.py")
+    assert int(number) > 0
+    assert "user_id" not in str(line)
+
+
+def test_the_event_loop_goes_on_while_a_sink_hangs() -> None:
+    """Else a file that another process keeps locked would hold up every request."""
+
+    async def main() -> int:
+        loop, begun, free = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        class Hanging(DecisionSink):
+            def write(self, record: DecisionRecord) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                assert free.wait(30)
+
+        call = fakes.call(is_alone=False)
+        log = DecisionLog([Hanging()])
+        recorded = asyncio.create_task(log.record(fakes.query(), fakes.ranking(), call))
+        await begun.wait()
+        free.set()
+        return await recorded
+
+    assert asyncio.run(main()) == 0
 
 
 def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
@@ -143,7 +193,7 @@ def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
         "2026-11-23T00:00:00.000Z",
         "2026-11-22T00:00:00.000Z",
     ):
-        records.record(fakes.query(), fakes.ranking(timestamp=timestamp), fakes.call())
+        assert _record(records, timestamp=timestamp) == 0
     written = {
         path.name: [json.loads(line)["timestamp"] for line in path.read_text().splitlines()]
         for path in (tmp_path / "predictions").iterdir()
@@ -154,7 +204,7 @@ def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
     }
 
 
-def test_a_record_that_was_written_in_part_is_taken_away_again(tmp_path: Path) -> None:
+def test_a_part_of_a_record_is_removed_again(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_AFTER_100_BYTES, str(tmp_path)],
         capture_output=True,
@@ -166,15 +216,15 @@ def test_a_record_that_was_written_in_part_is_taken_away_again(tmp_path: Path) -
     assert written.splitlines() == [b"a" * 50, b"c" * 50]
 
 
-def test_half_a_line_of_a_process_that_was_killed_is_ended(tmp_path: Path) -> None:
+def test_half_a_line_of_a_killed_process_is_ended(tmp_path: Path) -> None:
     file = tmp_path / "predictions_2026-11-22.jsonl"
     file.write_bytes(b'{"half": ')
-    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
-    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+    DailyFiles(tmp_path).write(LINE)
+    DailyFiles(tmp_path).write(LINE)
     assert file.read_bytes() == b'{"half": \n{}\n{}\n'
 
 
-def test_a_file_that_somebody_keeps_locked_costs_a_record_its_place_there_and_no_more(
+def test_a_locked_file_refuses_a_record_and_takes_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedrank.decisions.sinks.files.LOCK_TRIES", 2)
@@ -182,27 +232,28 @@ def test_a_file_that_somebody_keeps_locked_costs_a_record_its_place_there_and_no
     with file.open("wb") as reader:
         fcntl.flock(reader, fcntl.LOCK_SH)
         with pytest.raises(BlockingIOError):
-            DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
-    DailyFiles(tmp_path).write(b"{}\n", "2026-11-22")
+            DailyFiles(tmp_path).write(LINE)
+    DailyFiles(tmp_path).write(LINE)
     assert file.read_bytes() == b"{}\n"
 
 
-def test_a_file_that_is_always_replaced_is_a_refusal(
+def test_a_file_that_is_always_replaced_refuses_the_record(
     tmp_path: Path, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it looks where a mounted file system knows of no links."""
+    """As on a mounted file system that counts no links."""
     records = DecisionLog([DailyFiles(tmp_path)])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_nlink=0))
-        refused = records.record(fakes.query(), fakes.ranking(), fakes.call())
-    assert refused == 1
+        refusals = _record(records)
+    assert refusals == 1
     assert [line["reason"] for line in log()] == ["the file is replaced again and again"]
 
 
-def test_a_folder_that_can_not_be_made_is_a_refusal(tmp_path: Path, log: fakes.LogLines) -> None:
-    (tmp_path / "taken").touch()
-    records = DecisionLog([DailyFiles(tmp_path / "taken")])
-    assert records.record(fakes.query(), fakes.ranking(), fakes.call()) == 1
+def test_a_directory_that_can_not_be_made_refuses_the_record(
+    tmp_path: Path, log: fakes.LogLines
+) -> None:
+    (tmp_path / "file").touch()
+    assert _record(DecisionLog([DailyFiles(tmp_path / "file")])) == 1
     assert log()[0]["sink"] == "DailyFiles"
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from itertools import pairwise
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fakes
-from feedrank.decisions.log import DecisionLog, Sink
+from feedrank.decisions.log import DecisionLog
+from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.decisions.sinks.files import DailyFiles
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
@@ -28,7 +30,7 @@ def _rank(
     loaded: Model | None,
     query: Query | None = None,
     call: Call | None = None,
-    sinks: tuple[Sink, ...] = (),
+    sinks: tuple[DecisionSink, ...] = (),
 ) -> Ranking:
     ranker = Ranker(fakes.slot(loaded), DecisionLog(sinks), now=lambda: fakes.NOON)
     return asyncio.run(ranker.rank(query or fakes.query(), call or fakes.call()))
@@ -218,14 +220,14 @@ def test_a_sink_that_refuses_does_not_fail_the_request() -> None:
 
 def test_the_event_loop_goes_on_while_a_stream_takes_its_time() -> None:
     async def both() -> Ranking:
-        begun, free = asyncio.Event(), asyncio.Event()
+        loop, begun, free = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
         class SlowStream(fakes.FakeStream):
-            async def send(self, line: bytes, deadline_s: float) -> None:
-                begun.set()
-                await free.wait()
+            def write(self, record: DecisionRecord) -> None:
+                loop.call_soon_threadsafe(begun.set)
+                assert free.wait(30)
 
-        ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=SlowStream()))
+        ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([SlowStream()]))
         ranked = asyncio.create_task(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
         await begun.wait()
         free.set()
@@ -236,7 +238,7 @@ def test_the_event_loop_goes_on_while_a_stream_takes_its_time() -> None:
 
 def test_on_lambda_a_stream_needs_no_event_loop() -> None:
     stream = fakes.FakeStream()
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(stream=stream))
+    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([stream]))
     run_through(ranker.rank(fakes.query(), fakes.call()))
     assert len(stream.lines) == 1
 

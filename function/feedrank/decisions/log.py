@@ -1,18 +1,20 @@
-"""The decision record: one JSON line per request, saying what was asked and what was answered.
+"""The decision log: one JSON line per request, with what was requested and what was ranked.
 
-It goes to standard output, from where CloudWatch Logs has it, or to a Firehose stream; and to any
-sink beside that. A sink that refuses a record costs nothing but itself: the line on standard output
-is the spill, and the refusal is logged and counted.
+Each record goes to all sinks. Standard output, which CloudWatch Logs collects, is the spill: it has
+every record that a sink refused, and all of them unless a sink replaces it. A refusal is logged and
+counted, and never fails a request.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
 
 import orjson
 
 from feedrank.decisions.record import decision
 from feedrank.decisions.record_ids import UserHash
+from feedrank.decisions.sinks import DecisionRecord, DecisionSink
+from feedrank.decisions.sinks.bounded import BoundedSink, wait_for
 from feedrank.domain import Call, Query, Ranking
 from feedrank.telemetry.logging import logger
 from feedrank.telemetry.output import output
@@ -20,85 +22,63 @@ from feedrank.telemetry.output import output
 ONE_LINE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
-class Sink(Protocol):
-    """Takes one line, newline included. Raises OSError where it can't."""
-
-    def write(self, line: bytes, day: str) -> None: ...
-
-
-class Stream(Protocol):
-    """Is waited for, until `deadline_s` at most (`time.perf_counter()` seconds). Raises OSError
-    where it can't."""
-
-    def write(self, line: bytes, deadline_s: float) -> None: ...
-
-    async def send(self, line: bytes, deadline_s: float) -> None: ...
-
-
 class DecisionLog:
-    """With a stream, standard output has only what the stream refused."""
-
     def __init__(
         self,
-        sinks: Sequence[Sink] = (),
-        stream: Stream | None = None,
+        sinks: Sequence[DecisionSink] = (),
         user_hash: UserHash | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sinks = sinks
-        self._stream = stream
+        self._sinks = [BoundedSink(sink, clock) for sink in sinks]
+        self._prints_all = not any(sink.replaces_output for sink in sinks)
         self._user_hash = user_hash
 
-    def record(self, query: Query, ranking: Ranking, call: Call) -> int:
-        """Returns how many sinks refused the record. Never raises for one: a request that was
-        answered stays answered."""
-        line = self._line(query, ranking, call)
-        if self._stream is None:
-            output.write(line)
-            return self._kept(line, ranking)
-        try:
-            self._stream.write(line, call.deadline_s)
-            refused = 0
-        except OSError as error:
-            refused = _spilled(line, self._stream, error)
-        return refused + self._kept(line, ranking)
+    def restart(self) -> None:
+        """After a SnapStart restore."""
+        for sink in self._sinks:
+            sink.restart()
 
-    async def record_beside(self, query: Query, ranking: Ranking, call: Call) -> int:
-        """The same, while the event loop goes on. A record whose request is ended at the server's
-        own end is spilled."""
-        if self._stream is None:
-            return self.record(query, ranking, call)
-        line = self._line(query, ranking, call)
+    async def record(self, query: Query, ranking: Ranking, call: Call) -> int:
+        """The number of sinks that refused the record. Waits for the sinks within the request's
+        time, without the event loop where the request is alone."""
+        record = self._print(query, ranking, call)
+        if not self._sinks:
+            return 0
         try:
-            await self._stream.send(line, call.deadline_s)
-            refused = 0
-        except OSError as error:
-            refused = _spilled(line, self._stream, error)
-        except asyncio.CancelledError:
-            output.write(line)
-            self._kept(line, ranking)
+            refusals = await self._write(record, is_alone=call.is_alone)
+        except asyncio.CancelledError:  # the server ends, or the caller went away
+            self._spill(record)
             raise
-        return refused + self._kept(line, ranking)
+        for name, reason in refusals:
+            logger.error("decision record spilled", sink=name, reason=reason)
+        if refusals:
+            self._spill(record)
+        return len(refusals)
 
-    def _line(self, query: Query, ranking: Ranking, call: Call) -> bytes:
-        return orjson.dumps(decision(query, ranking, call, self._user_hash), option=ONE_LINE)
+    def _print(self, query: Query, ranking: Ranking, call: Call) -> DecisionRecord:
+        line = orjson.dumps(decision(query, ranking, call, self._user_hash), option=ONE_LINE)
+        if self._prints_all:
+            output.write(line)
+        return DecisionRecord(line, ranking.timestamp[:10], call.deadline_s)
 
-    def _kept(self, line: bytes, ranking: Ranking) -> int:
-        """How many sinks refused it."""
-        refused = 0
+    async def _write(self, record: DecisionRecord, *, is_alone: bool) -> list[tuple[str, str]]:
+        """Names of the sinks that refused it, with the reason of each."""
+        writes, refusals = [], []
         for sink in self._sinks:
             try:
-                sink.write(line, ranking.timestamp[:10])
+                writes.append((sink, sink.begin(record)))
             except OSError as error:
-                _report(sink, error)
-                refused += 1
-        return refused
+                refusals.append((sink.name, str(error)))
+        if writes:
+            pending = [write for _, write in writes]
+            await wait_for(pending, record.deadline_s, is_alone=is_alone)
+        for sink, write in writes:
+            try:
+                sink.end(write)
+            except OSError as error:
+                refusals.append((sink.name, str(error)))
+        return refusals
 
-
-def _spilled(line: bytes, stream: Stream, error: OSError) -> int:
-    output.write(line)
-    _report(stream, error)
-    return 1
-
-
-def _report(sink: Sink | Stream, error: OSError) -> None:
-    logger.error("decision record spilled", sink=type(sink).__name__, reason=str(error))
+    def _spill(self, record: DecisionRecord) -> None:
+        if not self._prints_all:
+            output.write(record.line)

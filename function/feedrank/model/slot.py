@@ -14,7 +14,7 @@ from time import perf_counter
 from feedrank.domain import Call
 from feedrank.errors import FeedrankError, ModelUnavailableError
 from feedrank.model.load import Model
-from feedrank.settings import LONGEST_RETRY_S
+from feedrank.settings import MAX_RETRY_S
 from feedrank.telemetry.logging import logger
 
 LOAD_S = 8.0  # of the ten seconds that Lambda gives init
@@ -140,7 +140,7 @@ class ModelSlot:
             if attempt is self._attempt:
                 self._attempt = None
                 self._next_s = self._clock() + self._pause_s
-                self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
+                self._pause_s = min(2 * self._pause_s, MAX_RETRY_S)
 
     def _fall_back(self) -> None:
         with self._falling_back:

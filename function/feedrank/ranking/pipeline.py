@@ -79,7 +79,7 @@ class Ranker:
             context=context,
             context_dropped=dropped,
         )
-        spilled = await self._recorded(query, ranking, call)
+        spilled = await self._log.record(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking
 
     async def _awaited(self, call: Call) -> tuple[Model, Call]:
@@ -95,12 +95,6 @@ class Ranker:
         if problems and self._strict:
             raise InvalidRequestError("; ".join(problems))
         return tuple(problems)
-
-    async def _recorded(self, query: Query, ranking: Ranking, call: Call) -> int:
-        """How many sinks refused it. A wait for the stream is this request's, nobody else's."""
-        if call.is_alone:
-            return self._log.record(query, ranking, call)
-        return await self._log.record_beside(query, ranking, call)
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
