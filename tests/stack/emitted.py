@@ -1,16 +1,11 @@
 """Every metric that exists where the stack runs: the code's, the log filters', the services'."""
 
-import io
-import json
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import fakes
 from feedops.stack.template import load, resolved
-from feedrank.telemetry.logging import configure
-from feedrank.telemetry.metrics import count_init, log_request, request_metrics
-from feedrank.telemetry.output import output
+from feedrank.settings import Settings
+from feedrank.telemetry.metrics import METRICS
 from stack.service_metrics import DOCUMENTED, OF_AN_ALIAS
 
 INFRA = Path(__file__).parents[2] / "infra"
@@ -42,22 +37,9 @@ def resources(template: str, **parameters: str) -> dict[str, Any]:
 
 
 def of_the_code() -> set[Metric]:
-    """Read from the lines that the code prints when it is called with all that can happen."""
-    configure(fakes.settings(POWERTOOLS_SERVICE_NAME=NAME))
-    ranking = fakes.ranking(snapshot_age_s=86_400.0, warnings=("context: unknown key",))
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        log_request({}, request_metrics(1.0, 200, ranking))
-        output.lost += 1
-        log_request({}, request_metrics(1.0, 503, None))
-        count_init("on-demand", 1.0)
-    return {
-        (block["Namespace"], metric["Name"], frozenset(names))
-        for line in map(json.loads, printed.getvalue().splitlines())
-        for block in line["_aws"]["CloudWatchMetrics"]
-        for names in block["Dimensions"]
-        for metric in block["Metrics"]
-    }
+    """All that it declares; `test_telemetry.py` compares that with what it writes."""
+    namespace = Settings.model_fields["metrics_namespace"].default
+    return {(namespace, name, frozenset(metric.dimensions)) for name, metric in METRICS.items()}
 
 
 def of_the_log_filters() -> set[Metric]:

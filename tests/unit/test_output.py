@@ -1,4 +1,4 @@
-"""Standard output may break, fill up, be closed or be no UTF-8: the lines are counted, no more."""
+"""Standard output may break, fill up, be closed or have another encoding: lines are counted."""
 
 import io
 import json
@@ -17,10 +17,10 @@ from feedrank.telemetry.logging import configure
 from feedrank.telemetry.metrics import log_request
 from feedrank.telemetry.output import LogStream, Output
 
-ASK = """
+REQUESTS = """
 import asyncio, json, sys
 import handler
-async def ask():
+async def send_requests():
     sent = []
     async def receive():
         return {"type": "http.request", "body": b'{"user_id": 42, "item_ids": [17, 256, 3]}'}
@@ -33,30 +33,30 @@ async def ask():
 PREPARE
 from feedrank.telemetry.logging import logger
 logger.warning("\\u00e9")
-statuses, metrics = asyncio.run(ask())
+statuses, metrics = asyncio.run(send_requests())
 print(statuses, metrics["lines_lost"], metrics["requests_total"], file=sys.stderr)
 """
 
 
 class Raw(io.RawIOBase):
-    """Takes so many bytes and then fails, as a disk does that fills up."""
+    """Accepts `room` bytes, `at_once` by each write, and then fails as a full disk does."""
 
     def __init__(self, room: int | None = None, at_once: int = 10_000) -> None:
-        self.taken = b""
+        self.written = b""
         self.room, self.at_once = room, at_once
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        fits = min(len(data), self.at_once)
+        size = min(len(data), self.at_once)
         if self.room is not None:
             if not self.room:
                 raise OSError(28, "No space left on device")
-            fits = min(fits, self.room)
-            self.room -= fits
-        self.taken += bytes(data[:fits])
-        return fits
+            size = min(size, self.room)
+            self.room -= size
+        self.written += bytes(data[:size])
+        return size
 
 
 def _standard_output(monkeypatch: pytest.MonkeyPatch, raw: Raw) -> None:
@@ -77,14 +77,14 @@ def test_a_line_is_one_write_whatever_the_encoding(monkeypatch: pytest.MonkeyPat
     assert writes == ["é\n".encode()]
 
 
-def test_a_pipe_that_takes_less_at_once_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Raw(at_once=3)
     _standard_output(monkeypatch, raw)
     assert Output().write(b"0123456789\n")
-    assert raw.taken == b"0123456789\n"
+    assert raw.written == b"0123456789\n"
 
 
-def test_what_a_full_disk_left_of_a_line_is_not_joined_to_the_next(
+def test_a_part_of_a_line_is_not_joined_to_the_next_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw, output = Raw(room=4), Output()
@@ -94,11 +94,13 @@ def test_what_a_full_disk_left_of_a_line_is_not_joined_to_the_next(
     raw.room = None
     assert output.write(b"third\n")
     assert output.write(b"fourth\n")
-    assert raw.taken == b"firs\nthird\nfourth\n"
+    assert raw.written == b"firs\nthird\nfourth\n"
     assert output.lost == 2
 
 
-def test_lost_lines_are_a_metric_of_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_lines_are_a_metric_of_the_next_request_that_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     configure(fakes.settings())
     raw, output = Raw(room=0), Output()
     _standard_output(monkeypatch, raw)
@@ -108,24 +110,24 @@ def test_lost_lines_are_a_metric_of_the_next_request(monkeypatch: pytest.MonkeyP
     raw.room = None
     log_request({}, {"Latency": 1.0})
     log_request({}, {"Latency": 1.0})
-    first, second = map(json.loads, raw.taken.splitlines())
+    first, second = map(json.loads, raw.written.splitlines())
     (directive,) = first["_aws"]["CloudWatchMetrics"]
     assert first["LinesLost"] == 2
     assert {"Name": "LinesLost", "Unit": "Count"} in directive["Metrics"]
     assert "LinesLost" not in second
 
 
-def test_a_log_line_that_no_encoding_can_hold_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_character_that_can_not_be_encoded_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Raw()
     _standard_output(monkeypatch, raw)
     monkeypatch.setattr(output_module, "output", Output())
     assert LogStream().write("\ud800é\n") == 3
-    assert raw.taken == "\\ud800é\n".encode()
+    assert raw.written == "\\ud800é\n".encode()
 
 
-def _asked(bundle: Path, prepare: str = "", stdout: Any = subprocess.DEVNULL, **env: str) -> str:
+def _results(bundle: Path, prepare: str = "", stdout: Any = subprocess.DEVNULL, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", ASK.replace("PREPARE", prepare)],
+        [sys.executable, "-c", REQUESTS.replace("PREPARE", prepare)],
         cwd=fakes.HANDLER.parent,
         env={"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env},
         stdout=stdout,
@@ -137,28 +139,28 @@ def _asked(bundle: Path, prepare: str = "", stdout: Any = subprocess.DEVNULL, **
     return done.stderr.splitlines()[0]
 
 
-def test_a_dead_reader_fails_no_request_and_no_start(demo_bundle: Path) -> None:
+def test_a_closed_pipe_fails_neither_init_nor_a_request(demo_bundle: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    told = _asked(demo_bundle, stdout=writer)
+    results = _results(demo_bundle, stdout=writer)
     os.close(writer)
     # Model loaded, init, a warning, then a record and a request's line twice.
-    assert told == "[200, 200, 200] 7 2"
+    assert results == "[200, 200, 200] 7 2"
 
 
 def test_a_full_disk_fails_no_request(demo_bundle: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        assert _asked(demo_bundle, stdout=full) == "[200, 200, 200] 7 2"
+        assert _results(demo_bundle, stdout=full) == "[200, 200, 200] 7 2"
 
 
 @pytest.mark.parametrize("how", ["sys.stdout.close()", "sys.stdout = None"])
 def test_a_closed_standard_output_fails_no_request(demo_bundle: Path, how: str) -> None:
-    assert _asked(demo_bundle, how) == "[200, 200, 200] 5 2"
+    assert _results(demo_bundle, how) == "[200, 200, 200] 5 2"
 
 
 def test_an_ascii_standard_output_loses_nothing(demo_bundle: Path) -> None:
     service = (
-        "import feedrank.telemetry.metrics; feedrank.telemetry.logging.metrics.service = chr(0xE9)"
+        "import feedrank.telemetry.metrics; feedrank.telemetry.logging.service.name = chr(0xE9)"
     )
-    told = _asked(demo_bundle, service, PYTHONIOENCODING="ascii")
-    assert told == "[200, 200, 200] 0 2"
+    results = _results(demo_bundle, service, PYTHONIOENCODING="ascii")
+    assert results == "[200, 200, 200] 0 2"

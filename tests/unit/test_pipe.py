@@ -1,4 +1,4 @@
-"""Workers that share one standard output, a pipe: every line is whole, and none is lost."""
+"""Workers that share a pipe as standard output: every line is whole, and none is lost."""
 
 import fcntl
 import io
@@ -43,7 +43,7 @@ class Pipe:
         reader, writer = os.pipe()
         self.reader, self.writer = os.fdopen(reader, "rb"), os.fdopen(writer, "wb", buffering=0)
 
-    def waiting(self) -> int:
+    def unread(self) -> int:
         return int.from_bytes(fcntl.ioctl(self.reader, FIONREAD, bytes(4)), "little")
 
     def output(self, monkeypatch: pytest.MonkeyPatch) -> Output:
@@ -62,10 +62,10 @@ def shared() -> Iterator[Pipe]:
 
 @pytest.fixture
 def start(shared: Pipe) -> Iterator[Start]:
-    """Starts a process on the pipe, which gets the name as its argument."""
+    """Starts a process with the pipe as standard output and the name as its argument."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def started(code: str, name: str) -> subprocess.Popen[bytes]:
+    def start_process(code: str, name: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", code, name],
             cwd=HANDLER.parent,
@@ -77,7 +77,7 @@ def start(shared: Pipe) -> Iterator[Start]:
         processes.append(process)
         return process
 
-    yield started
+    yield start_process
     for process in processes:
         process.kill()
         process.communicate()
@@ -89,7 +89,7 @@ def _written_by(line: bytes) -> tuple[str, int]:
     return name, number
 
 
-def test_four_processes_tear_no_line_and_lose_none(shared: Pipe, start: Start) -> None:
+def test_four_processes_split_no_line_and_lose_none(shared: Pipe, start: Start) -> None:
     processes = [start(WRITE, name) for name in "abcd"]
     shared.writer.close()
     lines = [_written_by(line) for line in shared.reader]
@@ -97,10 +97,10 @@ def test_four_processes_tear_no_line_and_lose_none(shared: Pipe, start: Start) -
     assert [process.wait() for process in processes] == [0] * 4
 
 
-def test_one_that_is_killed_tears_nobodys_line(shared: Pipe, start: Start) -> None:
+def test_a_killed_process_splits_no_line_of_another(shared: Pipe, start: Start) -> None:
     processes = {name: start(WRITE, name) for name in "abcd"}
     shared.writer.close()
-    while 2 * shared.waiting() < fcntl.fcntl(shared.reader, fcntl.F_GETPIPE_SZ) - 4 * LINE_BYTES:
+    while 2 * shared.unread() < fcntl.fcntl(shared.reader, fcntl.F_GETPIPE_SZ) - 4 * LINE_BYTES:
         pass  # until all of them wait for room
     processes["a"].kill()
     written = Counter(_written_by(line)[0] for line in shared.reader)
@@ -108,10 +108,10 @@ def test_one_that_is_killed_tears_nobodys_line(shared: Pipe, start: Start) -> No
     assert written == dict.fromkeys("bcd", LINES)
 
 
-def test_one_that_is_stopped_with_the_lock_is_not_waited_for(
+def test_a_stopped_process_with_the_lock_holds_nobody_up(
     shared: Pipe, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(pipe, "MAX_WAIT_S", 0.01)
     output = shared.output(monkeypatch)
     holder = start(HOLD_THE_LOCK, "")
     assert holder.stderr
@@ -122,22 +122,22 @@ def test_one_that_is_stopped_with_the_lock_is_not_waited_for(
     assert output.lost == 0
 
 
-def test_a_reader_that_takes_nothing_is_waited_for_once(
+def test_a_reader_that_does_not_read_is_waited_for_once(
     shared: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(pipe, "sleep", pauses.append)
-    monkeypatch.setattr(pipe, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(pipe, "MAX_WAIT_S", 0.05)
     output = shared.output(monkeypatch)
     line = b"x" * LINE_BYTES + b"\n"
-    taken = 0
+    lines = 0
     while output.write(line):
-        taken += 1
+        lines += 1
     assert pauses
     pauses.clear()
     assert not output.write(line)
     assert (output.lost, pauses) == (2, [])
-    assert os.read(shared.reader.fileno(), 1 << 20) == taken * line
+    assert os.read(shared.reader.fileno(), 1 << 20) == lines * line
     assert output.write(line)
     assert os.read(shared.reader.fileno(), 1 << 20) == line
     while output.write(line):
@@ -145,11 +145,11 @@ def test_a_reader_that_takes_nothing_is_waited_for_once(
     assert pauses, "it is waited for again"
 
 
-def test_a_line_that_is_larger_than_the_pipe_waits_for_an_empty_one(
+def test_a_line_larger_than_the_pipe_waits_until_it_is_empty(
     shared: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "ROOM_BYTES", 1 << 16)
-    monkeypatch.setattr(pipe, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(pipe, "CAPACITY_BYTES", 1 << 16)
+    monkeypatch.setattr(pipe, "MAX_WAIT_S", 0.01)
     output = shared.output(monkeypatch)
     large = b"x" * (1 << 16) + b"\n"
     assert output.write(b"small\n")
@@ -160,8 +160,8 @@ def test_a_line_that_is_larger_than_the_pipe_waits_for_an_empty_one(
 
 
 @pytest.mark.parametrize("sizes", [[2_049], [4_096], [1, 4_096], [4_095, 2], [4_097, 4_090]])
-def test_what_has_room_is_taken_at_once(shared: Pipe, sizes: list[int]) -> None:
-    """However the pages before it are filled: a write that would wait fails here."""
+def test_a_line_that_fits_is_written_at_once(shared: Pipe, sizes: list[int]) -> None:
+    """However full the pages before it are: a write that would wait fails here."""
     os.set_blocking(shared.writer.fileno(), False)
     shared_pipe = pipe.SharedPipe(shared.writer.fileno())
     for number in range(10_000):
@@ -169,10 +169,10 @@ def test_what_has_room_is_taken_at_once(shared: Pipe, sizes: list[int]) -> None:
         if not shared_pipe._fits(size):
             break
         assert shared.writer.write(bytes(size)) == size
-    assert 2 * shared.waiting() > 0.9 * (1 << 20)
+    assert 2 * shared.unread() > 0.9 * (1 << 20)
 
 
-def test_on_lambda_nothing_is_added(shared: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_lambda_the_pipe_is_not_locked(shared: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "feedrank")
     output = shared.output(monkeypatch)
     assert output.write(b"line\n")
@@ -180,7 +180,7 @@ def test_on_lambda_nothing_is_added(shared: Pipe, monkeypatch: pytest.MonkeyPatc
     assert fcntl.fcntl(shared.reader, fcntl.F_GETPIPE_SZ) == 1 << 16
 
 
-def test_a_file_is_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "log").open("w") as file:
         monkeypatch.setattr(sys, "stdout", file)
         output = Output()

@@ -6,11 +6,10 @@ import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 
 import fakes
-from feedrank.domain import Ranking
 from feedrank.telemetry import metrics as telemetry
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import configure
-from feedrank.telemetry.metrics import count_init, log_request, request_metrics
+from feedrank.telemetry.metrics import METRICS, count_init, log_request, request_metrics
 from feedrank.telemetry.tracing import NoTracing
 
 REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
@@ -23,10 +22,6 @@ def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(telemetry.output, count, 0)
 
 
-def count_request(latency_ms: float, status: int, ranking: Ranking | None) -> None:
-    log_request({}, request_metrics(latency_ms, status, ranking))
-
-
 def _emf(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """The one line printed, without the time that is put in."""
     (line,) = capsys.readouterr().out.splitlines()
@@ -35,7 +30,7 @@ def _emf(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return parsed
 
 
-def test_a_ranked_request_adds_to_the_metrics() -> None:
+def test_a_ranked_request_has_these_metrics() -> None:
     scores, order = [0.25, 0.75, 0.5], [1, 2, 0]
     ranking = fakes.ranking(
         scores=scores, order=order, unknown_items=2, degraded=("model:layer",), spilled=1
@@ -56,7 +51,7 @@ def test_a_ranked_request_adds_to_the_metrics() -> None:
 
 
 @pytest.mark.parametrize(("status", "errors"), [(422, 0), (413, 0), (405, 0), (500, 1), (504, 1)])
-def test_only_our_own_failures_count_as_errors(status: int, errors: int) -> None:
+def test_only_server_errors_count_as_errors(status: int, errors: int) -> None:
     assert request_metrics(0.5, status, None) == {"Latency": 0.5, "Errors": errors}
 
 
@@ -68,7 +63,7 @@ def test_a_request_without_a_model_is_counted_as_such() -> None:
     assert request_metrics(0.5, 503, None) == {"Latency": 0.5, "Errors": 1, "ModelUnavailable": 1}
 
 
-def test_a_requests_line_is_its_metrics_line_too(
+def test_the_line_of_a_request_holds_its_metrics(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_795_348_800.1239)
@@ -98,16 +93,31 @@ def test_a_requests_line_is_its_metrics_line_too(
     }
 
 
-def test_every_metric_has_a_unit_that_cloudwatch_knows() -> None:
-    units = {str(unit.value) for unit in MetricUnit}
-    assert set(telemetry.UNITS.values()) <= units | {"None"}
-    assert telemetry.UNITS.keys() <= request_metrics(
-        1.0, 200, fakes.ranking(snapshot_age_s=60.0)
-    ).keys() | {"InitDuration"}
+def test_every_metric_that_is_written_is_declared_and_every_declared_one_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ranking = fakes.ranking(snapshot_age_s=86_400.0, warnings=("context: unknown key",))
+    log_request({}, request_metrics(1.0, 200, ranking))
+    telemetry.output.lost += 1
+    log_request({}, request_metrics(1.0, 503, None))
+    count_init("on-demand", 1.0)
+    assert {
+        (metric["Name"], metric["Unit"], tuple(dimensions))
+        for line in map(json.loads, capsys.readouterr().out.splitlines())
+        for block in line["_aws"]["CloudWatchMetrics"]
+        for dimensions in block["Dimensions"]
+        for metric in block["Metrics"]
+    } == {(name, metric.unit, metric.dimensions) for name, metric in METRICS.items()}
+
+
+def test_every_metric_has_a_unit_of_cloudwatch_and_names_its_writer() -> None:
+    units = {str(unit.value) for unit in MetricUnit} | {"None"}
+    assert {metric.unit for metric in METRICS.values()} <= units
+    assert all(callable(getattr(telemetry, metric.written_by)) for metric in METRICS.values())
 
 
 @pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 1), ("WARNING", 0)])
-def test_a_line_without_metrics_keeps_to_the_log_level(
+def test_a_line_without_metrics_obeys_the_log_level(
     capsys: pytest.CaptureFixture[str], level: str, lines: int
 ) -> None:
     configure(fakes.settings(POWERTOOLS_LOG_LEVEL=level))
@@ -115,7 +125,7 @@ def test_a_line_without_metrics_keeps_to_the_log_level(
     assert len(capsys.readouterr().out.splitlines()) == lines
 
 
-def test_metrics_are_written_whatever_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_are_written_at_every_log_level(capsys: pytest.CaptureFixture[str]) -> None:
     configure(fakes.settings(POWERTOOLS_LOG_LEVEL="ERROR"))
     log_request({"route": "/predict"}, {"Latency": 1.0})
     assert _emf(capsys)["Latency"] == 1.0
@@ -129,15 +139,17 @@ def test_an_init_is_counted_by_its_type(capsys: pytest.CaptureFixture[str]) -> N
     assert parsed == {"service": "feedrank", "init_type": "snap-start", "InitDuration": 123.4}
 
 
-def test_a_log_line_names_the_service_and_keeps_to_its_level(log: fakes.LogLines) -> None:
+def test_a_log_line_names_the_service_and_obeys_the_level(log: fakes.LogLines) -> None:
     configure(fakes.settings(POWERTOOLS_LOG_LEVEL="WARNING", POWERTOOLS_SERVICE_NAME="ranker"))
     telemetry.logger.info("not this")
     telemetry.logger.warning("this", extra={"items": 3})
     (line,) = log()
-    assert (line["message"], line["service"], line["items"]) == ("this", "ranker", 3)
+    line.pop("timestamp")
+    line.pop("location")
+    assert line == {"level": "WARNING", "message": "this", "service": "ranker", "items": 3}
 
 
-def test_a_fresh_container_has_done_nothing() -> None:
+def test_a_new_containers_counters_are_zero() -> None:
     clock = fakes.FakeClock()
     stats = ContainerStats(clock)
     assert stats.summary() == {
@@ -153,7 +165,7 @@ def test_a_fresh_container_has_done_nothing() -> None:
     assert (stats.uptime_s, stats.last_prediction_at) == (0.0, None)
 
 
-def test_the_container_counts_what_it_served() -> None:
+def test_the_container_counts_its_requests() -> None:
     clock = fakes.FakeClock()
     stats = ContainerStats(clock)
     for latency_ms in range(1, 101):
@@ -188,7 +200,7 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
     assert stats.summary()["requests_per_second"] == 0.0
 
 
-def test_the_counters_memory_is_bounded() -> None:
+def test_the_counters_use_bounded_memory() -> None:
     stats = ContainerStats(fakes.FakeClock())
     for latency_ms in range(3_000):
         stats.count(float(latency_ms), 200, None)
@@ -196,7 +208,7 @@ def test_the_counters_memory_is_bounded() -> None:
     assert stats.summary()["latency_p50_ms"] == 1_975.5  # of the last 2,048
 
 
-def test_a_restarted_container_has_done_nothing() -> None:
+def test_a_restarted_containers_counters_are_zero() -> None:
     clock = fakes.FakeClock()
     stats, fresh = ContainerStats(clock), ContainerStats(clock)
     stats.count(5.0, 500, fakes.ranking())

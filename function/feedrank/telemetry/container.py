@@ -1,4 +1,4 @@
-"""What one container counts about itself, for `/metrics`."""
+"""Counters of one container, for `/metrics`."""
 
 import time
 from collections import deque
@@ -11,29 +11,29 @@ from feedrank.telemetry.metrics import SERVER_ERROR
 from feedrank.telemetry.output import output
 
 RATE_WINDOW_S = 60.0
-TIMES_KEPT = 100_000  # 60 s at over 1,600 requests/s
-LATENCIES_KEPT = 2_048
+MAX_TIMES = 100_000  # 60 s at over 1,600 requests/s
+MAX_LATENCIES = 2_048
 
 
 class ContainerStats:
-    """What this container has done since it started. Other containers have their own."""
+    """Counts since this container started. Other containers have their own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.restart()
 
     def restart(self) -> None:
-        """As a container that has just started."""
+        """Counts from zero, as after a SnapStart restore."""
         self._started = self._clock()
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._recent: deque[float] = deque(maxlen=TIMES_KEPT)
+        self._latencies_ms: deque[float] = deque(maxlen=MAX_LATENCIES)
+        self._recent: deque[float] = deque(maxlen=MAX_TIMES)
         self._errors = 0
         self._requests = 0
         self._predictions = 0
         self.last_prediction_at: str | None = None
 
     def count(self, latency_ms: float, status: int, ranking: Ranking | None) -> None:
-        """One request to /predict, whatever became of it."""
+        """One request to /predict, whatever its status."""
         self._requests += 1
         self._errors += status >= SERVER_ERROR
         self._latencies_ms.append(latency_ms)

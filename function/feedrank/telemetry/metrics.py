@@ -1,44 +1,65 @@
-"""The one line of each request, which is also its metrics (CloudWatch's embedded format)."""
+"""Every metric that the function writes, and the lines that hold them (CloudWatch's EMF)."""
 
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from logging import INFO
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from feedrank.domain import Ranking
-from feedrank.telemetry.logging import logger, metrics
+from feedrank.telemetry.logging import logger, service
 from feedrank.telemetry.output import output
 
 SERVER_ERROR = 500
 NO_MODEL = 503
 ONE_LINE = orjson.OPT_APPEND_NEWLINE
-UNITS = {
-    "InitDuration": "Milliseconds",
-    "Latency": "Milliseconds",
-    "FeaturesLatency": "Milliseconds",
-    "ScoringLatency": "Milliseconds",
-    "SnapshotAge": "Seconds",
-    "ScoreMean": "None",
-    "ScoreSpread": "None",
+
+
+class Metric(NamedTuple):
+    unit: Literal["Count", "Milliseconds", "Seconds", "None"]
+    written_by: str
+    dimensions: tuple[str, ...] = ("service",)
+
+
+# All by name. A test compares them with what is written, dashboard and alarms with them.
+METRICS: Mapping[str, Metric] = {
+    # one sample per request to /predict
+    "Latency": Metric("Milliseconds", "request_metrics"),
+    "Errors": Metric("Count", "request_metrics"),  # statuses of 500 and above
+    "ModelUnavailable": Metric("Count", "request_metrics"),
+    # one sample per ranking, and so per decision record
+    "FeaturesLatency": Metric("Milliseconds", "request_metrics"),
+    "ScoringLatency": Metric("Milliseconds", "request_metrics"),
+    "ItemsScored": Metric("Count", "request_metrics"),
+    "UnknownUsers": Metric("Count", "request_metrics"),
+    "UnknownItems": Metric("Count", "request_metrics"),
+    "Degraded": Metric("Count", "request_metrics"),
+    "DecisionsSpilled": Metric("Count", "request_metrics"),  # refusals, by any sink
+    "ScoreMean": Metric("None", "request_metrics"),
+    "ScoreSpread": Metric("None", "request_metrics"),
+    "SnapshotAge": Metric("Seconds", "request_metrics"),
+    "ContextWarnings": Metric("Count", "request_metrics"),
+    # with a later request's
+    "LinesLost": Metric("Count", "log_request"),
+    # one sample per container, and per SnapStart restore
+    "InitDuration": Metric("Milliseconds", "count_init", ("service", "init_type")),
 }
 
 
 def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> dict[str, float]:
-    """What one request to /predict adds to the service's metrics. A ranking's decision was recorded
-    before, so `ItemsScored` has as many samples as there are records."""
+    """Samples of one request to /predict."""
     if ranking is None:
-        counted = {"Latency": latency_ms, "Errors": int(status >= SERVER_ERROR)}
-        return counted | {"ModelUnavailable": 1} if status == NO_MODEL else counted
+        samples = {"Latency": latency_ms, "Errors": int(status >= SERVER_ERROR)}
+        return samples | {"ModelUnavailable": 1} if status == NO_MODEL else samples
     scores, order = ranking.scores, ranking.order
-    if ranking.unknown_items:  # which may stand last, or nowhere
+    if ranking.unknown_items:  # which may be last, or dropped
         best, worst = max(scores), min(scores)
     else:
         best, worst = scores[order[0]], scores[order[-1]]
-    counted = {
+    samples = {
         "Latency": latency_ms,
         "Errors": int(status >= SERVER_ERROR),
         "FeaturesLatency": ranking.features_ms,
@@ -52,45 +73,44 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
         "ScoreSpread": best - worst,
     }
     if ranking.snapshot_age_s is not None:
-        counted["SnapshotAge"] = round(ranking.snapshot_age_s)
+        samples["SnapshotAge"] = round(ranking.snapshot_age_s)
     if ranking.warnings:
-        counted["ContextWarnings"] = len(ranking.warnings)
-    return counted
+        samples["ContextWarnings"] = len(ranking.warnings)
+    return samples
 
 
-def log_request(fields: Mapping[str, Any], measured: Mapping[str, float]) -> None:
-    """The one wide line of a request, which is also its metrics line (EMF): two would cost twice.
+def log_request(fields: Mapping[str, Any], samples: Mapping[str, float]) -> None:
+    """Writes the one line of a request, which holds its metrics too: two lines would cost twice.
 
-    Written here, not by Powertools, because it is written once a request: Powertools' logger and
-    metrics take longer over it than the model takes over five items. The one dimension is the
-    service; ids are plain fields, since each distinct value of a dimension is billed.
+    Powertools' logger and metrics take longer over it than the model takes over five items. The one
+    dimension is the service: each distinct value of a dimension is billed, so ids are plain fields.
     """
-    if not measured and logger.log_level > INFO:
+    if not samples and logger.log_level > INFO:
         return
     now_s = time.time()
     line: dict[str, Any] = {
         "level": "INFO",
         "message": "request",
         "timestamp": fields.get("timestamp") or iso_utc(now_s),
-        "service": metrics.service,
+        "service": service.name,
     }
     lost = output.lost - output.reported
-    if measured:
+    if samples:
         if lost:
-            measured = {**measured, "LinesLost": lost}
-        line["_aws"] = _emf(now_s, ("service",), tuple(measured))
-    written = output.write(orjson.dumps({**line, **fields, **measured}, option=ONE_LINE))
-    if lost and measured and written:
+            samples = {**samples, "LinesLost": lost}
+        line["_aws"] = _emf(now_s, tuple(samples))
+    is_written = output.write(orjson.dumps({**line, **fields, **samples}, option=ONE_LINE))
+    if lost and samples and is_written:
         output.reported += lost
 
 
 def count_init(init_type: str, duration_ms: float) -> None:
-    """Once a container: how it started, and how long the function's own part of that took."""
+    """Writes how a container was started, and how long the function's own code took."""
     line = {
-        "service": metrics.service,
+        "service": service.name,
         "init_type": init_type,
         "InitDuration": duration_ms,
-        "_aws": _emf(time.time(), ("service", "init_type"), ("InitDuration",)),
+        "_aws": _emf(time.time(), ("InitDuration",)),
     }
     output.write(orjson.dumps(line, option=ONE_LINE))
 
@@ -100,15 +120,19 @@ def iso_utc(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _emf(time_s: float, dimensions: tuple[str, ...], names: tuple[str, ...]) -> dict[str, Any]:
-    directive = _directive(metrics.namespace, dimensions, names)
-    return {"Timestamp": int(1_000 * time_s), "CloudWatchMetrics": directive}
+def _emf(time_s: float, names: tuple[str, ...]) -> dict[str, Any]:
+    """Metrics of the same dimensions."""
+    return {
+        "Timestamp": int(1_000 * time_s),  # milliseconds
+        "CloudWatchMetrics": _directive(service.namespace, names),
+    }
 
 
 @cache
-def _directive(
-    namespace: str, dimensions: tuple[str, ...], names: tuple[str, ...]
-) -> orjson.Fragment:
-    described = [{"Name": name, "Unit": UNITS.get(name, "Count")} for name in names]
-    directive = {"Namespace": namespace, "Dimensions": [dimensions], "Metrics": described}
+def _directive(namespace: str, names: tuple[str, ...]) -> orjson.Fragment:
+    directive = {
+        "Namespace": namespace,
+        "Dimensions": [METRICS[names[0]].dimensions],
+        "Metrics": [{"Name": name, "Unit": METRICS[name].unit} for name in names],
+    }
     return orjson.Fragment(orjson.dumps([directive]))

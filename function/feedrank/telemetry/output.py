@@ -1,4 +1,4 @@
-"""Standard output, line by line: whatever becomes of it, no request fails."""
+"""Standard output, line by line: no failure of it fails a request."""
 
 import io
 import sys
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """Each line is one write of bytes, so that neither an encoding nor another process comes in
-    between. `lost` counts the lines that were not taken: by a closed pipe, one that nobody reads, a
-    full disk, a closed file."""
+    """Writes each line by one write of bytes, so that neither an encoding nor another process can
+    split it. `lost` counts the lines that could not be written: to a closed pipe, one that nobody
+    reads, a full disk, a closed file. `reported` of them are in a metric."""
 
     def __init__(self) -> None:
         self.lost = self.reported = 0
@@ -23,20 +23,20 @@ class Output:
         self._pipe: SharedPipe | None = None
 
     def write(self, line: bytes) -> bool:
-        """The line, its newline included. Returns whether it was taken whole."""
+        """The line with its newline. Returns whether it was written whole."""
         if self._is_cut:
-            line = b"\n" + line  # not joined to what a full disk left of another
+            line = b"\n" + line  # so that it is not joined to a part of another
         try:
             if sys.stdout is not self._stream:
                 self._attach(sys.stdout)
-            self._flush()  # what others left in it comes first
+            self._flush()  # what others printed comes first
             self._write(line)
         except (OSError, ValueError, AttributeError):  # ValueError: closed; AttributeError: None
             self.lost += 1
             return False
         return True
 
-    def _attach(self, stream: Any) -> None:  # noqa: ANN401 whatever stands in for it
+    def _attach(self, stream: Any) -> None:  # noqa: ANN401 any stand-in for a stream
         self._stream = stream
         self._raw = getattr(getattr(stream, "buffer", None), "raw", None)
         self._flush = stream.flush
@@ -55,29 +55,29 @@ class Output:
                 self._pipe.release()
 
     def _put(self, line: bytes) -> None:
-        left = line
-        while left:
-            taken = self._raw.write(left)
-            if not taken:
+        rest = line
+        while rest:
+            size = self._raw.write(rest)
+            if not size:
                 raise BlockingIOError("standard output is full")
-            left = left[taken:]
-            self._is_cut = bool(left)
+            rest = rest[size:]
+            self._is_cut = bool(rest)
 
 
-def _shared_pipe(raw: Any) -> "SharedPipe | None":  # noqa: ANN401
-    """On Lambda a process has standard output to itself."""
+def _shared_pipe(raw: Any) -> "SharedPipe | None":  # noqa: ANN401 any stand-in for a file
+    """None on Lambda, where no other process writes to standard output."""
     if is_lambda() or sys.platform != "linux":
         return None
     from feedrank.telemetry.pipe import SharedPipe
 
     try:
         return SharedPipe(raw.fileno())
-    except (OSError, AttributeError):  # no pipe, or no file at all
+    except (OSError, AttributeError):  # another kind of file, or none
         return None
 
 
 class LogStream(io.TextIOBase):
-    """What a logging handler writes to."""
+    """The stream of a logging handler."""
 
     def write(self, text: str) -> int:
         output.write(text.encode(errors="backslashreplace"))

@@ -1,9 +1,9 @@
-"""Whole lines on a pipe that several processes write to, as a server's workers do.
+"""Whole lines on a pipe that several processes write to, such as a server's workers.
 
-Linux takes at once what there is room for, also past the 4,096 bytes that it promises to. Only what
-there is no room for goes in by parts, between which another's line may come, and a kill may end it.
-So a line waits until it has room, and a lock keeps others from taking that. The lock is on the pipe
-itself, and is the process's: when it ends, however it does, the lock is gone.
+Linux writes a line at once where the pipe has room for it, even past the 4,096 bytes that POSIX
+promises. Otherwise it writes parts, between which another process may write, and a kill may cut
+the line off. So a line waits until it has room, and a lock reserves that room. The lock belongs to
+the process and is on the pipe itself: it ends with the process, however that ends.
 """
 
 import fcntl
@@ -15,8 +15,8 @@ from termios import FIONREAD
 from threading import Lock
 from time import perf_counter, sleep
 
-ROOM_BYTES = 1 << 20  # the most that Linux gives everybody; 65,536 at first
-LONGEST_WAIT_S = 5.0  # for a reader that takes nothing; then lines are lost, and nobody waits
+CAPACITY_BYTES = 1 << 20  # Linux's limit without privileges; 65,536 by default
+MAX_WAIT_S = 5.0  # for a reader that doesn't read; then lines are lost, without a wait
 PAUSE_S = 0.0001  # a line is written in less
 
 
@@ -26,26 +26,26 @@ class SharedPipe:
     def __init__(self, fd: int) -> None:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             raise OSError("not a pipe")
-        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < ROOM_BYTES:
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < CAPACITY_BYTES:
             with suppress(OSError):
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, ROOM_BYTES)
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CAPACITY_BYTES)
         self._fd = fd
         self._pages: int = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // PAGESIZE
-        self._waiting = bytearray(4)  # bytes in the pipe, as Linux writes the number
-        self._longest_s = LONGEST_WAIT_S
-        self._threads = Lock()  # the other lock is the same for all of a process's
+        self._unread = bytearray(4)  # the number of bytes in the pipe, as Linux writes it
+        self._max_wait_s = MAX_WAIT_S
+        self._threads = Lock()  # the lock on the pipe is the same for all threads of a process
         if self._lock():
             self._unlock()
 
     def acquire(self, size: int) -> None:
-        """Room for so many bytes, until it is released. Raises BlockingIOError."""
-        if not self._threads.acquire(timeout=LONGEST_WAIT_S):
+        """Reserves room for `size` bytes until `release`. Raises BlockingIOError."""
+        if not self._threads.acquire(timeout=MAX_WAIT_S):
             raise BlockingIOError("another thread is writing to standard output")
         try:
-            if not self._has_room(size):
+            if not self._reserve(size):
                 self._wait(size)
-            elif not self._longest_s:
-                self._longest_s = LONGEST_WAIT_S  # it is read again
+            elif not self._max_wait_s:
+                self._max_wait_s = MAX_WAIT_S  # the pipe is read again
         except BaseException:
             self._threads.release()
             raise
@@ -55,18 +55,18 @@ class SharedPipe:
         self._threads.release()
 
     def _wait(self, size: int) -> None:
-        end_s = perf_counter() + self._longest_s
+        end_s = perf_counter() + self._max_wait_s
         while perf_counter() < end_s:
             sleep(PAUSE_S)
-            if self._has_room(size):
+            if self._reserve(size):
                 return
-        self._longest_s = 0.0
-        # A process that was stopped may have the lock; a line that has room is whole without it.
+        self._max_wait_s = 0.0
+        # A stopped process may hold the lock; a line that has room is whole without it.
         if not self._fits(size):
             raise BlockingIOError("standard output is full")
 
-    def _has_room(self, size: int) -> bool:
-        """Whether there is, and it is kept."""
+    def _reserve(self, size: int) -> bool:
+        """Takes the lock where there is room."""
         if not self._lock():
             return False
         if self._fits(size):
@@ -75,12 +75,13 @@ class SharedPipe:
         return False
 
     def _fits(self, size: int) -> bool:
-        """Two pages beside each other have more bytes than one can hold, or were one. A line that
-        is larger than the pipe has it to itself."""
-        fcntl.ioctl(self._fd, FIONREAD, self._waiting)
-        waiting = int.from_bytes(self._waiting, "little")
-        pages = 2 * (waiting // PAGESIZE) + 2 - (-size // PAGESIZE)
-        return pages <= self._pages or not waiting
+        """Whether the pipe has free pages for `size` bytes, however its unread bytes are spread:
+        two neighbouring pages always hold more than one page of bytes. A line that is larger than
+        the pipe needs an empty one."""
+        fcntl.ioctl(self._fd, FIONREAD, self._unread)
+        unread = int.from_bytes(self._unread, "little")
+        pages = 2 * (unread // PAGESIZE) + 2 - (-size // PAGESIZE)
+        return pages <= self._pages or not unread
 
     def _lock(self) -> bool:
         try:

@@ -8,7 +8,7 @@ LambdaHandler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
 class Tracing(Protocol):
-    """The seam that X-Ray's successor will take."""
+    """The interface for X-Ray and its successor."""
 
     def span(self, name: str) -> AbstractContextManager[Any]: ...
 
