@@ -31,7 +31,7 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 from feedrank.http.app import create_app
-from feedrank.http.lambda_adapter import run_through
+from feedrank.http.fast_path import run_through
 from feedrank.http.observer import Observer
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.load import Model
