@@ -1,26 +1,28 @@
-"""The stack's CloudWatch dashboard, drawn with what local environments have logged.
+"""The stack's CloudWatch dashboard, drawn from the logs of local Lambda environments.
 
-The widgets are the template's own (infra/observability.yaml); a graph whose metrics only AWS has
-says so.
+The widgets and alarms are those of the template (infra/observability.yaml). A graph whose metrics
+exist only in AWS says so.
 """
 
 import json
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from feedops.cloudwatch.metrics import Array, Chart, Points, read
-from feedops.cloudwatch.panels import draw, of_aws
+from feedops.cloudwatch.chart import Chart
+from feedops.cloudwatch.panels import draw
+from feedops.cloudwatch.points import Points, read
 from feedops.errors import OperationError
 from feedops.stack.template import load, resolved
 
 TEMPLATE = Path(__file__).parents[2] / "observability.yaml"
 PERIODS_S = (1, 2, 5, 10, 30, 60, 300, 3_600)
-POINTS = 60  # that a graph has at most
+MAX_PERIODS = 60  # in a graph
 DPI = 100
-LOCAL = {  # what a deployment would have given the template
+LOCAL = {  # parameters that a deployment gives the template
     "FunctionName": "feedrank",
     "ApiId": "local",
     "FunctionLogGroupName": "/aws/lambda/feedrank",
@@ -30,14 +32,21 @@ LOCAL = {  # what a deployment would have given the template
     "RequestTimeoutMs": "2000",
     "MemorySize": "1769",
 }
+COMPARISONS = {
+    "GreaterThanThreshold": operator.gt,
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "LessThanThreshold": operator.lt,
+}
 
 
 def render(logs: Sequence[Path], out: Path, service: str = "feedrank") -> None:
-    """Draw the logs of one run, one file an environment. Raises OperationError without a metric."""
+    """Draw the logs of one `feedrank serve`, one file per environment.
+
+    Raises OperationError if they have no metric.
+    """
     if out.suffix.lower() != ".png":
         raise OperationError(f"{out}: the picture is a PNG; name a .png file")
-    parameters = {**LOCAL, "Name": service}
-    resources = resolved(load(TEMPLATE), parameters)["Resources"]
+    resources = resolved(load(TEMPLATE), {**LOCAL, "Name": service})["Resources"]
     points = read(
         logs,
         api_id=LOCAL["ApiId"],
@@ -56,49 +65,40 @@ def render(logs: Sequence[Path], out: Path, service: str = "feedrank") -> None:
 
 
 def _chart(points: Points) -> Chart:
-    """Over the time from the first point to the last, in periods of a round length."""
-    times_s = [at for values in points.values() for at, _ in values if at]
+    """From the first point to the last."""
+    times_s = [time_s for values in points.values() for time_s, _ in values if time_s]
     if not times_s:
         raise OperationError("these logs hold no metric: were there requests to /predict?")
     start_s, end_s = min(times_s), max(times_s)
-    period_s = next(p for p in PERIODS_S if (end_s - start_s) / p <= POINTS)
+    period_s = next(p for p in PERIODS_S if (end_s - start_s) / p <= MAX_PERIODS)
     start_s -= start_s % period_s
     return Chart(points, start_s, max(int((end_s - start_s) // period_s), 2), period_s)
 
 
-def state_of(alarm: dict[str, Any], chart: Chart) -> str:
-    """What the alarm would say at the run's end, its periods as short as the graphs'."""
-    if "Metrics" in alarm:
-        values, complete = _alarm_math(alarm["Metrics"], chart)
-        if not complete:
-            return "no data here"
-    else:
-        stat = alarm.get("Statistic") or alarm["ExtendedStatistic"]
-        dimensions = frozenset((d["Name"], d["Value"]) for d in alarm.get("Dimensions", ()))
-        values = chart.statistic((alarm["Namespace"], alarm["MetricName"], dimensions), stat)
-        if np.isnan(values).all() and of_aws(alarm["Namespace"]):
-            return "no data here"
-    recent = values[-alarm["EvaluationPeriods"] :]
-    threshold = float(alarm["Threshold"])
+def state_of(alarm: Mapping[str, Any], chart: Chart) -> str:
+    """The alarm's state at the end of the chart, with the chart's periods for its own."""
+    *sources, watched = chart.lines(_metrics_of(alarm))
+    if any(line.is_only_in_aws for line in sources or [watched]):
+        return "no data here"
+    recent = watched.values[-alarm["EvaluationPeriods"] :]
     with np.errstate(invalid="ignore"):
-        breaching = {
-            "GreaterThanThreshold": recent > threshold,
-            "GreaterThanOrEqualToThreshold": recent >= threshold,
-            "LessThanThreshold": recent < threshold,
-        }[alarm["ComparisonOperator"]]
+        breaching = COMPARISONS[alarm["ComparisonOperator"]](recent, float(alarm["Threshold"]))
     return "ALARM" if breaching.sum() >= alarm["DatapointsToAlarm"] else "OK"
 
 
-def _alarm_math(metrics: Sequence[dict[str, Any]], chart: Chart) -> tuple[Array, bool]:
-    """What the alarm watches, and whether this machine has all that goes in."""
-    by_id = {}
-    complete = True
-    for metric in metrics:
-        if "MetricStat" in metric:
-            source = metric["MetricStat"]["Metric"]
-            dimensions = frozenset((d["Name"], d["Value"]) for d in source["Dimensions"])
-            key = (source["Namespace"], source["MetricName"], dimensions)
-            by_id[metric["Id"]] = chart.statistic(key, metric["MetricStat"]["Stat"])
-            complete &= not (of_aws(key[0]) and np.isnan(by_id[metric["Id"]]).all())
-    expression = next(metric["Expression"] for metric in metrics if "Expression" in metric)
-    return chart.calculated(expression, by_id), complete
+def _metrics_of(alarm: Mapping[str, Any]) -> list[list[Any]]:
+    """As a widget has them, the one to compare with the threshold last."""
+    if "Metrics" not in alarm:
+        return [[*_name(alarm), {"stat": alarm.get("Statistic") or alarm["ExtendedStatistic"]}]]
+    metrics = [
+        [*_name(metric["MetricStat"]["Metric"]), {"id": metric["Id"], "stat": stat["Stat"]}]
+        for metric in alarm["Metrics"]
+        if (stat := metric.get("MetricStat"))
+    ]
+    (expression,) = (m["Expression"] for m in alarm["Metrics"] if "Expression" in m)
+    return [*metrics, [{"expression": expression}]]
+
+
+def _name(metric: Mapping[str, Any]) -> list[str]:
+    dimensions = [text for d in metric.get("Dimensions", ()) for text in (d["Name"], d["Value"])]
+    return [metric["Namespace"], metric["MetricName"], *dimensions]
