@@ -1,0 +1,178 @@
+"""`feedrank spec`: drafts a feature spec of a model's inputs and tables, or explains one.
+
+What a draft can't know it doesn't guess: which column of a table is which column of the model's
+input stands nowhere. It proposes the tables' order, and marks what doesn't add up with TODO, which
+`parse_spec` refuses.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from feedrank.features import expressions
+from feedrank.features.spec import Feature, FeatureSpec
+
+TODO = "TODO"
+MOST_CATEGORIES = 1_000  # of a text column, listed in the draft
+SOURCES = {"users": "user", "items": "item", "pairs": "pair"}
+KEYS = {"user_id", "item_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDescription:
+    """An input as the model's signature has it: -1 in `shape` for rows that vary."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+    @property
+    def per_item(self) -> bool:
+        return bool(self.shape) and self.shape[0] == -1
+
+    @property
+    def width(self) -> int:
+        fixed = [size for size in self.shape if size != -1]
+        per_request_row = not self.per_item and len(fixed) > 1 and fixed[0] == 1
+        return int(np.prod(fixed[1:] if per_request_row else fixed, initial=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """`undecided` says in words what is left to do."""
+
+    spec: dict[str, Any]
+    undecided: list[str]
+
+
+def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame]) -> Draft:
+    """One feature for each column of the tables: whole numbers for int64 inputs, the others for
+    float32 inputs, in the order of the tables."""
+    vocabularies: dict[str, list[str]] = {}
+    proposals = [
+        _proposal(series, SOURCES[name], str(column), vocabularies)
+        for name, frame in tables.items()
+        for column, series in frame.items()
+        if column not in KEYS
+    ]
+    undecided = [f"{p['name']}: {p.pop(TODO)}" for p in proposals if TODO in p]
+    spec_inputs = []
+    for tensor in inputs:
+        whole = tensor.type == "int64"
+        fitting = [
+            p
+            for p in proposals
+            if ("vocabulary" in p) == whole and (tensor.per_item or p["source"] == "user")
+        ]
+        kept, width = _up_to(fitting, tensor.width)
+        for proposal in kept:
+            proposals.remove(proposal)
+        if width != tensor.width:
+            undecided.append(
+                f"input {tensor.name}: the model takes {tensor.width} columns, the tables have "
+                f"{width} that fit: add what it reads of the context, such as hour, or the caller"
+            )
+            kept.append({"name": f"{TODO} {tensor.width - width} more", "source": TODO})
+        entry: dict[str, Any] = {"name": tensor.name}
+        if whole:
+            entry["type"] = tensor.type
+        if not tensor.per_item:
+            entry["per"] = "request"
+        spec_inputs.append(entry | {"features": kept})
+        undecided.append(f"input {tensor.name}: check that the order is the model's")
+    if left := [p["name"] for p in proposals]:
+        undecided.append(f"no input has room for {', '.join(left)}")
+    spec: dict[str, Any] = {"inputs": spec_inputs}
+    used = {f.get("vocabulary") for entry in spec_inputs for f in entry["features"]}
+    if named := {name: texts for name, texts in vocabularies.items() if name in used}:
+        spec["vocabularies"] = named
+    return Draft(spec, undecided)
+
+
+def explain(spec: FeatureSpec) -> Iterator[str]:
+    """The spec in words, a line each."""
+    ids = "texts" if spec.ids == "text" else "whole numbers"
+    yield f"Ids are {ids}. An unknown item {_unknown(spec)}."
+    for input_ in spec.inputs:
+        rows = "one row an item" if input_.per == "item" else "one row a request"
+        yield f"Input {input_.name}: {input_.type}, {rows}, {input_.width} columns:"
+        for feature in input_.features:
+            yield f"  {feature.name}: {_explained(feature)}"
+    for name, vocabulary in spec.vocabularies.items():
+        size = vocabulary if isinstance(vocabulary, int | str) else len(vocabulary)
+        yield f"Vocabulary {name}: {size if isinstance(size, str) else f'{size:,} entries, from 1'}"
+    if spec.outputs:
+        yield f"Score: {spec.score or ' + '.join(f'{w:g} * {n}' for n, w in spec.outputs.items())}"
+    yield "A score is any finite number." if spec.range is None else "A score is in [0, 1]."
+
+
+def _proposal(
+    series: pd.Series, source: str, column: str, vocabularies: dict[str, list[str]]
+) -> dict[str, Any]:
+    kind = pd.api.types.infer_dtype(series, skipna=True)
+    entry: dict[str, Any] = {"name": column, "source": source}
+    present = series.dropna()
+    if kind in {"string", "categorical"}:
+        texts = sorted(map(str, present.unique()))
+        vocabularies[column] = texts if len(texts) <= MOST_CATEGORIES else f"{column}.txt"  # type: ignore[assignment]
+        return entry | {"vocabulary": column}
+    if kind.startswith(("datetime", "date")):
+        return entry | {"name": f"days_since_{column}", "expression": f"since({column})"}
+    if len(present) and isinstance(present.iloc[0], list | tuple | np.ndarray):
+        size = max(map(len, present), default=1) or 1
+        first = next((value for value in present if len(value)), [0.0])[0]
+        if isinstance(first, str | int | np.integer):
+            return entry | {
+                "size": size, "vocabulary": f"{column}",
+                TODO: f"a list of ids or texts: name its vocabulary (a list, or {column}.txt)",
+            }  # fmt: skip
+        return entry | {"size": size}
+    if kind in {"integer", "floating", "boolean", "mixed-integer-float"}:
+        median = float(present.median()) if len(present) else 0.0
+        return entry | {"default": round(median, 6)}
+    return entry | {TODO: f"holds {kind} values, which no feature can be"}
+
+
+def _up_to(proposals: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], int]:
+    """As many from the front as there is room for, and how many columns they take."""
+    kept, taken = [], 0
+    for proposal in proposals:
+        if taken + proposal.get("size", 1) > width:
+            break
+        kept.append(proposal)
+        taken += proposal.get("size", 1)
+    return kept, taken
+
+
+def _unknown(spec: FeatureSpec) -> str:
+    return {
+        "default": "is ranked by the score of its defaults",
+        "last": "stands behind all known ones",
+        "drop": "is left out of the answer",
+    }[spec.unknown_items]
+
+
+def _explained(feature: Feature) -> str:
+    if feature.source == "context":
+        where = _context(feature)
+    elif feature.source == "candidate":
+        where = f'the request\'s "features": {{"{feature.name}": [...]}}'
+    else:
+        where = f"{feature.source}s.{feature.column}"
+    parts = [f"days since {where}" if feature.is_time else where]
+    if feature.vocabulary:
+        parts.append(f"numbered by the vocabulary {feature.vocabulary}, 0 where it isn't in it")
+    if feature.size:
+        parts.append(f"the last {feature.size} of a list, filled in front")
+    if not feature.vocabulary:
+        missing = "NaN" if feature.default is None else f"{feature.default:g}"
+        parts.append(f"{missing} where it isn't known")
+    return "; ".join(parts)
+
+
+def _context(feature: Feature) -> str:
+    key = expressions.parse(feature.expression).key
+    return f"{feature.expression} of the request's {'context' if key else 'time'}"

@@ -1,0 +1,94 @@
+"""A feature spec, drafted of a signature and tables, and explained in words."""
+
+import pandas as pd
+import pytest
+
+from feedmodel.publish.drafts import TODO, TensorDescription, draft, explain
+from feedrank.errors import SpecError
+from feedrank.features.spec_reader import parse_spec
+
+USERS = pd.DataFrame(
+    {
+        "user_id": [1, 2, 3],
+        "age": [20, 30, None],
+        "country": ["DE", "FR", None],
+        "recent": [[1.0], [], [2.0, 3.0]],
+    }
+)
+ITEMS = pd.DataFrame(
+    {
+        "item_id": [7, 8],
+        "price": [1.5, 2.5],
+        "created_at": pd.to_datetime(["2026-01-01", "2026-02-01"]),
+    }
+)
+AGE_DAYS = {"name": "days_since_created_at", "source": "item", "expression": "since(created_at)"}
+
+
+def test_columns_become_features_of_the_inputs_that_have_room() -> None:
+    made = draft(
+        [TensorDescription("dense", "float32", (-1, 5)), TensorDescription("who", "int64", (1, 1))],
+        {"users": USERS, "items": ITEMS},
+    )
+    assert made.spec == {
+        "inputs": [
+            {"name": "dense", "features": [
+                {"name": "age", "source": "user", "default": 25.0},
+                {"name": "recent", "source": "user", "size": 2},
+                {"name": "price", "source": "item", "default": 2.0},
+                AGE_DAYS]},
+            {"name": "who", "type": "int64", "per": "request", "features": [
+                {"name": "country", "source": "user", "vocabulary": "country"}]},
+        ],
+        "vocabularies": {"country": ["DE", "FR"]},
+    }  # fmt: skip
+    parse_spec(made.spec)
+    assert made.undecided == [
+        "input dense: check that the order is the model's",
+        "input who: check that the order is the model's",
+    ]
+
+
+def test_what_does_not_add_up_is_marked_and_can_not_be_published() -> None:
+    made = draft(
+        [TensorDescription("x", "float32", (-1, 4))], {"items": ITEMS[["item_id", "price"]]}
+    )
+    assert made.spec["inputs"][0]["features"][-1] == {"name": f"{TODO} 3 more", "source": TODO}
+    assert made.undecided[0].startswith("input x: the model takes 4 columns, the tables have 1")
+    with pytest.raises(SpecError, match="source must be one of"):
+        parse_spec(made.spec)
+
+
+def test_a_spec_is_explained_line_by_line() -> None:
+    spec = parse_spec(
+        {
+            "inputs": [{"name": "x", "features": [
+                {"name": "age", "source": "user", "default": 25},
+                AGE_DAYS | {"name": "fresh", "default": None},
+                {"name": "tv", "source": "context", "expression": "equals(device, tv)"},
+                {"name": "hour", "source": "context", "expression": "hour"},
+                {"name": "score", "source": "candidate"}]},
+                {"name": "y", "type": "int64", "features": [
+                    {"name": "genres", "source": "item", "size": 2, "vocabulary": "genre"}]}],
+            "vocabularies": {"genre": ["a", "b"]},
+            "outputs": {"click": 1, "like": 2.5},
+            "range": None,
+        }
+    )  # fmt: skip
+    assert list(explain(spec)) == [
+        "Ids are whole numbers. An unknown item is ranked by the score of its defaults.",
+        "Input x: float32, one row an item, 5 columns:",
+        "  age: users.age; 25 where it isn't known",
+        "  fresh: days since items.created_at; NaN where it isn't known",
+        "  tv: equals(device, tv) of the request's context; 0 where it isn't known",
+        "  hour: hour of the request's time; 0 where it isn't known",
+        '  score: the request\'s "features": {"score": [...]}; 0 where it isn\'t known',
+        "Input y: int64, one row an item, 2 columns:",
+        (
+            "  genres: items.genres; numbered by the vocabulary genre, 0 where it isn't in it; "
+            "the last 2 of a list, filled in front"
+        ),
+        "Vocabulary genre: 2 entries, from 1",
+        "Score: 1 * click + 2.5 * like",
+        "A score is any finite number.",
+    ]
