@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from feedops.cloudwatch.dashboard import state_of
 from feedops.cloudwatch.chart import Chart
+from feedops.cloudwatch.dashboard import state_of
 from feedops.cloudwatch.points import Key, Points
 from feedops.stack.template import load, resolved
 from stack.emitted import INFRA, NAME, PARAMETERS, Metric, resources, unknown

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedops.cloudwatch.dashboard import render
 from feedops.cloudwatch.chart import Chart
+from feedops.cloudwatch.dashboard import render
 from feedops.cloudwatch.points import read
 from feedops.errors import OperationError
 from stack.emitted import NAME, Metric, of_the_code, resources, unknown
