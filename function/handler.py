@@ -18,6 +18,7 @@ settings = load_settings()  # before libraries read the environment
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks import sinks_of
+from feedrank.extensions import load_extensions
 from feedrank.http.app import create_app
 from feedrank.http.fast_path import Cycle
 from feedrank.http.lambda_adapter import Adapter
@@ -39,18 +40,27 @@ for doubt in settings.doubts():
     logger.warning("doubtful setting", reason=doubt)
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
+extensions = load_extensions(settings.extensions)
 slot = ModelSlot(
-    load=partial(load_model, settings.model_uri, settings.model_digest, settings),
+    load=partial(
+        load_model, settings.model_uri, settings.model_digest, settings, extensions.store
+    ),
     fallback=(
-        partial(load_model, str(settings.model_layer_dir), "", settings)
+        partial(load_model, str(settings.model_layer_dir), "", settings, extensions.store)
         if settings.model_fallback == "layer"
         else None
     ),
     retry_s=settings.model_retry_seconds,
     load_s=settings.model_load_seconds,
 )
-decision_log = DecisionLog(sinks_of(settings), user_hash(settings))
-ranker = Ranker(slot, decision_log, tracing, strict=settings.context_check == "strict")
+decision_log = DecisionLog([*sinks_of(settings), *extensions.sinks], user_hash(settings))
+ranker = Ranker(
+    slot,
+    decision_log,
+    tracing,
+    strict=settings.context_check == "strict",
+    stages=extensions.stages,
+)
 api = create_app(settings, slot, ranker, stats)
 app = Observer(api, stats, settings)
 slot.load()

@@ -86,3 +86,4 @@ class Ranking(NamedTuple):
     spilled: int = 0  # sinks that refused its record
     context: Mapping[str, str | None] = NO_CONTEXT  # what the record may hold of the request's
     context_dropped: int = 0  # entries of the request's that it doesn't hold as they were sent
+    stages: tuple[str, ...] = ()  # the names of those that ran after scoring

@@ -10,7 +10,8 @@ FeedrankError                     500
 │   ├── SpecError                 a feature spec that does not hold together
 │   └── BundleError               a bundle that is missing, broken or not what it says
 ├── DeadlineExceededError         504
-└── ScoringError                  500
+├── ScoringError                  500
+└── StageError                    500
 """
 
 
@@ -83,3 +84,7 @@ class DeadlineExceededError(FeedrankError):
 
 class ScoringError(FeedrankError):
     """The engine's answer is not one score in [0, 1] per item."""
+
+
+class StageError(FeedrankError):
+    """A stage after scoring failed, or gave positions that it was not given."""

@@ -159,6 +159,13 @@ class Settings(BaseModel):
         description="A context key or value that the model doesn't read: `strict` responds with "
         "422, `warn` ranks and lists it in `warnings`",
     )
+    extensions: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?$",
+        max_length=255,
+        description="Module with the team's own parts, such as `extensions` for "
+        "`function/extensions.py`",
+    )
     decision_log_dir: Directory | None = Field(
         default=None,
         description="Directory that decision records are also appended to, one JSONL file a day",

@@ -30,6 +30,7 @@ ROOMS = (
     "feedmodel",
     "feedrank.server",
     "handler",
+    "feedrank.extensions",
     "feedrank.snapstart",
     "feedrank.http",
     "feedrank.ranking",

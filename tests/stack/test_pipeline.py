@@ -70,6 +70,7 @@ def _decisions() -> list[tuple[Query, Ranking, Call]]:
                 scores=[0.5],
                 order=[0],
                 degraded=("model:layer", "features:snapshot"),
+                stages=("diversity", "no ads at night"),
                 unknown={"user": True, "items": [LARGEST_ID]},
                 context=odd,
                 context_dropped=2,

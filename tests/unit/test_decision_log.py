@@ -55,6 +55,7 @@ def _record(log: DecisionLog, **changes: str) -> int:
 def test_the_record_holds_the_request_and_the_ranking() -> None:
     query = fakes.query(1, (10, 30, 20), device="mobile", email="ada@example.com")
     ranking = fakes.ranking(
+        stages=("diversity",),
         degraded=("model:layer",),
         unknown={"user": True, "items": [30]},
         context={"device": "mobile"},
@@ -74,6 +75,7 @@ def test_the_record_holds_the_request_and_the_ranking() -> None:
         "item_ids": [10, 30, 20],
         "scores": [0.01, 0.03, 0.02],
         "ranks": [3, 1, 2],
+        "stages": ["diversity"],
         "context": {"device": "mobile"},
         "context_dropped": 1,
         "feature_time": "2026-11-22T12:00:00.123000Z",

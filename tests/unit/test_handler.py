@@ -479,6 +479,7 @@ def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
         "item_ids": ITEMS,
         "scores": [by_item[item] for item in ITEMS],
         "ranks": record["ranks"],
+        "stages": [],
         "context": {"device": "mobile", "timestamp": "2026-11-22T20:15:00Z"},
         "context_dropped": 0,
         "user_hash": None,

@@ -52,6 +52,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "base_path": "",
         "api_auth": "none",
         "context_check": "strict",
+        "extensions": "",
         "decision_log_dir": None,
         "decision_stream": "",
         "record_ids": "plain",

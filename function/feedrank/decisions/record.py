@@ -31,6 +31,7 @@ def decision(
         "item_ids": query.item_ids.tolist(),
         "scores": ranking.scores,
         "ranks": ranks,
+        "stages": ranking.stages,
         "context": ranking.context,
         "context_dropped": ranking.context_dropped,
         "feature_time": datetime.fromtimestamp(query.time_s, UTC),

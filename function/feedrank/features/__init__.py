@@ -1,8 +1,10 @@
 """From a query to the rows that a model reads."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from feedrank.domain import FeatureRows, Query
+from feedrank.features.spec import FeatureSpec
 
 
 class FeatureStore(Protocol):
@@ -15,3 +17,6 @@ class FeatureStore(Protocol):
     waits: bool
 
     async def fetch(self, query: Query) -> FeatureRows: ...
+
+
+StoreFactory = Callable[[FeatureStore, FeatureSpec], FeatureStore]  # of the bundle's snapshot

@@ -22,11 +22,11 @@ class ContextKeys:
         values: dict[str, tuple[str, ...]] = {}
         numbers: dict[str, None] = {}
         for feature in spec.columns("context"):
-            example = context.parse(feature.expression).example
-            if example is None:
+            parsed = context.parse(feature.expression)
+            if parsed.example is None:
                 continue
-            key, text = example
-            if feature.expression.startswith("number"):
+            key, text = parsed.example
+            if parsed.is_number:
                 numbers[key] = None
             else:
                 values[key] = (*values.get(key, ()), text)

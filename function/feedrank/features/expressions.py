@@ -30,13 +30,15 @@ Compute = Callable[[Mapping[str, Any], Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class ContextFeature:
-    """`compute` takes the context and the time; `example` is the key that it reads, with a value
-    which it can read. The calendar's features read only the time. What it computes is a number, or
-    one text or a list of them, which a vocabulary makes numbers of."""
+    """`compute` takes the context and the time, of one request or as whole columns. `example` is
+    the key that it reads, with a value that the key may have; None where it reads only the time.
+    A key that `is_number` may have any finite number. What it computes is a number, or one text or
+    a list of them, which a vocabulary makes numbers of."""
 
     compute: Compute
     example: tuple[str, str] | None = None
     reads: Literal["number", "text", "list"] = "number"
+    is_number: bool = False
 
     @property
     def key(self) -> str | None:
@@ -127,19 +129,29 @@ def _offset_at(zone: str, quarter: int) -> float:
     return (offset or timedelta()).total_seconds()
 
 
+Expression = Callable[..., ContextFeature]  # from the arguments of an expression, as texts
+BUILT_IN = ("hour", "weekday", "is_weekend", "equals", "number", "text", "list", "since")
 CALENDAR: dict[str, Compute] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
 # In quotes of either kind, or as it stands where it holds no comma and no parenthesis.
 _TEXT = r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,()"'][^,()]*?))\s*"""
 _EQUALS = re.compile(rf"equals\({_TEXT},{_TEXT}\)")
 _OF_KEY = re.compile(rf"(number|text|list)\({_TEXT}\)")
 _LOCAL = re.compile(r"(hour|weekday|is_weekend)\(\s*([A-Za-z][\w+/-]*)\s*\)")
+_CALL = re.compile(r"([^\W\d]\w*)(?:\((.*)\))?")
+_ARGUMENT = re.compile(rf"{_TEXT}(?:,(?=.)|$)")
+_registered: dict[str, Expression] = {}
+
+
+def register(expressions: Mapping[str, Expression]) -> None:
+    """Makes them known to every feature spec that this process reads."""
+    _registered.update(expressions)
 
 
 def parse(expression: str) -> ContextFeature:
     """`hour`, `weekday`, `is_weekend`, each also of a zone, `equals(key, literal)`, `number(key)`,
-    `text(key)` or `list(key)`.
+    `text(key)`, `list(key)`, or one that is registered.
 
-    Raises ValueError for any other expression.
+    Raises ValueError for any other expression, TypeError where a registered one gives no feature.
     """
     if expression in CALENDAR:
         return ContextFeature(CALENDAR[expression])
@@ -150,17 +162,24 @@ def parse(expression: str) -> ContextFeature:
         if key:
             return ContextFeature(equals(key, literal), (key, literal))
     elif (match := _OF_KEY.fullmatch(expression)) and (key := _text(match, 2)):
-        if match[1] == "text":
-            return ContextFeature(text(key), (key, "a"), "text")
-        if match[1] == "list":
-            return ContextFeature(texts(key), (key, "a,b"), "list")
-        return ContextFeature(number(key), (key, "1.5"))
+        return _of_key(match[1], key)
+    elif (match := _CALL.fullmatch(expression)) and match[1] in _registered:
+        return _called(expression, match[1], _arguments(expression, match[2] or ""))
     raise ValueError(
         f"context expression {expression!r} is none of hour, weekday, is_weekend (or with a zone, "
         "as hour(Europe/Berlin) or hour(offset)), equals(key, literal), number(key), text(key), "
         "list(key); a key or literal with a "
         'comma, a parenthesis or a quote goes in quotes, such as equals(city, "Paris, TX")'
+        + "".join(f"; EXTENSIONS has {name}" for name in _registered)
     )
+
+
+def _of_key(kind: str, key: str) -> ContextFeature:
+    if kind == "text":
+        return ContextFeature(text(key), (key, "a"), "text")
+    if kind == "list":
+        return ContextFeature(texts(key), (key, "a,b"), "list")
+    return ContextFeature(number(key), (key, "1.5"), is_number=True)
 
 
 def _zone(name: str) -> str:
@@ -172,6 +191,28 @@ def _zone(name: str) -> str:
         except (KeyError, OSError, ValueError) as error:
             raise ValueError(f"{name!r} is no time zone, such as Europe/Berlin") from error
     return name
+
+
+def _called(expression: str, name: str, arguments: list[str]) -> ContextFeature:
+    try:
+        feature = _registered[name](*arguments)
+    except Exception as error:
+        raise ValueError(f"context expression {expression!r}: {error}") from error
+    if not isinstance(feature, ContextFeature):
+        raise TypeError(f"context expression {expression!r}: {name} must give a ContextFeature")
+    return feature
+
+
+def _arguments(expression: str, text: str) -> list[str]:
+    """The texts of a list such as `device, "a, b"`."""
+    arguments, at = [], 0
+    while at < len(text):
+        match = _ARGUMENT.match(text, at)
+        if match is None:
+            raise ValueError(f"context expression {expression!r}: its arguments can't be read")
+        arguments.append(_text(match, 1))
+        at = match.end()
+    return arguments
 
 
 def _text(match: re.Match[str], group: int) -> str:

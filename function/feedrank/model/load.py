@@ -10,7 +10,7 @@ from time import perf_counter
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.domain import FeatureRows, FloatArray, Query
-from feedrank.features import FeatureStore
+from feedrank.features import FeatureStore, StoreFactory
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
@@ -63,9 +63,17 @@ class Model:
         return runs.score(self.engine, self.matrix.build(query, rows), deadline_s, "proof")
 
 
-def load_model(uri: str, digest: str, settings: Settings) -> Model:
-    """Fetch a bundle, verify every byte, build its engine, hold it against its golden scores.
+def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> FeatureStore:
+    return snapshot
 
+
+def load_model(
+    uri: str, digest: str, settings: Settings, store_of: StoreFactory = _snapshot_alone
+) -> Model:
+    """Fetch a bundle, verify every byte, build its engine, compare it with its golden scores.
+
+    `store_of` makes what requests read features from, of the bundle's snapshot. The golden scores
+    are of the snapshot's own features, so they are compared without it.
     Raises BundleError or SpecError. The golden requests also warm the engine up.
     """
     engine_file = ENGINE_FILES[settings.model_engine]
@@ -85,7 +93,7 @@ def load_model(uri: str, digest: str, settings: Settings) -> Model:
         model = Model(
             manifest=bundle.manifest,
             spec=spec,
-            features=snapshot,
+            features=store_of(snapshot, spec),
             matrix=MatrixBuilder(spec, snapshot.vocabularies),
             context=ContextKeys(spec),
             engine=_engine(settings, program),

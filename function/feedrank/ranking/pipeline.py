@@ -1,7 +1,7 @@
 """The request as one paragraph."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -15,6 +15,7 @@ from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringE
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.scorer import Scorer
+from feedrank.ranking.stages import RankingStage, Scored, apply_stages
 from feedrank.telemetry.tracing import NoTracing, Tracing
 
 
@@ -31,6 +32,7 @@ class Ranker:
         now: Callable[[], datetime] = utc_now,
         *,
         strict: bool = True,
+        stages: Sequence[RankingStage] = (),
     ) -> None:
         """`strict` refuses a context that has what the model doesn't read."""
         self._slot = slot
@@ -39,6 +41,8 @@ class Ranker:
         self._span = (tracing or NoTracing()).span
         self._now = now
         self._strict = strict
+        self._stages = stages
+        self._stage_names = tuple(stage.name for stage in stages)
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""
@@ -56,6 +60,8 @@ class Ranker:
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
+        if self._stages:
+            order = apply_stages(self._stages, Scored(query, rows, scores, order, model.spec))
         context, dropped = NO_CONTEXT, 0
         if query.context:
             context, dropped = model.context.recorded(query.context)
@@ -78,6 +84,7 @@ class Ranker:
             snapshot_age_s=model.manifest.snapshot_age_s(now),
             context=context,
             context_dropped=dropped,
+            stages=self._stage_names,
         )
         spilled = await self._log.record(query, ranking, call)
         return ranking._replace(spilled=spilled) if spilled else ranking

@@ -1,0 +1,177 @@
+"""A team's own parts, which come from one Python file without a change here.
+
+`EXTENSIONS` names the module, such as `extensions` for `function/extensions.py`; there is none by
+default. It may set the names below, each a list or a tuple, `EXPRESSIONS` a dict:
+
+    STAGES        `RankingStage`s that run after scoring, in this order
+    STORES        functions that make a `FeatureStore` of the one before and the feature spec; the
+                  first gets the bundle's snapshot
+    SINKS         `DecisionSink`s beside the built-in ones
+    EXPRESSIONS   context expressions by name: functions from their arguments, which are texts, to a
+                  `ContextFeature`
+    ROUTERS       FastAPI's `APIRouter`s
+    DEPENDENCIES  FastAPI's `Depends(...)`, for every route
+    MIDDLEWARE    Starlette's `Middleware(...)`, the outermost first
+
+These names and protocols follow semantic versioning: a minor version may add to them, and only a
+major one takes away or changes.
+"""
+
+import keyword
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from feedrank.errors import SettingsError
+from feedrank.features import FeatureStore, StoreFactory
+from feedrank.features import expressions as context
+from feedrank.features.spec import FeatureSpec
+from feedrank.ranking.stages import RankingStage
+
+if TYPE_CHECKING:  # FastAPI is not for publishing, which needs the expressions alone
+    from starlette.middleware import Middleware
+
+    from feedrank.decisions.sinks import DecisionSink
+    from feedrank.http.web import APIRouter, Depends
+
+ALIKE = 0.8  # `difflib`'s ratio: a name in capitals that is so near to a known one is a mistake
+SETTING = "EXTENSIONS"
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What the module has, checked; its expressions are registered already."""
+
+    stages: tuple[RankingStage, ...] = ()
+    stores: tuple[StoreFactory, ...] = ()
+    sinks: tuple["DecisionSink", ...] = ()
+    expressions: Mapping[str, context.Expression] = field(default_factory=dict)
+    routers: tuple["APIRouter", ...] = ()
+    dependencies: tuple["Depends", ...] = ()
+    middleware: tuple["Middleware", ...] = ()
+
+    def store(self, snapshot: FeatureStore, spec: FeatureSpec) -> FeatureStore:
+        """What a model reads features from: the bundle's snapshot, as the stores wrap it."""
+        store = snapshot
+        for make in self.stores:
+            store = make(store, spec)
+        return store
+
+
+def load_extensions(module: str) -> Extensions:
+    """By the module's name; an empty one has none. Raises SettingsError, which names what is wrong
+    in it."""
+    if not module:
+        return Extensions()
+    try:
+        found = import_module(module)
+    except Exception as error:
+        raise SettingsError(f"{SETTING}: {module} can't be imported: {_told(error)}") from error
+    return _checked(found)
+
+
+def load_extensions_file(path: Path) -> Extensions:
+    """The same by its file, for publishing and training, which run beside no handler."""
+    spec = spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SettingsError(f"{path}: must be a Python file")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SettingsError(f"{path}: can't be imported: {_told(error)}") from error
+    return _checked(module)
+
+
+def _checked(module: ModuleType) -> Extensions:
+    wrong = [*_misspelt(module)]
+    values: dict[str, Any] = {}
+    for name, (what, is_one) in KINDS.items():
+        value = getattr(module, name, ())
+        if not isinstance(value, list | tuple):
+            wrong.append(f"{name} must be a list or a tuple")
+            continue
+        wrong += [f"{name}[{n}] must be {what}" for n, v in enumerate(value) if not is_one(v)]
+        values[name.lower()] = tuple(value)
+    expressions = getattr(module, "EXPRESSIONS", {})
+    wrong += _wrong_expressions(expressions)
+    if not wrong and len({stage.name for stage in values["stages"]}) < len(values["stages"]):
+        wrong.append("STAGES must have names that differ")
+    if wrong:
+        raise SettingsError("\n  ".join([f"{SETTING}: {module.__name__} is refused:", *wrong]))
+    context.register(expressions)
+    return Extensions(**values, expressions=dict(expressions))
+
+
+def _misspelt(module: ModuleType) -> Iterator[str]:
+    from difflib import get_close_matches
+
+    known = [*KINDS, "EXPRESSIONS"]
+    for name in vars(module):
+        near = get_close_matches(name, known, 1, ALIKE) if name.isupper() else []
+        if near and name not in known:
+            yield f"{name} is no name of an extension; {near[0]} is one"
+    if not any(hasattr(module, name) for name in known):
+        yield f"it sets none of {', '.join(known)}"
+
+
+def _wrong_expressions(value: object) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield "EXPRESSIONS must be a dict"
+        return
+    for name, expression in value.items():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            yield f"EXPRESSIONS: {name!r} must be a name, as of a function"
+        elif name in context.BUILT_IN:
+            yield f"EXPRESSIONS: {name} is a built-in expression's name"
+        elif not callable(expression):
+            yield f"EXPRESSIONS: {name} must be a function that returns a ContextFeature"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_stage(value: Any) -> bool:  # noqa: ANN401 whatever the module has
+    name = getattr(value, "name", None)
+    return isinstance(name, str) and name != "" and _has_method(value, "reorder")
+
+
+def _is_sink(value: Any) -> bool:  # noqa: ANN401
+    return _has_method(value, "write") and hasattr(value, "replaces_output")
+
+
+def _has_method(value: Any, method: str) -> bool:  # noqa: ANN401
+    return not isinstance(value, type) and callable(getattr(value, method, None))
+
+
+def _is_router(value: Any) -> bool:  # noqa: ANN401
+    from feedrank.http.web import APIRouter
+
+    return isinstance(value, APIRouter)
+
+
+def _is_dependency(value: Any) -> bool:  # noqa: ANN401
+    from feedrank.http.web import Depends
+
+    return isinstance(value, Depends)
+
+
+def _is_middleware(value: Any) -> bool:  # noqa: ANN401
+    from starlette.middleware import Middleware
+
+    return isinstance(value, Middleware)
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "STAGES": ("a RankingStage: an object with a `name` and `reorder(scored)`", _is_stage),
+    "STORES": ("a function from a FeatureStore and a FeatureSpec to a FeatureStore", callable),
+    "SINKS": ("a DecisionSink: a subclass's object with `write(record)`", _is_sink),
+    "ROUTERS": ("FastAPI's APIRouter", _is_router),
+    "DEPENDENCIES": ("FastAPI's Depends(...)", _is_dependency),
+    "MIDDLEWARE": ("Starlette's Middleware(...)", _is_middleware),
+}

@@ -1,0 +1,127 @@
+"""The team's own file: what it may hold, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from feedrank.errors import SettingsError
+from feedrank.extensions import Extensions, load_extensions, load_extensions_file
+from feedrank.features import expressions as context
+
+STAGE = """
+class Stage:
+    name = "as it is"
+    def reorder(self, scored):
+        return scored.order
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_expression_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_registered", {})
+
+
+def _load(folder: Path, text: str) -> Extensions:
+    file = folder / "extensions.py"
+    file.write_text(text)
+    return load_extensions_file(file)
+
+
+def _refusal(folder: Path, text: str) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        _load(folder, text)
+    assert context._registered == {}
+    return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+
+def test_without_a_module_there_is_nothing() -> None:
+    assert load_extensions("") == Extensions()
+
+
+def test_a_module_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_parts.py").write_text(STAGE + "STAGES = [Stage()]")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [stage.name for stage in load_extensions("own_parts").stages] == ["as it is"]
+
+
+def test_everything_that_a_file_may_set_is_taken(tmp_path: Path) -> None:
+    loaded = _load(
+        tmp_path,
+        STAGE
+        + """
+from fastapi import APIRouter, Depends
+from starlette.middleware import Middleware
+from feedrank.features.expressions import ContextFeature
+
+from feedrank.decisions.sinks import DecisionSink
+
+class Sink(DecisionSink):
+    def write(self, record): ...
+
+def store(snapshot, spec):
+    return snapshot
+
+def two() -> ContextFeature:
+    return ContextFeature(lambda context, time_s: 2.0)
+
+def check(): ...
+
+LIMIT = 3
+STAGES = (Stage(),)
+STORES = [store]
+SINKS = [Sink()]
+EXPRESSIONS = {"two": two}
+ROUTERS = [APIRouter()]
+DEPENDENCIES = [Depends(check)]
+MIDDLEWARE = [Middleware(object)]
+""",
+    )
+    sizes = [
+        len(part)
+        for part in (
+            loaded.stages,
+            loaded.stores,
+            loaded.sinks,
+            loaded.expressions,
+            loaded.routers,
+            loaded.dependencies,
+            loaded.middleware,
+        )
+    ]
+    assert sizes == [1] * 7
+    assert context.parse("two").compute({}, 0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("STAGE = []", "STAGE is no name of an extension; STAGES is one"),
+        ("SINKS = []\nMIDLEWARE = []", "MIDLEWARE is no name of an extension; MIDDLEWARE is one"),
+        ("x = 1", "it sets none of STAGES, STORES, SINKS, ROUTERS, DEPENDENCIES, MIDDLEWARE, "),
+        ("SINKS = 5", "SINKS must be a list or a tuple"),
+        ("STAGES = [len]", "STAGES[0] must be a RankingStage: an object with a `name` and "),
+        (STAGE + "STAGES = [Stage]", "STAGES[0] must be a RankingStage: an object with "),
+        (STAGE + "STAGES = [Stage()] * 2", "STAGES must have names that differ"),
+        ("STORES = [5]", "STORES[0] must be a function from a FeatureStore and a FeatureSpec to "),
+        ("SINKS = [print]", "SINKS[0] must be a DecisionSink: a subclass's object with "),
+        ("ROUTERS = [print]", "ROUTERS[0] must be FastAPI's APIRouter"),
+        ("DEPENDENCIES = [print]", "DEPENDENCIES[0] must be FastAPI's Depends(...)"),
+        ("MIDDLEWARE = [print]", "MIDDLEWARE[0] must be Starlette's Middleware(...)"),
+        ("EXPRESSIONS = []", "EXPRESSIONS must be a dict"),
+        ("EXPRESSIONS = {'hour': print}", "EXPRESSIONS: hour is a built-in expression's name"),
+        ("EXPRESSIONS = {'a b': print}", "EXPRESSIONS: 'a b' must be a name, as of a function"),
+        ("EXPRESSIONS = {'two': 2}", "EXPRESSIONS: two must be a function that returns a "),
+    ],
+)
+def test_what_is_no_extension_is_refused_by_name(tmp_path: Path, text: str, start: str) -> None:
+    assert any(told.startswith(start) for told in _refusal(tmp_path, text))
+
+
+def test_a_module_that_is_not_there_is_refused_by_the_settings_name() -> None:
+    with pytest.raises(SettingsError, match=r"^EXTENSIONS: no_such_module can't be imported: "):
+        load_extensions("no_such_module")
+
+
+def test_a_file_that_fails_is_refused_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"extensions\.py: can't be imported: ZeroDivision"):
+        _load(tmp_path, "1 / 0")
