@@ -23,8 +23,8 @@ server.HEAD_S = server.BODY_S = server.UPLOAD_DRAIN_S = 0.5
 HANGING_THREAD = "from threading import Event, Thread; Thread(target=Event().wait).start()"
 HANGING_LOOP = """
 from threading import Event
-from feedrank.telemetry.container import ContainerStats
-ContainerStats.count = lambda *given: (print("hangs", flush=True), Event().wait())
+from feedrank.decisions.log import DecisionLog
+DecisionLog._print = lambda *given: (print("hangs", flush=True), Event().wait())
 server.DRAIN_S, server.EXIT_S = 0, 0.1
 """
 
