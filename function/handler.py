@@ -42,9 +42,7 @@ tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else No
 stats = ContainerStats()
 extensions = load_extensions(settings.extensions)
 slot = ModelSlot(
-    load=partial(
-        load_model, settings.model_uri, settings.model_digest, settings, extensions.store
-    ),
+    load=partial(load_model, settings.model_uri, settings.model_digest, settings, extensions.store),
     fallback=(
         partial(load_model, str(settings.model_layer_dir), "", settings, extensions.store)
         if settings.model_fallback == "layer"

@@ -76,9 +76,10 @@ class FakeStore:
     def __init__(self, degraded: tuple[str, ...] = ()) -> None:
         self._degraded = degraded
 
-    async def fetch(self, query: Query) -> FeatureRows:
-        known = query.item_ids < 100
-        prices = np.where(known, query.item_ids / 1_000, 0.5).astype(np.float32)
+    async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
+        item_ids = np.array(query.item_ids)
+        known = item_ids < 100
+        prices = np.where(known, item_ids / 1_000, 0.5).astype(np.float32)
         return FeatureRows(
             user=np.array([0.25], np.float32),
             items=prices.reshape(-1, 1),
@@ -234,16 +235,17 @@ def call(budget_s: float = 60.0, *, is_alone: bool = True, limit_s: float | None
     """`limit_s` is what Lambda leaves, from now on."""
     now = perf_counter()
     limit_s = 0.0 if limit_s is None else now + limit_s
-    return Call("req-1", now, now + budget_s, is_alone, limit_s=limit_s)
+    return Call("req-1", NOON.timestamp(), now, now + budget_s, is_alone, limit_s=limit_s)
 
 
 def query(user_id: int = 1, items: Sequence[int] = (10, 30, 20), **context: str) -> Query:
-    return Query(user_id, np.array(items, dtype=np.int64), context, NOON.timestamp())
+    return Query(user_id, list(items), context, NOON.timestamp())
 
 
-def ranking(**changes: Any) -> Ranking:
+def ranking(request_id: str = "req-1", **changes: Any) -> Ranking:
     values: dict[str, Any] = {
-        "request_id": "req-1",
+        "query": query(),
+        "call": call()._replace(request_id=request_id),
         "timestamp": "2026-11-22T12:00:00.123Z",
         "model_version": "feed_ranker-3",
         "model_digest": "dddddddddddd",
@@ -259,17 +261,15 @@ def ranking(**changes: Any) -> Ranking:
     return Ranking(**values | changes)
 
 
-def recorded(query: Query, ranking: Ranking, call: Call) -> dict[str, Any]:
+def recorded(ranking: Ranking) -> dict[str, Any]:
     """The decision record as a reader of its line has it."""
-    read: dict[str, Any] = orjson.loads(
-        orjson.dumps(decision(query, ranking, call), None, ONE_LINE)
-    )
+    read: dict[str, Any] = orjson.loads(orjson.dumps(decision(ranking), None, ONE_LINE))
     return read
 
 
-def record(log: DecisionLog, query: Query, ranking: Ranking, call: Call) -> int:
+def record(log: DecisionLog, ranking: Ranking) -> int:
     """The number of sinks that refused it, without an event loop."""
-    return run_through(log.record(query, ranking, call))
+    return run_through(log.record(ranking))
 
 
 def app(loaded: Model | None, *sinks: DecisionSink, **env: str) -> Observer:
@@ -283,11 +283,10 @@ def app_of(model_slot: ModelSlot, *sinks: DecisionSink, **env: str) -> Observer:
     ranker = Ranker(
         model_slot,
         DecisionLog(sinks),
-        now=lambda: NOON,
         strict=chosen.context_check == "strict",
     )
     api = create_app(chosen, model_slot, ranker, counted)
-    return Observer(api, counted, chosen)
+    return Observer(api, counted, chosen, clock=NOON.timestamp)
 
 
 _loops: list[asyncio.AbstractEventLoop | None] = [None]

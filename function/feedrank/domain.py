@@ -1,9 +1,9 @@
 """The nouns of a request, below everything else.
 
-Named tuples: as immutable as frozen dataclasses, and made in half the time, each request.
+Named tuples: as immutable as frozen dataclasses, and created in half the time, once a request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,11 @@ MAX_ID = 2**63 - 1
 
 
 class Query(NamedTuple):
-    """Who asks, and for what. `time_s` is Unix time in seconds, `item_ids` is (items,)."""
+    """Who wants which items ranked. `time_s` is what the features take for now, in Unix seconds:
+    the context's `timestamp`, or when the request came."""
 
     user_id: int
-    item_ids: IntArray
+    item_ids: Sequence[int]
     context: Mapping[str, str]
     time_s: float
     candidates: Mapping[str, NDArray[Any]] = NO_CANDIDATES  # (items,) or (items, size), by name
@@ -46,13 +47,15 @@ class FeatureRows(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request as the clock sees it. Times are `time.perf_counter()` seconds.
+    """One request as the clock sees it: `time_s` is when it came, in Unix seconds, the others are
+    `time.perf_counter()` seconds.
 
     `is_alone` where no other is served meanwhile, as on Lambda. `correlation_id` is the
     gateway's own id of the request, `trace_id` the caller's.
     """
 
     request_id: str
+    time_s: float
     started_s: float
     deadline_s: float
     is_alone: bool
@@ -62,13 +65,14 @@ class Call(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """A finished answer: scores in the caller's order, `order` the positions from the best on.
-    Where the spec drops unknown items, `order` is without them.
+    """A finished request, for the response, the decision record, the log line and the metrics.
 
-    Plain lists: both JSON lines and the metrics read them, and each reads them item by item.
+    Scores stand in the caller's order, as plain lists, since both JSON lines read them item by
+    item. `order` has the positions from the best on, without those that the spec or a stage drops.
     """
 
-    request_id: str
+    query: Query
+    call: Call
     timestamp: str  # UTC, ISO 8601
     model_version: str
     model_digest: str  # its first 12 digits
@@ -80,7 +84,7 @@ class Ranking(NamedTuple):
     features_ms: float
     scoring_ms: float
     latency_ms: float
-    unknown: dict[str, Any] | None = None  # as the answer has it
+    unknown: dict[str, Any] | None = None  # as the response has it
     warnings: tuple[str, ...] = ()  # what the context has that the model doesn't read
     snapshot_age_s: float | None = None
     spilled: int = 0  # sinks that refused its record

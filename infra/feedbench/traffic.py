@@ -62,8 +62,7 @@ def model_inputs(bundle: Path, bodies: list[dict[str, Any]]) -> list[dict[str, F
 
 
 def _query(body: dict[str, Any]) -> Query:
-    item_ids = np.array(body["item_ids"], dtype=np.int64)
-    return Query(body["user_id"], item_ids, body["context"], MOMENT_S)
+    return Query(body["user_id"], body["item_ids"], body["context"], MOMENT_S)
 
 
 def event(body: dict[str, Any]) -> dict[str, Any]:

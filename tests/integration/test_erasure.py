@@ -26,9 +26,8 @@ KEY = "0123456789abcdef" * 2
 
 def _record(user_id: int, number: int, key: str = "") -> bytes:
     """A line as the function writes it; each user's items have the other users' numbers."""
-    record = fakes.recorded(
-        fakes.query(user_id, (42, 420, 7)), fakes.ranking(request_id=f"r{number}"), fakes.call()
-    )
+    query = fakes.query(user_id, (42, 420, 7))
+    record = fakes.recorded(fakes.ranking(query=query, request_id=f"r{number}"))
     if key:
         record |= {"user_id": None, "user_hash": UserHash(key)(user_id)}
     return json.dumps(record, separators=(",", ":")).encode() + b"\n"

@@ -106,7 +106,7 @@ def test_a_model_that_nobody_here_trained_ranks_from_s3_with_no_code_changed(
     model = load_model(published.uri, "", settings(published.uri, tmp_path / "cache"))
     query = Query(
         user_id=9,
-        item_ids=np.array([10, 20, 77]),
+        item_ids=[10, 20, 77],
         context={"basket": "2"},
         time_s=WEDNESDAY_NOON_S,
     )
@@ -125,7 +125,7 @@ def test_a_gap_in_a_table_is_the_feature_s_default(options: PublishOptions) -> N
     built = build_bundle(options)
     spec = parse_spec(SHOP_SPEC)
     store = SnapshotStore(built.folder / SERVING / "features.safetensors", spec)
-    bob = Query(4, np.array([10]), {"basket": "0"}, WEDNESDAY_NOON_S)
+    bob = Query(4, [10], {"basket": "0"}, WEDNESDAY_NOON_S)
     row = MatrixBuilder(spec).build(bob, store.look_up(bob))["x"]
     assert row.tolist() == [[1.0, 12.0, 30.0, 0.0]]
 

@@ -13,7 +13,6 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import boto3
-import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -90,7 +89,7 @@ def _load(tmp_path: Path, uri: str = URI, digest: str = "") -> Model:
 
 
 def _scores(model: Model) -> list[float]:
-    query = Query(42, np.array([1, 2, 300, 5_000]), {"device": "mobile"}, 0.0)
+    query = Query(42, [1, 2, 300, 5_000], {"device": "mobile"}, 0.0)
     return [float(s) for s in model.score(query, model.features.look_up(query))]  # type: ignore[attr-defined]
 
 

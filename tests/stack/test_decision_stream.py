@@ -85,7 +85,7 @@ def _delivered(front: FaultyFront) -> list[str]:
 def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
     """How many sinks refused each."""
     return [
-        fakes.record(records, fakes.query(), fakes.ranking(request_id=each), fakes.call(left_s))
+        fakes.record(records, fakes.ranking(call=fakes.call(left_s)._replace(request_id=each)))
         for each in ids
     ]
 

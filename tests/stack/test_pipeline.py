@@ -21,7 +21,7 @@ import fakes
 from feedops.stack.template import load, resolved
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import UserHash
-from feedrank.domain import Call, Query, Ranking
+from feedrank.domain import Ranking
 from feedrank.telemetry.logging import configure
 from feedrank.telemetry.metrics import log_request, request_metrics
 from stack.athena import Athena
@@ -55,54 +55,47 @@ def _at(days_ago: int, clock: str) -> str:
     return f"{TODAY - timedelta(days=days_ago)}T{clock}.123Z"
 
 
-def _decisions() -> list[tuple[Query, Ranking, Call]]:
+def _decisions() -> list[Ranking]:
     """Two days, two models, and all that a record may hold: the largest ids, text of any kind, one
     item and a hundred, a degraded answer, unknown ids."""
     hundred = np.linspace(0.999999, 0.000001, 100).round(6)
     odd = {"Device": "mobile", "device": 'quote " and \\ and \u2028', "line": "a\nb", "": "ü\t"}
     return [
-        (fakes.query(), fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a"), fakes.call()),
-        (
-            fakes.query(LARGEST_ID, (LARGEST_ID,)),
-            fakes.ranking(
-                timestamp=_at(0, "00:00:00"),
-                request_id="b",
-                scores=[0.5],
-                order=[0],
-                degraded=("model:layer", "features:snapshot"),
-                stages=("diversity", "no ads at night"),
-                unknown={"user": True, "items": [LARGEST_ID]},
-                context=odd,
-                context_dropped=2,
+        fakes.ranking(timestamp=_at(1, "23:59:59"), request_id="a"),
+        fakes.ranking(
+            query=fakes.query(LARGEST_ID, (LARGEST_ID,)),
+            call=fakes.call()._replace(
+                request_id="b", correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abc"
             ),
-            fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abc"),
+            timestamp=_at(0, "00:00:00"),
+            scores=[0.5],
+            order=[0],
+            degraded=("model:layer", "features:snapshot"),
+            stages=("diversity", "no ads at night"),
+            unknown={"user": True, "items": [LARGEST_ID]},
+            context=odd,
+            context_dropped=2,
         ),
-        (
-            fakes.query(0, range(100)),
-            fakes.ranking(
-                timestamp=_at(0, "00:00:01"),
-                request_id="c",
-                model_version="feed_ranker-4",
-                scores=hundred.tolist(),
-                order=np.argsort(-hundred, kind="stable").tolist(),
-                context={"device": "desktop", "city": None},
-            ),
-            fakes.call(),
+        fakes.ranking(
+            query=fakes.query(0, range(100)),
+            timestamp=_at(0, "00:00:01"),
+            request_id="c",
+            model_version="feed_ranker-4",
+            scores=hundred.tolist(),
+            order=np.argsort(-hundred, kind="stable").tolist(),
+            context={"device": "desktop", "city": None},
         ),
-        (
-            fakes.query(7, (1, 2, 3)),
-            fakes.ranking(
-                timestamp=_at(0, "00:00:02"),
-                request_id="d",
-                context={"feedrank-canary": "a caller's own words"},
-            ),
-            fakes.call()._replace(correlation_id="feedrank-canary"),
+        fakes.ranking(
+            query=fakes.query(7, (1, 2, 3)),
+            call=fakes.call()._replace(request_id="d", correlation_id="feedrank-canary"),
+            timestamp=_at(0, "00:00:02"),
+            context={"feedrank-canary": "a caller's own words"},
         ),
     ]
 
 
 def _records() -> list[dict[str, Any]]:
-    return [fakes.recorded(*made) for made in _decisions()]
+    return [fakes.recorded(ranking) for ranking in _decisions()]
 
 
 @pytest.fixture
@@ -110,8 +103,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What the function writes for these requests, and what else stands in its log."""
     configure(fakes.settings())
     log = DecisionLog()
-    for query, ranking, call in _decisions():
-        fakes.record(log, query, ranking, call)
+    for ranking in _decisions():
+        fakes.record(log, ranking)
         log_request({"status": 200}, request_metrics(1.5, 200, ranking))
     printed = capsys.readouterr().out.removesuffix("\n")
     lines = printed.split("\n")  # splitlines would also split at U+2028
@@ -276,9 +269,8 @@ def test_plain_and_hashed_ids_stand_in_one_table(aws: Aws, tmp_path: Path) -> No
     """As before and after `RecordIds` is changed."""
     kept, hashed = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
     for log in (DecisionLog([kept]), DecisionLog([kept], user_hash=hashed)):
-        fakes.record(
-            log, fakes.query(LARGEST_ID), fakes.ranking(timestamp=_at(0, "01:00:00")), fakes.call()
-        )
+        query = fakes.query(LARGEST_ID)
+        fakes.record(log, fakes.ranking(query=query, timestamp=_at(0, "01:00:00")))
     keys = aws.deliver(aws.streams["DirectStream"], [line for line, _ in kept.lines])
     aws.download(keys, tmp_path)
     rows = _athena(tmp_path).rows(_resources()["TrainingRowsQuery"]["QueryString"])

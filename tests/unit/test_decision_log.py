@@ -49,20 +49,20 @@ LINE = DecisionRecord(b"{}\n", "2026-11-22", 0.0)
 
 
 def _record(log: DecisionLog, **changes: str) -> int:
-    return fakes.record(log, fakes.query(), fakes.ranking(**changes), fakes.call())
+    return fakes.record(log, fakes.ranking(**changes))
 
 
 def test_the_record_holds_the_request_and_the_ranking() -> None:
-    query = fakes.query(1, (10, 30, 20), device="mobile", email="ada@example.com")
     ranking = fakes.ranking(
+        query=fakes.query(1, (10, 30, 20), device="mobile", email="ada@example.com"),
+        call=fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef"),
         stages=("diversity",),
         degraded=("model:layer",),
         unknown={"user": True, "items": [30]},
         context={"device": "mobile"},
         context_dropped=1,
     )
-    call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
-    assert fakes.recorded(query, ranking, call) == {
+    assert fakes.recorded(ranking) == {
         "record": "decision",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "request_id": "req-1",
@@ -86,8 +86,8 @@ def test_the_record_holds_the_request_and_the_ranking() -> None:
 
 
 def test_each_duplicate_has_its_own_rank() -> None:
-    ranking = fakes.ranking(scores=[0.5, 0.9, 0.5, 0.9], order=[1, 3, 0, 2])
-    record = decision(fakes.query(1, (7, 8, 7, 8)), ranking, fakes.call())
+    query = fakes.query(1, (7, 8, 7, 8))
+    record = decision(fakes.ranking(query=query, scores=[0.5, 0.9, 0.5, 0.9], order=[1, 3, 0, 2]))
     assert (record["item_ids"], record["ranks"]) == ([7, 8, 7, 8], [3, 1, 4, 2])
 
 
@@ -96,12 +96,11 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
 ) -> None:
     first, second = fakes.KeptLines(), fakes.KeptLines()
     ranking = fakes.ranking(context={"note": "a\nb\u2028é"})
-    query, call = fakes.query(), fakes.call()
-    assert fakes.record(DecisionLog([first, second]), query, ranking, call) == 0
+    assert fakes.record(DecisionLog([first, second]), ranking) == 0
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert printed.endswith("\n")
-    assert json.loads(printed) == fakes.recorded(query, ranking, call)
+    assert json.loads(printed) == fakes.recorded(ranking)
     assert first.lines == second.lines == [(printed.encode(), "2026-11-22")]
 
 
@@ -126,8 +125,8 @@ def test_a_sink_may_replace_standard_output(
     capsys: pytest.CaptureFixture[str], *, is_alone: bool
 ) -> None:
     stream, kept = fakes.FakeStream(), fakes.KeptLines()
-    call = fakes.call(is_alone=is_alone)
-    recorded = DecisionLog([kept, stream]).record(fakes.query(), fakes.ranking(), call)
+    ranking = fakes.ranking(call=fakes.call(is_alone=is_alone))
+    recorded = DecisionLog([kept, stream]).record(ranking)
     assert asyncio.run(recorded) == 0
     assert capsys.readouterr().out == ""
     assert stream.lines == [line for line, _ in kept.lines]
@@ -144,9 +143,9 @@ def test_a_record_that_any_sink_refuses_is_printed_once(
     is_alone: bool,
 ) -> None:
     kept = fakes.KeptLines()
-    call = fakes.call(is_alone=is_alone)
+    ranking = fakes.ranking(call=fakes.call(is_alone=is_alone))
     records = DecisionLog([stream, kept, fakes.FullDisk()])
-    assert asyncio.run(records.record(fakes.query(), fakes.ranking(), call)) == 1 + stream.refuses
+    assert asyncio.run(records.record(ranking)) == 1 + stream.refuses
     assert capsys.readouterr().out.encode() == kept.lines[0][0]
     assert len(log()) == 1 + stream.refuses
 
@@ -178,9 +177,9 @@ def test_the_event_loop_goes_on_while_a_sink_hangs() -> None:
                 loop.call_soon_threadsafe(begun.set)
                 assert free.wait(30)
 
-        call = fakes.call(is_alone=False)
+        ranking = fakes.ranking(call=fakes.call(is_alone=False))
         log = DecisionLog([Hanging()])
-        recorded = asyncio.create_task(log.record(fakes.query(), fakes.ranking(), call))
+        recorded = asyncio.create_task(log.record(ranking))
         await begun.wait()
         free.set()
         return await recorded

@@ -62,9 +62,9 @@ class _Guard:
 def _app(*, without_model: bool = False, **options: Any) -> tuple[App, Observer]:
     chosen, stats = fakes.settings(), ContainerStats()
     slot = fakes.slot(None if without_model else fakes.model())
-    ranker = Ranker(slot, DecisionLog([]), now=lambda: fakes.NOON)
+    ranker = Ranker(slot, DecisionLog([]))
     made = create_app(chosen, slot, ranker, stats, **options)
-    return made, Observer(made, stats, chosen)
+    return made, Observer(made, stats, chosen, clock=fakes.NOON.timestamp)
 
 
 def _route_dependency(app: App) -> None:

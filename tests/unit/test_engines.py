@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_a_served_score_is_what_eager_torch_makes_of_plain_tables(
     device: str | None,
 ) -> None:
     context = {"device": device} if device else {}
-    query = Query(user, np.array(ITEMS), context, 1_764_313_205.0)  # Friday 2025-11-28, 07:00:05
+    query = Query(user, ITEMS, context, 1_764_313_205.0)  # Friday 2025-11-28, 07:00:05
     expected = demo.torch_scores(network, demo.features_of(user, ITEMS, device, 7, 4))
     for engine in ("onnx", "torch"):
         model = _load(request.getfixturevalue(fixture), engine)
@@ -80,7 +81,7 @@ def _load(bundle: Path, engine: str) -> Model:
 def _scores(model: Model, query: Query) -> list[float]:
     import asyncio
 
-    scores = model.score(query, asyncio.run(model.features.fetch(query)))
+    scores = model.score(query, asyncio.run(model.features.fetch(query, inf)))
     return [float(score) for score in scores]
 
 

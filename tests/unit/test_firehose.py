@@ -71,8 +71,8 @@ def test_with_too_little_time_left_no_call_is_begun(
     silent: socket.socket, printed: fakes.LogLines
 ) -> None:
     records = DecisionLog([FirehoseStream("decisions")])
-    call = fakes.call(budget_s=MIN_WRITE_S / 2)
-    assert fakes.record(records, fakes.query(), fakes.ranking(), call) == 1
+    ranking = fakes.ranking(call=fakes.call(budget_s=MIN_WRITE_S / 2))
+    assert fakes.record(records, ranking) == 1
     assert _reasons(printed()) == [TOO_LATE]
     silent.setblocking(False)  # noqa: FBT003 the only way
     with pytest.raises(BlockingIOError):
@@ -83,8 +83,8 @@ def test_with_too_little_time_left_no_call_is_begun(
 def test_after_a_few_timeouts_the_stream_is_skipped_for_a_while(printed: fakes.LogLines) -> None:
     records = DecisionLog([FirehoseStream("decisions")], clock=fakes.FakeClock())
     for _ in range(MAX_FAILURES):
-        fakes.record(records, fakes.query(), fakes.ranking(), fakes.call(2 * MIN_WRITE_S))
-    fakes.record(records, fakes.query(), fakes.ranking(), fakes.call())
+        fakes.record(records, fakes.ranking(call=fakes.call(2 * MIN_WRITE_S)))
+    fakes.record(records, fakes.ranking())
     assert _reasons(printed()) == [*[TIMED_OUT] * MAX_FAILURES, SKIPPED]
 
 
@@ -105,8 +105,8 @@ async def _record_all(records: DecisionLog, ids: list[str], release: threading.E
     refusals: list[int] = []
 
     async def record(identifier: str) -> None:
-        ranking, call = fakes.ranking(request_id=identifier), fakes.call(is_alone=False)
-        refusals.append(await records.record(fakes.query(), ranking, call))
+        call = fakes.call(is_alone=False)._replace(request_id=identifier)
+        refusals.append(await records.record(fakes.ranking(call=call)))
         if len(refusals) == len(ids) - CALLS:
             release.set()
 
@@ -150,8 +150,8 @@ def test_the_record_of_a_cancelled_request_is_spilled(
     front: FaultyFront, printed: fakes.LogLines
 ) -> None:
     async def cancel_a_request() -> None:
-        call = fakes.call(is_alone=False)
-        task = asyncio.create_task(records.record(fakes.query(), fakes.ranking(), call))
+        ranking = fakes.ranking(call=fakes.call(is_alone=False))
+        task = asyncio.create_task(records.record(ranking))
         await asyncio.to_thread(front.arrived.wait, 60)
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -175,10 +175,8 @@ def test_any_other_error_is_a_failure_too(
 
     stream = FirehoseStream("decisions")
     monkeypatch.setattr(stream._firehose, "put_record", expired)
-    records, call = DecisionLog([stream]), fakes.call()
-    refusals = [
-        fakes.record(records, fakes.query(), fakes.ranking(), call) for _ in range(MAX_FAILURES + 1)
-    ]
+    records = DecisionLog([stream])
+    refusals = [fakes.record(records, fakes.ranking()) for _ in range(MAX_FAILURES + 1)]
     assert refusals == [1] * len(refusals)
     assert len(capsys.readouterr().out.splitlines()) == len(refusals)
     *reasons, last = _reasons(log())
@@ -196,6 +194,6 @@ def test_a_thread_that_can_not_be_started_spills_the_record(
     records = DecisionLog([FirehoseStream("decisions")])
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", none_left)
-        refusals = fakes.record(records, fakes.query(), fakes.ranking(), fakes.call())
+        refusals = fakes.record(records, fakes.ranking())
     assert (refusals, len(capsys.readouterr().out.splitlines())) == (1, 1)
     assert _reasons(log()) == ["can't start new thread"]

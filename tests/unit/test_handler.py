@@ -298,9 +298,9 @@ def test_a_store_that_waits_has_its_event_loop(
     class FarStore:
         waits = True
 
-        async def fetch(self, query: Query) -> FeatureRows:
+        async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
             await asyncio.sleep(0)
-            return await near.fetch(query)
+            return await near.fetch(query, deadline_s)
 
     near: FeatureStore = handler.slot.model().features
     expected = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
@@ -372,7 +372,7 @@ def test_what_is_logged_within_a_request_carries_its_ids(
     class BrokenStore:
         waits = False
 
-        async def fetch(self, query: Query) -> FeatureRows:
+        async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
             raise ZeroDivisionError
 
     monkeypatch.setattr(

@@ -25,7 +25,7 @@ ROWS = _rows(
 
 
 def _query(**context: str) -> Query:
-    return Query(1, np.array([7, 8]), context, SUNDAY_SIX)
+    return Query(1, [7, 8], context, SUNDAY_SIX)
 
 
 def _none(*shape: int) -> FloatArray:
@@ -67,7 +67,7 @@ def test_an_input_takes_its_columns_from_a_shared_table_in_its_own_order() -> No
         {"inputs": [{"name": "x", "features": [a, b, c]}, {"name": "y", "features": [c, a]}]}
     )
     rows = _rows(_none(0), np.array([[1, 2, 3]], np.float32), _none(1, 0))
-    built = MatrixBuilder(spec).build(Query(1, np.array([9]), {}, 0.0), rows)
+    built = MatrixBuilder(spec).build(Query(1, [9], {}, 0.0), rows)
     assert {name: matrix.tolist() for name, matrix in built.items()} == {
         "x": [[1, 2, 3]],
         "y": [[3, 1]],

@@ -273,7 +273,7 @@ def test_a_request_past_its_time_is_504() -> None:
     class SlowStore(fakes.FakeStore):
         waits = True
 
-        async def fetch(self, query: Any) -> Any:
+        async def fetch(self, query: Any, deadline_s: float) -> Any:
             import asyncio
 
             await asyncio.Event().wait()

@@ -42,11 +42,11 @@ def test_another_key_gives_another_hash_and_a_line_end_after_a_key_none() -> Non
 
 def test_a_record_has_the_hash_in_place_of_the_id(capsys: pytest.CaptureFixture[str]) -> None:
     kept = fakes.KeptLines()
-    query, ranking, call = fakes.query(USER), fakes.ranking(), fakes.call()
-    fakes.record(DecisionLog([kept], UserHash(KEY)), query, ranking, call)
+    ranking = fakes.ranking(query=fakes.query(USER))
+    fakes.record(DecisionLog([kept], UserHash(KEY)), ranking)
     ((line, _),) = kept.lines
     assert line.decode() == capsys.readouterr().out
-    told = fakes.recorded(query, ranking, call)
+    told = fakes.recorded(ranking)
     assert json.loads(line) == told | {"user_id": None, "user_hash": _of_openssl(KEY, str(USER))}
 
 

@@ -65,10 +65,10 @@ def test_requests_side_by_side_log_their_own_ids(printed: fakes.LogLines) -> Non
 
         waits = True
 
-        async def fetch(self, query: Query) -> FeatureRows:
+        async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
             await arrived.wait()
             logger.warning("slow", user=query.user_id)
-            return await super().fetch(query)
+            return await super().fetch(query, deadline_s)
 
     async def ask(user_id: int) -> None:
         body = json.dumps(REQUEST | {"user_id": user_id}).encode()

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ POISON = 66  # an item that no run survives
 # Asks for a run of half a second and more, and ends while that goes on.
 ENDS_WITHIN_A_RUN = """
 import asyncio, sys, threading
+from math import inf
 from pathlib import Path
 import numpy as np
 import fakes
@@ -49,7 +51,7 @@ class Big(OnnxEngine):
 
 async def ask():
     model = fakes.model(Big(Path(sys.argv[1]), 1))
-    rows = await model.features.fetch(fakes.query())
+    rows = await model.features.fetch(fakes.query(), inf)
     call = fakes.call(is_alone=False)
     asked = asyncio.create_task(Scorer().score(model, fakes.query(), rows, call))
     await asyncio.to_thread(begun.wait)
@@ -120,7 +122,7 @@ async def _score(
     scorer: Scorer, model: Model, items: Sequence[int] = (10, 30, 20), call: Call | None = None
 ) -> list[float]:
     query = fakes.query(1, items)
-    rows = await model.features.fetch(query)
+    rows = await model.features.fetch(query, inf)
     async with asyncio.timeout(30):
         scores = await scorer.score(model, query, rows, call or fakes.call(is_alone=False))
     return scores.tolist()
@@ -266,7 +268,7 @@ def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
 
     async def wrong() -> list[float]:
         query: Query = fakes.query(1, [1], temp="warm")
-        rows = await model.features.fetch(query)
+        rows = await model.features.fetch(query, inf)
         scores = await scorer.score(model, query, rows, fakes.call(is_alone=False))
         return scores.tolist()
 

@@ -63,7 +63,7 @@ def _store(folder: Path, users: Users, items: Items, pairs: Pairs) -> SnapshotSt
 
 
 def _look_up(store: SnapshotStore, user: int, items: list[int]) -> dict[str, Any]:
-    rows = store.look_up(Query(user, np.array(items, np.int64), {}, 0.0))
+    rows = store.look_up(Query(user, items, {}, 0.0))
     return {
         "user": rows.user.tolist(),
         "items": rows.items.tolist(),
@@ -169,7 +169,7 @@ def test_a_source_that_the_spec_does_not_read_is_never_unknown(tmp_path: Path) -
     }
     path = tmp_path / "features.safetensors"
     path.write_bytes(save(tensors))
-    rows = SnapshotStore(path, spec).look_up(Query(5, np.array([6, 7]), {}, 0.0))
+    rows = SnapshotStore(path, spec).look_up(Query(5, [6, 7], {}, 0.0))
     assert (rows.unknown_user, rows.unknown_items.tolist()) == (False, [False, False])
     assert (rows.user.shape, rows.items.shape, rows.pairs.shape) == ((0,), (2, 0), (2, 0))
 

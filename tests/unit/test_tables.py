@@ -235,7 +235,7 @@ def test_a_training_row_is_what_serving_builds_from_a_snapshot_of_that_moment(
             unknown_user=False,
             unknown_items=np.zeros(1, np.bool_),
         )
-        query = Query(user, np.array([item]), {"device": str(feed.device[row])}, float(at))
+        query = Query(user, [item], {"device": str(feed.device[row])}, float(at))
         served = builder.build(query, known)
         assert {name: matrix.tolist() for name, matrix in served.items()} == {
             name: matrix[row : row + 1].tolist() for name, matrix in inputs.items()

@@ -49,7 +49,7 @@ def test_an_unknown_row_is_what_serving_builds_for_an_id_that_no_table_has(
     )
     query = Query(
         int(FEED.user_id[row]),
-        np.array([int(FEED.item_id[row])]),
+        [int(FEED.item_id[row])],
         {"device": str(FEED.device[row])},
         float(FEED.time_s[row]),
     )

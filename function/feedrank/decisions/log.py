@@ -15,7 +15,7 @@ from feedrank.decisions.record import decision
 from feedrank.decisions.record_ids import UserHash
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.decisions.sinks.bounded import BoundedSink, wait_for
-from feedrank.domain import Call, Query, Ranking
+from feedrank.domain import Ranking
 from feedrank.telemetry.logging import logger
 from feedrank.telemetry.output import output
 
@@ -38,14 +38,14 @@ class DecisionLog:
         for sink in self._sinks:
             sink.restart()
 
-    async def record(self, query: Query, ranking: Ranking, call: Call) -> int:
+    async def record(self, ranking: Ranking) -> int:
         """The number of sinks that refused the record. Waits for the sinks within the request's
         time, without the event loop where the request is alone."""
-        record = self._print(query, ranking, call)
+        record = self._print(ranking)
         if not self._sinks:
             return 0
         try:
-            refusals = await self._write(record, is_alone=call.is_alone)
+            refusals = await self._write(record, is_alone=ranking.call.is_alone)
         except asyncio.CancelledError:  # the server ends, or the caller went away
             self._spill(record)
             raise
@@ -55,11 +55,11 @@ class DecisionLog:
             self._spill(record)
         return len(refusals)
 
-    def _print(self, query: Query, ranking: Ranking, call: Call) -> DecisionRecord:
-        line = orjson.dumps(decision(query, ranking, call, self._user_hash), option=ONE_LINE)
+    def _print(self, ranking: Ranking) -> DecisionRecord:
+        line = orjson.dumps(decision(ranking, self._user_hash), option=ONE_LINE)
         if self._prints_all:
             output.write(line)
-        return DecisionRecord(line, ranking.timestamp[:10], call.deadline_s)
+        return DecisionRecord(line, ranking.timestamp[:10], ranking.call.deadline_s)
 
     async def _write(self, record: DecisionRecord, *, is_alone: bool) -> list[tuple[str, str]]:
         """Names of the sinks that refused it, with the reason of each."""

@@ -4,31 +4,30 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feedrank.decisions.record_ids import UserHash
-from feedrank.domain import Call, Query, Ranking
+from feedrank.domain import Ranking
 
 RECORD = "decision"
 
 
-def decision(
-    query: Query, ranking: Ranking, call: Call, user_hash: UserHash | None = None
-) -> dict[str, Any]:
+def decision(ranking: Ranking, user_hash: UserHash | None = None) -> dict[str, Any]:
     """The record; its lists stand in the caller's order. `feature_time` is what the
     features took for now: the context's `timestamp`, or when the request came. Where user ids are
     hashed, `user_id` is null."""
+    query, call = ranking.query, ranking.call
     ranks: list[int | None] = [None] * len(ranking.scores)  # None: dropped
     for rank, at in enumerate(ranking.order, 1):
         ranks[at] = rank
     return {
         "record": RECORD,
         "timestamp": ranking.timestamp,
-        "request_id": ranking.request_id,
+        "request_id": call.request_id,
         "correlation_id": call.correlation_id,
         "trace_id": call.trace_id,
         "model_version": ranking.model_version,
         "model_digest": ranking.model_digest,
         "user_id": None if user_hash else query.user_id,
         "user_hash": user_hash and user_hash(query.user_id),
-        "item_ids": query.item_ids.tolist(),
+        "item_ids": query.item_ids,
         "scores": ranking.scores,
         "ranks": ranks,
         "stages": ranking.stages,

@@ -10,13 +10,17 @@ from feedrank.features.spec import FeatureSpec
 class FeatureStore(Protocol):
     """Where a user's, an item's and a pair's features come from.
 
-    An unknown id is a default and a mark; a store that can't answer raises. One that `waits` for
-    something beyond this process is cut off at the request's deadline.
+    `waits` tells whether it waits for something outside this process; then a request has an event
+    loop, and is ended at its deadline.
     """
 
-    waits: bool
+    @property
+    def waits(self) -> bool: ...
 
-    async def fetch(self, query: Query) -> FeatureRows: ...
+    async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
+        """An unknown id has the spec's defaults and is marked; whatever stands in for the store is
+        named in `degraded`. `deadline_s` is the request's, in `time.perf_counter()` seconds. An
+        exception fails the request."""
 
 
 StoreFactory = Callable[[FeatureStore, FeatureSpec], FeatureStore]  # of the bundle's snapshot

@@ -117,14 +117,15 @@ class SnapshotStore:
         self._check_pairs()
         self._check_vocabularies()
 
-    async def fetch(self, query: Query) -> FeatureRows:
+    async def fetch(self, query: Query, _deadline_s: float) -> FeatureRows:
         return self.look_up(query)
 
     def look_up(self, query: Query) -> FeatureRows:
+        item_ids = np.array(query.item_ids, dtype=np.int64)
         users = self._users
         at = users.find(query.user_id)
-        items, unknown_items, of_items = self._items.find_all(query.item_ids)
-        pairs, _, of_pairs = self._pairs_of(query.user_id).find_all(query.item_ids)
+        items, unknown_items, of_items = self._items.find_all(item_ids)
+        pairs, _, of_pairs = self._pairs_of(query.user_id).find_all(item_ids)
         rows = FeatureRows(
             user=users.values.one(at),
             items=items,

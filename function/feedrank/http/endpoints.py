@@ -46,8 +46,9 @@ class Endpoints:
         context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
         request = parse(body, self._context_keys)
-        context.ranking = ranking = await self._ranker.rank(to_query(request), context.call)
-        return response_body(request, ranking)
+        query = to_query(request, context.call.time_s)
+        context.ranking = ranking = await self._ranker.rank(query, context.call)
+        return response_body(ranking)
 
     async def health(self) -> Response:
         health = self._health()

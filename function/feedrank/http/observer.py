@@ -4,6 +4,8 @@ Plain ASGI, so that Lambda and the container images share it.
 """
 
 import re
+import time
+from collections.abc import Callable
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +26,15 @@ TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
 
 class Observer:
-    def __init__(self, app: ASGIApp, stats: ContainerStats, settings: Settings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        stats: ContainerStats,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` gives Unix seconds, once a request."""
+        self._clock = clock
         self.app = app
         self._stats = stats
         self._timeout_ms = settings.request_timeout_ms
@@ -76,6 +86,7 @@ class Observer:
             budget_ms, limit_s = min(budget_ms, left_ms), started_s + left_ms / 1_000
         call = Call(
             request_id_of(context),
+            self._clock(),
             started_s,
             started_s + budget_ms / 1_000,
             is_alone="aws.event" in scope,

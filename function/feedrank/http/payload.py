@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import numpy as np
 import orjson
 from pydantic import ValidationError
 
@@ -47,22 +46,22 @@ def whole_number(text: str) -> int | float:
     return int(value) if is_whole else float(text)
 
 
-def to_query(request: PredictRequest) -> Query:
+def to_query(request: PredictRequest, now_s: float) -> Query:
     """Raises InvalidRequestError where the context's timestamp is not a time."""
     try:
-        time_s = time_of(request.context)
+        time_s = time_of(request.context, now_s)
     except (ValueError, OverflowError) as error:
         raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
-    item_ids = np.array(request.item_ids, dtype=np.int64)
-    return Query(request.user_id, item_ids, request.context, time_s)
+    return Query(request.user_id, request.item_ids, request.context, time_s)
 
 
-def response_body(request: PredictRequest, ranking: Ranking) -> bytes:
+def response_body(ranking: Ranking) -> bytes:
     """`PredictResponse` as JSON, from plain data: a hundred validated models take longer than the
     inference. A test compares it with the schema."""
-    item_ids, scores = request.item_ids, ranking.scores
+    query, scores = ranking.query, ranking.scores
+    item_ids = query.item_ids
     response: dict[str, Any] = {
-        "user_id": request.user_id,
+        "user_id": query.user_id,
         "predictions": [
             {"item_id": item_ids[at], "score": scores[at], "rank": rank}
             for rank, at in enumerate(ranking.order, 1)
@@ -71,7 +70,7 @@ def response_body(request: PredictRequest, ranking: Ranking) -> bytes:
         "model_digest": ranking.model_digest,
         "latency_ms": ranking.latency_ms,
         "timestamp": ranking.timestamp,
-        "request_id": ranking.request_id,
+        "request_id": ranking.call.request_id,
         "degraded": ranking.degraded,
     }
     if ranking.unknown:

@@ -1,6 +1,5 @@
 """The wire format, as Pydantic sees it."""
 
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -149,13 +148,13 @@ class Problem(Answer):
     request_id: str
 
 
-def time_of(context: dict[str, str]) -> float:
-    """The request's Unix time in seconds: the context's `timestamp`, else now.
+def time_of(context: dict[str, str], now_s: float) -> float:
+    """The request's Unix time in seconds: the context's `timestamp`, else `now_s`.
 
     Raises ValueError where the timestamp is not ISO 8601, or its year in UTC not 1 to 9999.
     """
     if "timestamp" not in context:
-        return time.time()
+        return now_s
     moment = datetime.fromisoformat(context["timestamp"])
     time_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     datetime.fromtimestamp(time_s, UTC)  # as the record tells it

@@ -86,7 +86,7 @@ def _data_bytes() -> int | None:
 def _query(case: dict[str, Any]) -> Query:
     return Query(
         user_id=case["user_id"],
-        item_ids=np.array(case["item_ids"], dtype=np.int64),
+        item_ids=case["item_ids"],
         context=case["context"],
         time_s=case["time_s"],
     )

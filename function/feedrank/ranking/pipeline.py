@@ -1,7 +1,7 @@
 """The request as one paragraph."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -19,17 +19,12 @@ from feedrank.ranking.stages import RankingStage, Scored, apply_stages
 from feedrank.telemetry.tracing import NoTracing, Tracing
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Ranker:
     def __init__(
         self,
         slot: ModelSlot,
         log: DecisionLog,
         tracing: Tracing | None = None,
-        now: Callable[[], datetime] = utc_now,
         *,
         strict: bool = True,
         stages: Sequence[RankingStage] = (),
@@ -39,7 +34,6 @@ class Ranker:
         self._scorer = Scorer()
         self._log = log
         self._span = (tracing or NoTracing()).span
-        self._now = now
         self._strict = strict
         self._stages = stages
         self._stage_names = tuple(stage.name for stage in stages)
@@ -48,15 +42,15 @@ class Ranker:
         """Raises any FeedrankError but RequestTooLargeError."""
         model = self._slot.ready
         if model is None:
-            model, call = await self._awaited(call)
+            model, call = await self._wait_for_model(call)
         warnings = self._check(model, query) if query.context else ()
-        begun = perf_counter()
+        started_s = perf_counter()
         with self._span("features"):
-            rows = await _within_deadline(model, query, call)
-        fetched = perf_counter()
+            rows = await _fetch(model, query, call)
+        fetched_s = perf_counter()
         with self._span("scoring"):
             scores, order = best_first(await self._scorer.score(model, query, rows, call))
-        scored = perf_counter()
+        scored_s = perf_counter()
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
@@ -65,9 +59,10 @@ class Ranker:
         context, dropped = NO_CONTEXT, 0
         if query.context:
             context, dropped = model.context.recorded(query.context)
-        now = self._now()
+        now = datetime.fromtimestamp(call.time_s, UTC)
         ranking = Ranking(
-            request_id=call.request_id,
+            query=query,
+            call=call,
             timestamp=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             model_version=model.manifest.model_version,
             model_digest=model.manifest.short_digest,
@@ -76,8 +71,8 @@ class Ranker:
             degraded=model.degraded + rows.degraded,
             unknown_users=int(rows.unknown_user),
             unknown_items=unknown_items,
-            features_ms=_milliseconds(fetched - begun),
-            scoring_ms=_milliseconds(scored - fetched),
+            features_ms=_milliseconds(fetched_s - started_s),
+            scoring_ms=_milliseconds(scored_s - fetched_s),
             latency_ms=_milliseconds(perf_counter() - call.started_s),
             unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
             warnings=warnings,
@@ -86,10 +81,10 @@ class Ranker:
             context_dropped=dropped,
             stages=self._stage_names,
         )
-        spilled = await self._log.record(query, ranking, call)
+        spilled = await self._log.record(ranking)
         return ranking._replace(spilled=spilled) if spilled else ranking
 
-    async def _awaited(self, call: Call) -> tuple[Model, Call]:
+    async def _wait_for_model(self, call: Call) -> tuple[Model, Call]:
         """A request that waited for the first model has its budget once more, within Lambda's."""
         model = await self._slot.model_within(call)
         if call.limit_s and perf_counter() > call.deadline_s:
@@ -105,36 +100,38 @@ class Ranker:
 
 
 def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
-    """The scores as they are shown, and their positions from the best on: equal scores keep the
-    caller's order. Each is shown by the shortest decimal that reads back as the same float32, so
-    the order can be read from the answer. Raises ScoringError where one is outside [0, 1]."""
+    """The scores as the response shows them, and their positions, best first; equal scores keep
+    the caller's order. Each score is the shortest decimal that reads back as the same float32, so
+    the order follows from the response. Raises ScoringError where one is outside [0, 1]."""
     scores = np.ascontiguousarray(scores, dtype=np.float32)
     order: list[int] = (-scores).argsort(kind="stable").tolist()
     if not (scores.item(order[0]) <= 1.0 and scores.item(order[-1]) >= 0.0):  # NaN sorts last
         raise ScoringError("the model gave a score outside [0, 1]")
-    listed: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
-    return listed, order
+    decimals: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
+    return decimals, order
 
 
 def known_first(order: list[int], rows: FeatureRows, *, drop: bool) -> list[int]:
-    """Unknown items behind the known ones, or left out; each part in the order of its scores."""
+    """Known items before the unknown ones, which are left out with `drop`; each part stays in the
+    order of its scores."""
     unknown = rows.unknown_items.tolist()
     known = [at for at in order if not unknown[at]]
     return known if drop else known + [at for at in order if unknown[at]]
 
 
 def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
-    """An item that is asked for twice is named once."""
-    items = query.item_ids[rows.unknown_items].tolist()
+    """An item that the request names twice stands here once."""
+    flags = rows.unknown_items.tolist()
+    items = [item for item, unknown in zip(query.item_ids, flags, strict=True) if unknown]
     return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
 
 
-async def _within_deadline(model: Model, query: Query, call: Call) -> FeatureRows:
+async def _fetch(model: Model, query: Query, call: Call) -> FeatureRows:
     if not model.features.waits:
-        return await model.features.fetch(query)
+        return await model.features.fetch(query, call.deadline_s)
     try:
         async with asyncio.timeout(call.deadline_s - perf_counter()):
-            return await model.features.fetch(query)
+            return await model.features.fetch(query, call.deadline_s)
     except TimeoutError as error:
         raise DeadlineExceededError("the feature store took too long") from error
 

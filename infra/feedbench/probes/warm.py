@@ -8,6 +8,7 @@ and answer, decision record included: no event, no log line, no metrics.
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
@@ -72,9 +73,9 @@ class Contestants:
         for body in islice(self._bodies, calls):
             begun = perf_counter_ns()
             asked, now = payload.parse(body), perf_counter()
-            call = Call("no request id", now, now + BUDGET_S, is_alone=True)
-            ranking = run_through(handler.ranker.rank(payload.to_query(asked), call))
-            payload.response_body(asked, ranking)
+            call = Call("no request id", time.time(), now, now + BUDGET_S, is_alone=True)
+            ranking = run_through(handler.ranker.rank(payload.to_query(asked, call.time_s), call))
+            payload.response_body(ranking)
             spent.append(perf_counter_ns() - begun)
         return spent
 

@@ -27,7 +27,7 @@ class Candidates:
     def inputs(
         self, user_id: int, item_ids: list[int], context: Mapping[str, str]
     ) -> dict[str, FloatArray]:
-        query = Query(user_id, np.array(item_ids, dtype=np.int64), context, time.time())
+        query = Query(user_id, item_ids, context, time.time())
         return self._matrix.build(query, self._store.look_up(query))
 
     def answer(self, user_id: int, item_ids: list[int], scores: FloatArray) -> dict[str, Any]:

@@ -248,7 +248,7 @@ def _query(scorer: Scorer, part: pd.DataFrame, context: Sequence[str]) -> Query:
         user, items = text_key(str(first["user_id"])), text_keys(list(map(str, part["item_id"])))
     else:
         user, items = int(first["user_id"]), part["item_id"].to_numpy(dtype=np.int64)
-    return Query(user, items, sent, time_s, features)
+    return Query(user, items.tolist(), sent, time_s, features)
 
 
 def _check_columns(frame: pd.DataFrame, spec: FeatureSpec, path: Path) -> None:

@@ -30,7 +30,7 @@ def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list
     requests = [
         Query(
             user_id=UNKNOWN_ID if number == 1 else _one_of(users, random),
-            item_ids=_some_of(items, size, random),
+            item_ids=_some_of(items, size, random).tolist(),
             context=known if number % 2 else {},
             time_s=MONDAY_S + number * STEP_S,
         )
@@ -41,7 +41,7 @@ def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list
 
 def _of_defaults() -> Query:
     """Nothing is known: each feature but the hour's has its default."""
-    return Query(UNKNOWN_ID, np.array([UNKNOWN_ID, UNKNOWN_ID - 1]), {}, MONDAY_S)
+    return Query(UNKNOWN_ID, [UNKNOWN_ID, UNKNOWN_ID - 1], {}, MONDAY_S)
 
 
 def _of_pairs(pairs: Table, known: Mapping[str, str]) -> Query:
@@ -50,7 +50,7 @@ def _of_pairs(pairs: Table, known: Mapping[str, str]) -> Query:
     if not len(users):
         return _of_defaults()
     user = users[counts.argmax()]
-    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2]
+    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2].tolist()
     return Query(int(user), items, known, MONDAY_S + context.DAY_S)
 
 
@@ -63,7 +63,7 @@ def context_examples(spec: FeatureSpec) -> dict[str, str]:
 def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
     return {
         "user_id": query.user_id,
-        "item_ids": query.item_ids.tolist(),
+        "item_ids": list(query.item_ids),
         "context": dict(query.context),
         "time_s": query.time_s,
         "scores": scores.tolist(),

@@ -124,14 +124,14 @@ def _item_rows(served: Served, tables: Mapping[TableName, Table]) -> Iterator[Ro
     ids = tables["items"].ids
     for start in range(0, len(ids), MAX_ITEMS):
         part = ids[start : start + MAX_ITEMS]
-        yield part, served.inputs(Query(UNKNOWN_ID, part[:, 0], {}, MONDAY_S))
+        yield part, served.inputs(Query(UNKNOWN_ID, part[:, 0].tolist(), {}, MONDAY_S))
 
 
 def _user_rows(served: Served, tables: Mapping[TableName, Table]) -> Iterator[Rows]:
     """With the first item. A user is the same in each row of a request, so rows of several users
     are laid out here; an input that is one row a request has them one by one."""
-    table, items = tables["users"], tables["items"].ids[:1, 0]
-    item = items if len(items) else np.array([UNKNOWN_ID])
+    table, items = tables["users"], tables["items"].ids[:1, 0].tolist()
+    item = items or [UNKNOWN_ID]
     if any(input_.per == "request" for input_ in served.spec.inputs):
         for row in table.ids:
             yield row[np.newaxis], served.inputs(Query(int(row[0]), item, {}, MONDAY_S))
@@ -149,7 +149,7 @@ def _pair_rows(served: Served, tables: Mapping[TableName, Table]) -> Iterator[Ro
     _, first = np.unique(rows, axis=0, return_index=True)
     for at in first[np.linspace(0, len(first) - 1, min(len(first), MOST_PAIRS)).astype(int)]:
         user, item = pairs.ids[at]
-        query = Query(int(user), np.array([item]), {}, MONDAY_S)
+        query = Query(int(user), [int(item)], {}, MONDAY_S)
         yield pairs.ids[at : at + 1], served.inputs(query)
 
 
