@@ -142,7 +142,9 @@ def _is_stage(value: Any) -> bool:  # noqa: ANN401 whatever the module has
 
 
 def _is_sink(value: Any) -> bool:  # noqa: ANN401
-    return _has_method(value, "write") and hasattr(value, "replaces_output")
+    from feedrank.decisions.sinks import DecisionSink
+
+    return DecisionSink in type(value).__mro__  # which has all that the log reads
 
 
 def _has_method(value: Any, method: str) -> bool:  # noqa: ANN401
