@@ -1,6 +1,6 @@
-"""Stacks as an account has them: what their resources are called, and their roles' policies.
+"""Stacks as they exist in an account: the names of their resources and the policies of their roles.
 
-Names that CloudFormation makes up are made up here as it makes them: stack, logical id, letters.
+Names that CloudFormation generates follow its pattern: stack, logical id, random letters.
 """
 
 import json
@@ -17,7 +17,7 @@ NESTED = {
     "Delivery": "infra/delivery.yaml",
     "Observability": "infra/observability.yaml",
 }
-ALL_THERE_IS = {
+EVERY_OPTION = {
     "WarmStart": "provisioned",
     "DecisionDelivery": "direct",
     "AlarmEmail": "on-call@example.com",
@@ -27,7 +27,7 @@ ALL_THERE_IS = {
     "SnapshotAgeDays": "7",
 }
 HERE = f"{PSEUDO['AWS::Region']}:{PSEUDO['AWS::AccountId']}"
-KINDS = {  # the property that names one, its ARN
+KINDS = {  # the property that names it, its ARN
     "AWS::Lambda::Function": ("FunctionName", f"arn:aws:lambda:{HERE}:function:{{}}"),
     "AWS::Lambda::LayerVersion": ("LayerName", f"arn:aws:lambda:{HERE}:layer:{{}}"),
     "AWS::Logs::LogGroup": ("LogGroupName", f"arn:aws:logs:{HERE}:log-group:{{}}:*"),
@@ -46,7 +46,7 @@ KINDS = {  # the property that names one, its ARN
     "AWS::IAM::Role": ("RoleName", f"arn:aws:iam::{PSEUDO['AWS::AccountId']}:role/{{}}"),
     "AWS::SNS::Topic": ("TopicName", f"arn:aws:sns:{HERE}:{{}}"),
 }
-BELOW = {  # what an action takes, below the resource that has the ARN
+BELOW = {  # resources of actions, below the resource that has the ARN
     "AWS::Lambda::Function": ("", ":live", ":7"),
     "AWS::Logs::LogGroup": ("", "log-stream:logs", "log-stream:2026/11/25/[7]0123456789abcdef"),
     "AWS::S3::Bucket": ("", f"/bundles/m/sha256-{'ab' * 32}/serving/manifest.json", "/decisions/a"),
@@ -57,49 +57,49 @@ _STACK_ID = f"arn:aws:cloudformation:{HERE}:stack/{_NAME}/{_ID}"
 
 
 class Stack:
-    """One stack of all there is. `uuid`: the end of its id."""
+    """One stack with every optional resource. `uuid`: the last part of its id."""
 
     def __init__(self, name: str, uuid: str) -> None:
         self._templates: dict[str, Json] = json.loads(
             _templates().replace(_NAME, name).replace(_ID, uuid)
         )
         self._name = name
-        self._known: dict[str, str] = {}
+        self._values_by_name: dict[str, str] = {}
         for nested, logical_id, resource in self._resources():
-            self._learn(nested, logical_id, resource)
+            self._register(nested, logical_id, resource)
 
     @property
     def names(self) -> set[str]:
-        """Of what has to be the only one of its name and kind in an account's region."""
+        """Kind and name of every resource whose name must be unique in an account's region."""
         databases = {
             f"AWS::Glue::Database {resource['Properties']['DatabaseInput']['Name'].lower()}"
             for _, _, resource in self._resources()
             if resource["Type"] == "AWS::Glue::Database"
         }
         return databases | {
-            f"{resource['Type']} {self._called(nested, logical_id, resource)}"
+            f"{resource['Type']} {self._resource_name(nested, logical_id, resource)}"
             for nested, logical_id, resource in self._resources()
             if resource["Type"] in KINDS
         }
 
     @property
     def arns(self) -> set[str]:
-        found: set[str] = set()
+        arns: set[str] = set()
         for nested, logical_id, resource in self._resources():
             if resource["Type"] not in KINDS:
                 continue
             arn = self._arn(nested, logical_id, resource)
             below = BELOW.get(resource["Type"], ("",))
-            found |= {arn.removesuffix("*" if end else "") + end for end in below}
+            arns |= {arn.removesuffix("*" if end else "") + end for end in below}
             if resource["Type"] == "AWS::CodeDeploy::Application":
-                found.add(arn.replace(":application:", ":deploymentgroup:") + "/group")
-        return found
+                arns.add(arn.replace(":application:", ":deploymentgroup:") + "/group")
+        return arns
 
     @property
     def statements(self) -> list[dict[str, Json]]:
-        """Of all its roles, with what is denied."""
+        """The policy statements of all its roles, Deny included."""
         return [
-            self._filled(statement)
+            self._substituted(statement)
             for _, _, resource in self._resources()
             if resource["Type"] == "AWS::IAM::Role"
             for policy in resource["Properties"]["Policies"]
@@ -111,44 +111,44 @@ class Stack:
             for logical_id, resource in stack["Resources"].items():
                 yield nested, logical_id, resource
 
-    def _learn(self, nested: str, logical_id: str, resource: dict[str, Json]) -> None:
+    def _register(self, nested: str, logical_id: str, resource: dict[str, Json]) -> None:
         if resource["Type"] == "AWS::Lambda::Version":
             function = resource["Properties"]["FunctionName"]
-            self._known[logical_id] = f"arn:aws:lambda:{HERE}:function:{function}:7"
+            self._values_by_name[logical_id] = f"arn:aws:lambda:{HERE}:function:{function}:7"
         elif resource["Type"] in KINDS:
-            self._known[logical_id] = self._called(nested, logical_id, resource)
-            self._known[f"{logical_id}.Arn"] = self._arn(nested, logical_id, resource)
+            self._values_by_name[logical_id] = self._resource_name(nested, logical_id, resource)
+            self._values_by_name[f"{logical_id}.Arn"] = self._arn(nested, logical_id, resource)
 
-    def _called(self, nested: str, logical_id: str, resource: dict[str, Json]) -> str:
-        named_by, _ = KINDS[resource["Type"]]
-        made_up = "-".join(filter(None, [self._name, nested, logical_id, "1AB2CD3EF4GH"]))
-        called: str = resource["Properties"].get(named_by, made_up)
-        return called.lower() if resource["Type"] == "AWS::S3::Bucket" else called
+    def _resource_name(self, nested: str, logical_id: str, resource: dict[str, Json]) -> str:
+        property_name, _ = KINDS[resource["Type"]]
+        generated = "-".join(filter(None, [self._name, nested, logical_id, "1AB2CD3EF4GH"]))
+        name: str = resource["Properties"].get(property_name, generated)
+        return name.lower() if resource["Type"] == "AWS::S3::Bucket" else name
 
     def _arn(self, nested: str, logical_id: str, resource: dict[str, Json]) -> str:
-        return KINDS[resource["Type"]][1].format(self._called(nested, logical_id, resource))
+        return KINDS[resource["Type"]][1].format(self._resource_name(nested, logical_id, resource))
 
-    def _filled(self, node: Any) -> Any:
+    def _substituted(self, node: Any) -> Any:
         text = json.dumps(node)
         while _VARIABLE.search(text):
-            text = _VARIABLE.sub(lambda found: self._value(found[1]), text)
+            text = _VARIABLE.sub(lambda match: self._value(match[1]), text)
         return json.loads(text)
 
     def _value(self, variable: str) -> str:
-        """Raises KeyError for what only AWS could tell."""
+        """Raises KeyError for a value that only AWS knows."""
         nested, _, output = variable.partition(".Outputs.")
         if output:
             value: str = self._templates[nested]["Outputs"][output]["Value"]
             return value
-        return self._known[variable]
+        return self._values_by_name[variable]
 
 
 @cache
 def _templates() -> str:
     """The outermost template under "", and each nested one under its logical id, as JSON."""
     with patch.dict(PSEUDO, {"AWS::StackName": _NAME, "AWS::StackId": _STACK_ID}):
-        stacks = {"": resolved(transformed(**ALL_THERE_IS), **ALL_THERE_IS)}
+        stacks = {"": resolved(transformed(**EVERY_OPTION), **EVERY_OPTION)}
         for nested, path in NESTED.items():
-            given = stacks[""]["Resources"][nested]["Properties"]["Parameters"]
-            stacks[nested] = resolved(transformed(path), **given)
+            parameters = stacks[""]["Resources"][nested]["Properties"]["Parameters"]
+            stacks[nested] = resolved(transformed(path), **parameters)
     return json.dumps(stacks)

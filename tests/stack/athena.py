@@ -1,7 +1,7 @@
-"""DuckDB in Athena's place, in a process of its own.
+"""DuckDB in place of Athena, in a process of its own.
 
-Beside torch and MLflow its binding can't take itself down when the interpreter ends, and fills
-the screen with what it calls leaked.
+In a process with torch and MLflow, its binding fails to shut down when the interpreter exits, and
+fills the terminal with reports of leaks.
 """
 
 import json
@@ -29,9 +29,9 @@ import json, sys
 import duckdb
 connection = duckdb.connect()
 for statement in json.load(sys.stdin):
-    answer = connection.execute(statement)
-names = [column[0] for column in answer.description]
-json.dump([dict(zip(names, row, strict=True)) for row in answer.fetchall()], sys.stdout)
+    result = connection.execute(statement)
+names = [column[0] for column in result.description]
+json.dump([dict(zip(names, row, strict=True)) for row in result.fetchall()], sys.stdout)
 """
 
 
@@ -43,17 +43,17 @@ class Athena:
     objects: Path
 
     def rows(self, *statements: str) -> list[dict[str, Any]]:
-        """What the last of them answers; what the others make is gone afterwards."""
-        done = subprocess.run(
+        """The rows of the last statement; what the others create exists for this call only."""
+        process = subprocess.run(
             [sys.executable, "-c", RUN],
             input=json.dumps([self._view, *statements]),
             capture_output=True,
             text=True,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (0, "")
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-        return found
+        assert (process.returncode, process.stderr) == (0, "")
+        rows: list[dict[str, Any]] = json.loads(process.stdout)
+        return rows
 
     @property
     def _view(self) -> str:

@@ -1,7 +1,7 @@
-"""Everything that looks for mistakes in a template: Guard, cfn-lint, checkov and our own checks.
+"""The scanners of a template: Guard, cfn-lint, checkov and our own checks.
 
-Ours are where the scanners are blind: TLS policies, wildcards with their exceptions, routes without
-auth, the alias, what the decision log needs.
+Ours cover what the scanners miss: TLS policies, wildcards with their exceptions, routes without
+auth, the alias, the requirements of the decision log.
 """
 
 import json
@@ -32,12 +32,12 @@ class Finding(NamedTuple):
 
 def of_guard(template: Mapping[str, Any]) -> set[Finding]:
     """`template` with its conditions decided."""
-    answer = guardpycfn.validate_with_guard(json.dumps(template), RULES, verbose=False)
-    assert answer["success"], answer
+    report = guardpycfn.validate_with_guard(json.dumps(template), RULES, verbose=False)
+    assert report["success"], report
     return {
-        Finding(broken["Rule"]["name"], resource)
-        for broken in answer["result"]["not_compliant"]
-        for resource in set(re.findall(r"/Resources/(\w+)", json.dumps(broken))) or {"?"}
+        Finding(violation["Rule"]["name"], resource)
+        for violation in report["result"]["not_compliant"]
+        for resource in set(re.findall(r"/Resources/(\w+)", json.dumps(violation))) or {"?"}
     }
 
 
@@ -50,7 +50,7 @@ def of_ours(template: Mapping[str, Any]) -> set[Finding]:
 
 
 def of_cfnlint(template: Mapping[str, Any]) -> set[Finding]:
-    """Errors and warnings; `template` after SAM, its conditions left in."""
+    """Errors and warnings; `template` after SAM, with its conditions undecided."""
     matches = cfnlint.lint(json.dumps(template, default=str), config=ManualArgs(regions=[REGION]))
     return {
         Finding(match.rule.id, str((match.path or ["", "?"])[1] if match.path else "?"))
@@ -59,27 +59,27 @@ def of_cfnlint(template: Mapping[str, Any]) -> set[Finding]:
 
 
 def of_checkov(templates: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, set[Finding]]:
-    """By the templates' names. One run for all: most of it is starting up."""
+    """By the templates' names. One process for all, because most of its time is start-up."""
     for name, template in templates.items():
         (folder / f"{name}.json").write_text(json.dumps(template, default=str))
     command = [CHECKOV, "--directory", folder, "--framework", "cloudformation", "--output", "json"]
-    run = subprocess.run(
+    process = subprocess.run(
         [*command, "--skip-download", "--quiet", "--compact"],
         capture_output=True,
         text=True,
-        check=False,  # 1 where it finds something
+        check=False,  # it exits with 1 if there are findings
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
     )
-    found: dict[str, set[Finding]] = {name: set() for name in templates}
-    answer = json.loads(run.stdout)
-    assert answer["summary"]["parsing_errors"] == 0, run.stderr
-    for failed in answer["results"]["failed_checks"]:
-        name = Path(failed["file_path"]).stem
-        found[name].add(Finding(failed["check_id"], failed["resource"].rpartition(".")[2]))
-    return found
+    findings: dict[str, set[Finding]] = {name: set() for name in templates}
+    report = json.loads(process.stdout)
+    assert report["summary"]["parsing_errors"] == 0, process.stderr
+    for failure in report["results"]["failed_checks"]:
+        name = Path(failure["file_path"]).stem
+        findings[name].add(Finding(failure["check_id"], failure["resource"].rpartition(".")[2]))
+    return findings
 
 
-# ---- Our own: each yields the logical ids that are wrong -----------------------------------------
+# ---- Our own checks: each yields the logical ids of violations -----------------------------------
 
 
 def _of_type(resources: Resources, *types: str) -> Iterator[tuple[str, Any]]:
@@ -88,12 +88,12 @@ def _of_type(resources: Resources, *types: str) -> Iterator[tuple[str, Any]]:
             yield name, resource["Properties"]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def _statements(resources: Resources) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of every policy: roles' own, and those of buckets and topics."""
+    """The statements of every policy: inline ones of roles, and those of buckets and topics."""
     for name, resource in resources.items():
         properties = resource.get("Properties", {})
         documents = [policy["PolicyDocument"] for policy in properties.get("Policies", ())]
@@ -106,14 +106,14 @@ def _allowed(resources: Resources) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((name, one) for name, one in _statements(resources) if one["Effect"] == "Allow")
 
 
-def a_bucket_takes_tls_only(resources: Resources) -> Iterator[str]:
+def a_bucket_accepts_tls_only(resources: Resources) -> Iterator[str]:
     denied: dict[str, set[str]] = {}
     for _, policy in _of_type(resources, "AWS::S3::BucketPolicy"):
         for statement in policy["PolicyDocument"]["Statement"]:
             insecure = statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
             everything = (statement["Effect"], statement["Principal"], statement["Action"])
             if insecure and everything == ("Deny", "*", "s3:*"):
-                denied.setdefault(policy["Bucket"], set()).update(_listed(statement["Resource"]))
+                denied.setdefault(policy["Bucket"], set()).update(_as_list(statement["Resource"]))
     for name, _ in _of_type(resources, "AWS::S3::Bucket"):
         if denied.get(f"${{{name}}}") != {f"${{{name}.Arn}}", f"${{{name}.Arn}}/*"}:
             yield name
@@ -121,18 +121,18 @@ def a_bucket_takes_tls_only(resources: Resources) -> Iterator[str]:
 
 def no_policy_allows_every_action(resources: Resources) -> Iterator[str]:
     for name, statement in _allowed(resources):
-        if "NotAction" in statement or any("*" in one for one in _listed(statement["Action"])):
+        if "NotAction" in statement or any("*" in one for one in _as_list(statement["Action"])):
             yield name
 
 
 def no_policy_allows_every_resource(resources: Resources) -> Iterator[str]:
     for name, statement in _allowed(resources):
-        named = _listed(statement.get("Resource", "*"))
+        named = _as_list(statement.get("Resource", "*"))
         if any(one == "*" or WHOLE_TYPE.fullmatch(one) for one in named):
             yield name
 
 
-def nobody_unknown_is_trusted(resources: Resources) -> Iterator[str]:
+def only_named_principals_are_trusted(resources: Resources) -> Iterator[str]:
     for name, role in _of_type(resources, "AWS::IAM::Role"):
         for statement in role["AssumeRolePolicyDocument"]["Statement"]:
             if set(statement["Principal"]) != {"Service"} or statement["Principal"] == "*":
@@ -143,7 +143,7 @@ def nobody_unknown_is_trusted(resources: Resources) -> Iterator[str]:
 
 
 def a_service_acts_for_this_account_only(resources: Resources) -> Iterator[str]:
-    """Services that others could point at our role, too (the confused deputy)."""
+    """For services that other accounts could direct at our role (the confused deputy)."""
     for name, role in _of_type(resources, "AWS::IAM::Role"):
         for statement in role["AssumeRolePolicyDocument"]["Statement"]:
             service = statement["Principal"].get("Service", "")
@@ -156,7 +156,7 @@ def a_service_acts_for_this_account_only(resources: Resources) -> Iterator[str]:
             yield name
 
 
-def a_route_asks_who_is_there(resources: Resources) -> Iterator[str]:
+def a_route_requires_auth(resources: Resources) -> Iterator[str]:
     for name, route in _of_type(resources, "AWS::ApiGatewayV2::Route"):
         if route["RouteKey"] not in OPEN_ROUTES and route.get("AuthorizationType") not in (
             "AWS_IAM",
@@ -178,7 +178,7 @@ def callers_reach_the_alias(resources: Resources) -> Iterator[str]:
 
 
 def no_log_level_drops_decision_records(resources: Resources) -> Iterator[str]:
-    """Printed lines count as INFO; the cost metrics come from the platform's INFO lines."""
+    """Lines without a level count as INFO; cost metrics derive from the platform's INFO lines."""
     for name, function in _of_type(resources, "AWS::Lambda::Function"):
         logging = function.get("LoggingConfig", {})
         ranks = "MODEL_FALLBACK" in function.get("Environment", {}).get("Variables", {})
@@ -190,7 +190,7 @@ def no_log_level_drops_decision_records(resources: Resources) -> Iterator[str]:
 
 
 def a_subscribed_stream_unwraps(resources: Resources) -> Iterator[str]:
-    """CloudWatch's envelopes need both processors; a stream that has them takes nothing else."""
+    """CloudWatch's envelopes need both processors; a stream with them accepts nothing else."""
     unwrapping = ["Decompression", "CloudWatchLogProcessing"]
     subscribed = {
         one["DestinationArn"] for _, one in _of_type(resources, "AWS::Logs::SubscriptionFilter")
@@ -215,12 +215,12 @@ def no_secret_is_in_the_environment(resources: Resources) -> Iterator[str]:
 
 
 OUR_CHECKS: Sequence[Callable[[Resources], Iterator[str]]] = (
-    a_bucket_takes_tls_only,
+    a_bucket_accepts_tls_only,
     no_policy_allows_every_action,
     no_policy_allows_every_resource,
-    nobody_unknown_is_trusted,
+    only_named_principals_are_trusted,
     a_service_acts_for_this_account_only,
-    a_route_asks_who_is_there,
+    a_route_requires_auth,
     callers_reach_the_alias,
     no_log_level_drops_decision_records,
     a_subscribed_stream_unwraps,

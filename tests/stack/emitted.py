@@ -1,4 +1,4 @@
-"""Every metric that exists where the stack runs: the code's, the log filters', the services'."""
+"""Every metric that exists in a deployed stack: the code's, the log filters', the services'."""
 
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ Metric = tuple[str, str, frozenset[str]]  # namespace, name, names of the dimens
 
 
 def resources(template: str, **parameters: str) -> dict[str, Any]:
-    made: dict[str, Any] = resolved(load(INFRA / template), PARAMETERS | parameters)["Resources"]
-    return made
+    result: dict[str, Any] = resolved(load(INFRA / template), PARAMETERS | parameters)["Resources"]
+    return result
 
 
 def of_the_code() -> set[Metric]:
@@ -44,11 +44,11 @@ def of_the_code() -> set[Metric]:
 
 def of_the_log_filters() -> set[Metric]:
     return {
-        (made["MetricNamespace"], made["MetricName"], frozenset())
+        (metric["MetricNamespace"], metric["MetricName"], frozenset())
         for template in ("data.yaml", "observability.yaml")
         for resource in resources(template).values()
         if resource["Type"] == "AWS::Logs::MetricFilter"
-        for made in resource["Properties"]["MetricTransformations"]
+        for metric in resource["Properties"]["MetricTransformations"]
     }
 
 

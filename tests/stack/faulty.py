@@ -1,4 +1,4 @@
-"""A front before moto that fails as AWS does, which moto never does."""
+"""A proxy in front of moto that fails as AWS does, which moto never does."""
 
 import threading
 from collections import deque
@@ -8,21 +8,21 @@ from urllib.request import Request, urlopen
 
 Fault = Literal["throttled", "held", "dropped", "late", "none"]
 THROTTLED = b'{"__type": "ServiceUnavailableException", "message": "Slow down."}'
-TAKEN = b'{"RecordId": "1"}'
-TAKES_TOO_LONG_S = 60.0  # or until the test is over
+ACCEPTED = b'{"RecordId": "1"}'
+TOO_LONG_S = 60.0  # or until the test is over
 
 
 class FaultyFront:
-    """Each request takes the next fault off `faults`, or has the `usual` one. What has none goes on
-    to `upstream`, or is taken. What is held is throttled once `release` is set.
+    """Each request consumes the next of `faults`, or gets the `usual` one. Without a fault it is
+    forwarded to `upstream`, or accepted here. A held request is throttled once `release` is set.
 
-    `arrived` is set by the first request. `ports` are the connections that requests came by,
-    `taken` the bodies that were taken here."""
+    The first request sets `arrived`. `ports` are the clients' ports, one for each request;
+    `bodies` those that were accepted here."""
 
     def __init__(self, upstream: str | None = None, usual: Fault = "none") -> None:
         self.faults: deque[Fault] = deque()
         self.usual = usual
-        self.taken: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.release = threading.Event()
         self.arrived = threading.Event()
         self.ports: list[int] = []
@@ -43,7 +43,7 @@ class FaultyFront:
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # connections that come at once, of which 5 would be accepted
+    request_queue_size = 128  # simultaneous connections; the default is 5
 
 
 def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
@@ -56,31 +56,31 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
             front.arrived.set()
             fault: Fault = front.faults.popleft() if front.faults else front.usual
             if fault == "held":
-                front.release.wait(TAKES_TOO_LONG_S)
+                front.release.wait(TOO_LONG_S)
                 fault = "throttled"
             if fault == "throttled":
-                self._answer(503, THROTTLED)
+                self._respond(503, THROTTLED)
             elif fault == "dropped":
                 self.close_connection = True
             else:
-                answer = self._forward(body) if front.upstream else self._take(body)
+                content = self._forward(body) if front.upstream else self._accept(body)
                 if fault == "late":
-                    front.over.wait(TAKES_TOO_LONG_S)
+                    front.over.wait(TOO_LONG_S)
                     self.close_connection = True
                 else:
-                    self._answer(200, answer)
+                    self._respond(200, content)
 
-        def _take(self, body: bytes) -> bytes:
-            front.taken.append(body)
-            return TAKEN
+        def _accept(self, body: bytes) -> bytes:
+            front.bodies.append(body)
+            return ACCEPTED
 
         def _forward(self, body: bytes) -> bytes:
             headers = {k: v for k, v in self.headers.items() if k.lower() != "content-length"}
             with urlopen(Request(f"{front.upstream}{self.path}", body, headers)) as response:
-                answer: bytes = response.read()
-            return answer
+                content: bytes = response.read()
+            return content
 
-        def _answer(self, status: int, body: bytes) -> None:
+        def _respond(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(body)))

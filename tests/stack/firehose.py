@@ -1,7 +1,7 @@
-"""What CloudWatch Logs and Firehose do to a log line on its way, as their manuals say.
+"""What CloudWatch Logs and Firehose do with a log line, as their manuals describe it.
 
-moto stores what it is given: it looks at no filter pattern and runs no processor. These functions
-read both from the template, so that the template's own words are what is tried.
+moto stores its input unchanged: it evaluates no filter pattern and runs no processor. These
+functions do, with the patterns and processors of the template.
 """
 
 import gzip
@@ -21,18 +21,18 @@ _KEY = re.compile(r"!\{partitionKeyFromQuery:(\w+)\}")
 
 
 def matches(pattern: str, message: str) -> bool:
-    """A filter pattern of the one kind that is used here: `{ $.name = "value" }`."""
-    found = _EQUALS.fullmatch(pattern)
-    assert found, pattern
+    """Evaluates the one kind of filter pattern that the template uses: `{ $.name = "value" }`."""
+    match = _EQUALS.fullmatch(pattern)
+    assert match, pattern
     try:
         event = json.loads(message)
     except json.JSONDecodeError:
         return False
-    return isinstance(event, dict) and event.get(found[1]) == found[2]
+    return isinstance(event, dict) and event.get(match[1]) == match[2]
 
 
 def filtered(envelope: bytes, pattern: str) -> bytes | None:
-    """CloudWatch's gzipped envelope with the events that match; none is not sent."""
+    """CloudWatch's gzipped envelope with the matching events; None if there are none."""
     content = json.loads(gzip.decompress(envelope))
     events = [event for event in content["logEvents"] if matches(pattern, event["message"])]
     if not events:
@@ -41,7 +41,7 @@ def filtered(envelope: bytes, pattern: str) -> bytes | None:
 
 
 def delivered(stream: Stream, records: Iterable[bytes]) -> dict[str, bytes]:
-    """The objects that the stream makes of these records, by key."""
+    """The objects that the stream writes for these records, by key."""
     destination = stream["ExtendedS3DestinationConfiguration"]
     assert destination["DynamicPartitioningConfiguration"]["Enabled"] is True
     assert destination["CompressionFormat"] == "GZIP"
@@ -68,8 +68,8 @@ def _prefix(destination: Mapping[str, Any], query: str, record: bytes) -> str:
         ((keys),) = jq.compile(query).input_text(record.decode()).all()
     except ValueError:
         keys = {}
-    wanted = _KEY.findall(destination["Prefix"])
-    if not all(isinstance(keys.get(name), str) and keys[name] for name in wanted):
+    names = _KEY.findall(destination["Prefix"])
+    if not all(isinstance(keys.get(name), str) and keys[name] for name in names):
         failed = "!{firehose:error-output-type}"
         return str(destination["ErrorOutputPrefix"].replace(failed, "metadata-extraction-failed"))
     return _KEY.sub(lambda match: keys[match[1]], destination["Prefix"])

@@ -1,4 +1,4 @@
-"""The canary's module, which is a Lambda function of its own and no package."""
+"""Loads the canary's module, which is a separate Lambda function and not part of a package."""
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path

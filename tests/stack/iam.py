@@ -1,7 +1,7 @@
-"""What a role may do: its policies as deployed, evaluated by AWS's documented rules.
+"""Evaluates policies, as they are deployed, by AWS's documented rules.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
-A name matches to the character, but for `*` and `?`; an action in any case. A denial wins.
+Names match exactly, except for `*` and `?`; actions ignore case. A Deny wins.
 """
 
 import json
@@ -20,8 +20,8 @@ VERSION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:feedrank-dev:7"
 ID = "1c2fa620-982a-11e3-aff7-50e2416294e0"  # in PSEUDO's StackId
 CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-{ID}"
 RECORD_ID_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:RecordIdKey-9zYx8W-AbCdEf"
-# What CloudFormation would put in for what only exists once it is made.
-MADE = {
+# The values that CloudFormation would substitute for resources that it creates.
+CREATED = {
     "FunctionLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev:*",
     "CanaryLogs.Arn": (
         f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/CodeDeployHook_feedrank-{ID}:*"
@@ -42,21 +42,23 @@ MADE = {
 
 
 def policies(path: str, role: str, **parameters: str) -> list[dict[str, Json]]:
-    """The documents of a role of the template at `path`, as IAM would get them."""
+    """The policy documents of a role in the template at `path`, as IAM gets them."""
     stack = resolved(transformed(path, **parameters), **parameters)
-    properties = _made(stack["Resources"][role]["Properties"])
+    properties = _substituted(stack["Resources"][role]["Properties"])
     return [policy["PolicyDocument"] for policy in properties["Policies"]]
 
 
 def bucket_policy(path: str, policy: str, **parameters: str) -> dict[str, Json]:
-    """The document of a bucket's policy, as S3 would get it."""
+    """The document of a bucket policy, as S3 gets it."""
     stack = resolved(transformed(path, **parameters), **parameters)
-    document: dict[str, Json] = _made(stack["Resources"][policy]["Properties"]["PolicyDocument"])
+    document: dict[str, Json] = _substituted(
+        stack["Resources"][policy]["Properties"]["PolicyDocument"]
+    )
     return document
 
 
 def become(documents: list[dict[str, Json]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on each call to moto of this test is signed by a role with these policies."""
+    """Signs all further calls of this test to moto as a role with these policies."""
     iam = boto3.client("iam")
     trust = {"Version": "2012-10-17", "Statement": []}
     iam.create_role(RoleName="role", AssumeRolePolicyDocument=json.dumps(trust))
@@ -73,17 +75,17 @@ def become(documents: list[dict[str, Json]], monkeypatch: pytest.MonkeyPatch) ->
         "AWS_SESSION_TOKEN": session["Credentials"]["SessionToken"],
     }.items():
         monkeypatch.setenv(name, value)
-    boto3.DEFAULT_SESSION = None  # it has the credentials of before
+    boto3.DEFAULT_SESSION = None  # it holds the previous credentials
 
 
 def allowed(documents: list[dict[str, Json]], action: str, resource: str, **context: str) -> bool:
-    """Whether a role with these policies may do it; `context` has the keys that a condition
-    asks for, with `_` for their colons and dashes."""
+    """Whether a role with these policies may perform the action; `context` has the condition keys,
+    with `_` in place of colons and dashes."""
     return _effects(documents, action, resource, context) == {"Allow"}
 
 
 def denied(document: dict[str, Json], action: str, resource: str, **context: str) -> bool:
-    """Whether the policy of a resource denies it, whatever the caller's own policies allow."""
+    """Whether the policy of a resource denies the action, whatever the caller's policies allow."""
     return "Deny" in _effects([document], action, resource, context)
 
 
@@ -96,7 +98,7 @@ def _effects(
         for statement in document["Statement"]
         if _covers(statement["Action"], action, ignore_case=True)
         and _covers(statement["Resource"], resource)
-        and _fulfilled(statement.get("Condition", {}), context)
+        and _conditions_hold(statement.get("Condition", {}), context)
     }
 
 
@@ -108,12 +110,12 @@ def _covers(patterns: str | list[str], name: str, *, ignore_case: bool = False) 
 
 
 def _matches(pattern: str, name: str, flags: re.RegexFlag = re.NOFLAG) -> bool:
-    assert "${" not in pattern, f"neither a policy variable nor made by CloudFormation: {pattern}"
+    assert "${" not in pattern, f"an unresolved variable: {pattern}"
     regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(regex, name, flags | re.DOTALL) is not None
 
 
-def _fulfilled(conditions: Mapping[str, Any], context: Mapping[str, str]) -> bool:
+def _conditions_hold(conditions: Mapping[str, Any], context: Mapping[str, str]) -> bool:
     return all(
         _holds(operator, context.get(re.sub("[:-]", "_", key)), expected)
         for operator, keys in conditions.items()
@@ -122,7 +124,7 @@ def _fulfilled(conditions: Mapping[str, Any], context: Mapping[str, str]) -> boo
 
 
 def _holds(operator: str, value: str | None, expected: str | list[str]) -> bool:
-    """A key that the request lacks fulfils no operator but Null and a negated one."""
+    """A missing key satisfies only Null and negated operators."""
     match operator:
         case "Null":
             return (value is None) is (expected == "true")
@@ -136,12 +138,12 @@ def _holds(operator: str, value: str | None, expected: str | list[str]) -> bool:
     raise AssertionError(operator)
 
 
-def _made(node: Json) -> Json:
+def _substituted(node: Json) -> Json:
     match node:
         case str():
-            return re.sub(r"\$\{([^}]+)\}", lambda found: MADE.get(found[1], found[0]), node)
+            return re.sub(r"\$\{([^}]+)\}", lambda match: CREATED.get(match[1], match[0]), node)
         case dict():
-            return {key: _made(child) for key, child in node.items()}
+            return {key: _substituted(child) for key, child in node.items()}
         case list():
-            return [_made(child) for child in node]
+            return [_substituted(child) for child in node]
     return node

@@ -1,4 +1,4 @@
-"""Metrics that AWS's services document, with the dimensions they come by.
+"""Metrics that AWS services document, with their dimensions.
 
 From the manuals of Lambda, API Gateway (HTTP APIs), Data Firehose and CloudWatch Logs.
 """
@@ -63,7 +63,7 @@ DOCUMENTED = {
         },
     ),
 }
-# Of an alias or a version, never of the function as a whole.
+# Metrics of an alias or a version, never of the function as a whole.
 OF_AN_ALIAS = {
     "ProvisionedConcurrentExecutions",
     "ProvisionedConcurrencyInvocations",

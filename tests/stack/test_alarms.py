@@ -1,4 +1,4 @@
-"""Alarms ring for what they are for, keep quiet otherwise, and say what to do."""
+"""Alarms fire when they should, stay quiet otherwise, and describe what to do."""
 
 import re
 from collections import defaultdict
@@ -36,7 +36,7 @@ MINUTES = 20
 
 
 def _alarms(**parameters: str) -> dict[str, dict[str, Any]]:
-    """By name, without the stack's."""
+    """By name, without the stack's prefix."""
     return {
         resource["Properties"]["AlarmName"].removeprefix(f"{NAME}/"): resource["Properties"]
         for resource in resources("observability.yaml", **parameters).values()
@@ -59,7 +59,7 @@ def _watched(alarm: dict[str, Any]) -> set[Metric]:
 ALL = _alarms()
 
 
-def test_there_is_an_alarm_for_each_thing_that_should_wake_or_worry_somebody() -> None:
+def test_there_is_an_alarm_for_each_reason_to_page_or_warn() -> None:
     assert set(ALL) == PAGES | WARNINGS
 
 
@@ -69,7 +69,7 @@ def test_an_alarm_watches_metrics_that_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_an_alarm_says_how_urgent_it_is_and_what_to_do(name: str) -> None:
+def test_an_alarm_describes_its_urgency_and_what_to_do(name: str) -> None:
     description = ALL[name]["AlarmDescription"]
     assert description.startswith("Page. " if name in PAGES else "Warning. ")
     assert re.search(r"\. Runbook: \S.{15,}", description)
@@ -77,18 +77,18 @@ def test_an_alarm_says_how_urgent_it_is_and_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_silence_is_no_alarm_and_the_end_of_one_is_told_too(name: str) -> None:
+def test_missing_data_is_no_alarm_and_recovery_is_notified_too(name: str) -> None:
     alarm = ALL[name]
     assert alarm["TreatMissingData"] == "notBreaching"
     assert alarm["AlarmActions"] == alarm["OKActions"] == [PARAMETERS["AlarmTopicArn"]]
     assert alarm["DatapointsToAlarm"] <= alarm["EvaluationPeriods"]
 
 
-def test_alarms_of_the_direct_stream_are_made_only_with_it() -> None:
+def test_alarms_of_the_direct_stream_exist_only_with_it() -> None:
     assert set(_alarms(DecisionDelivery="logs")) == set(ALL) - ONLY_DIRECT
 
 
-def test_the_age_of_the_features_is_watched_where_somebody_says_how_old_they_may_be() -> None:
+def test_the_age_of_the_features_is_watched_if_a_limit_is_set() -> None:
     assert set(_alarms(SnapshotAgeDays="0")) == set(ALL) - {"snapshot-age"}
 
 
@@ -98,18 +98,18 @@ def test_spillover_is_watched_only_with_provisioned_concurrency(warm_start: str)
 
 
 def _topics(**parameters: str) -> tuple[list[str], list[Any]]:
-    """The topics made, and what an alarm does."""
-    made = resources("observability.yaml", **parameters)
-    topics = [name for name, resource in made.items() if resource["Type"] == "AWS::SNS::Topic"]
-    return topics, made["ThrottlesAlarm"]["Properties"].get("AlarmActions")
+    """The topics that are created, and an alarm's actions."""
+    created = resources("observability.yaml", **parameters)
+    topics = [name for name, resource in created.items() if resource["Type"] == "AWS::SNS::Topic"]
+    return topics, created["ThrottlesAlarm"]["Properties"].get("AlarmActions")
 
 
-def test_a_topic_is_made_only_for_an_address_of_its_own() -> None:
-    given = PARAMETERS["AlarmTopicArn"]
-    assert _topics() == ([], [given])
-    assert _topics(AlarmEmail="on-call@example.com") == ([], [given])
-    made = _topics(AlarmTopicArn="", AlarmEmail="on-call@example.com")
-    assert made == (["AlarmTopic"], ["alarmtopic"])
+def test_a_topic_is_created_only_for_an_email_address_without_a_topic() -> None:
+    existing = PARAMETERS["AlarmTopicArn"]
+    assert _topics() == ([], [existing])
+    assert _topics(AlarmEmail="on-call@example.com") == ([], [existing])
+    with_email = _topics(AlarmTopicArn="", AlarmEmail="on-call@example.com")
+    assert with_email == (["AlarmTopic"], ["alarmtopic"])
     assert _topics(AlarmTopicArn="") == ([], None)
 
 
@@ -117,12 +117,12 @@ def test_a_topic_is_made_only_for_an_address_of_its_own() -> None:
     ("parameters", "output"),
     [({}, PARAMETERS["AlarmTopicArn"]), ({"AlarmTopicArn": ""}, "")],
 )
-def test_the_stack_says_where_alarms_go(parameters: dict[str, str], output: str) -> None:
+def test_the_stack_outputs_the_topic_of_its_alarms(parameters: dict[str, str], output: str) -> None:
     outputs = resolved(load(INFRA / "observability.yaml"), PARAMETERS | parameters)["Outputs"]
     assert outputs["AlarmTopicArn"]["Value"] == output
 
 
-# ---- What makes them ring: twenty minutes of metrics, one value a minute ---------------------
+# ---- What makes them fire: twenty minutes of metrics, one value per minute -------------------
 
 OURS = {"service": NAME}
 API = {"ApiId": "a1b2c3"}
@@ -133,11 +133,11 @@ BELOW = f"feedrank/{NAME}"
 
 Sample = tuple[
     str, str, dict[str, str], float
-]  # namespace, metric, dimensions, each minute's value
+]  # namespace, metric, dimensions, the value of every minute
 
 
 def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
-    """After these values in each of the last minutes."""
+    """The alarm's state after these values in each of the last minutes."""
     points: Points = defaultdict(list)
     for namespace, metric, dimensions, value in samples:
         key: Key = (namespace, metric, frozenset(dimensions.items()))
@@ -183,14 +183,14 @@ def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
         ],
     ],
 )  # fmt: skip
-def test_an_alarm_rings(alarm: str, samples: list[Sample]) -> None:
+def test_an_alarm_fires(alarm: str, samples: list[Sample]) -> None:
     assert _state(alarm, *samples) == "ALARM"
 
 
 @pytest.mark.parametrize(
     ("alarm", "samples"),
     [
-        (  # one in ten, but a handful of requests
+        (  # one in ten, but of only a few requests
             "server-errors",
             [("AWS/ApiGateway", "Count", API, 10), ("AWS/ApiGateway", "5xx", API, 1)],
         ),
@@ -217,11 +217,11 @@ def test_an_alarm_rings(alarm: str, samples: list[Sample]) -> None:
         ("flat-scores", []),
     ],
 )
-def test_an_alarm_keeps_quiet(alarm: str, samples: list[Sample]) -> None:
+def test_an_alarm_stays_quiet(alarm: str, samples: list[Sample]) -> None:
     assert _state(alarm, *samples) == "OK"
 
 
-def test_one_bad_minute_wakes_nobody() -> None:
+def test_two_bad_minutes_do_not_page() -> None:
     bad: list[Sample] = [("AWS/ApiGateway", "Count", API, 100), ("AWS/ApiGateway", "5xx", API, 50)]
     assert _state("server-errors", *bad, minutes=2) == "OK"
     assert _state("server-errors", *bad, minutes=3) == "ALARM"

@@ -1,7 +1,7 @@
-"""A published bundle stays as it is: the bucket's policy evaluated, `publish` against moto.
+"""A published bundle is immutable: the bucket policy is evaluated, `publish` runs against moto.
 
-moto knows no condition of a bucket policy, so what depends on one is evaluated (iam.py) for the
-requests that the code sends. https://docs.aws.amazon.com/AmazonS3/latest/userguide/
+moto ignores the conditions of bucket policies, so iam.py evaluates those for the requests that the
+code sends. https://docs.aws.amazon.com/AmazonS3/latest/userguide/
 conditional-writes-enforce.html has the condition keys of each request.
 """
 
@@ -47,7 +47,7 @@ OVER_TLS = {"aws_SecureTransport": "true"}
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A manifest, and two files beside it: one before it by name, one after."""
+    """A manifest and two other files, whose names sort before and after it."""
     manifest = {key: value for key, value in asdict(fakes.manifest()).items() if key != "digest"}
     folder = tmp_path / "bundle"
     for name, text in {
@@ -79,7 +79,7 @@ def _contents(s3: Any) -> dict[str, bytes]:
 # ---- Publishing ----------------------------------------------------------------------------------
 
 
-def test_publish_does_what_its_role_and_the_bucket_policy_allow(
+def test_publish_makes_only_calls_that_its_role_and_the_bucket_policy_allow(
     s3: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = bucket_policy("infra/data.yaml", "BundleBucketPolicy")
@@ -87,7 +87,7 @@ def test_publish_does_what_its_role_and_the_bucket_policy_allow(
     call = BaseClient._make_api_call
     puts: list[str] = []
 
-    def evaluated(client: BaseClient, operation: str, parameters: dict[str, str]) -> Any:
+    def evaluate(client: BaseClient, operation: str, parameters: dict[str, str]) -> Any:
         if operation == "PutObject":
             puts.append(parameters["Key"])
             header = {"s3_if_none_match": parameters.get("IfNoneMatch")}
@@ -96,7 +96,7 @@ def test_publish_does_what_its_role_and_the_bucket_policy_allow(
             assert not denied(policy, "s3:PutObject", resource, **context)
         return call(client, operation, parameters)
 
-    monkeypatch.setattr(BaseClient, "_make_api_call", evaluated)
+    monkeypatch.setattr(BaseClient, "_make_api_call", evaluate)
     published = set_initial_no_auth_action_count(0)(upload)(bundle, TO)
     prefix = published.uri.removeprefix(f"s3://{BUNDLES}/")
     assert puts == [prefix + name for name in ("MLmodel", "serving/model.onnx", MANIFEST)]
@@ -112,7 +112,9 @@ def test_publishing_again_finds_the_same_bundle(s3: Any, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["MLmodel", "serving/model.onnx", MANIFEST])
-def test_another_file_under_the_digest_stays_and_is_named(s3: Any, bundle: Path, name: str) -> None:
+def test_a_different_file_under_the_digest_is_kept_and_reported(
+    s3: Any, bundle: Path, name: str
+) -> None:
     prefix = upload(bundle, TO).uri.removeprefix(f"s3://{BUNDLES}/")
     s3.put_object(Bucket=BUNDLES, Key=prefix + name, Body=b"another")
     before = _contents(s3)
@@ -122,8 +124,8 @@ def test_another_file_under_the_digest_stays_and_is_named(s3: Any, bundle: Path,
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_two_that_publish_at_once_overwrite_nothing(s3: Any, bundle: Path, *, same: bool) -> None:
-    """The other one writes after our look, before our write."""
+def test_concurrent_publishers_overwrite_nothing(s3: Any, bundle: Path, *, same: bool) -> None:
+    """The other publisher writes between our check and our write."""
     boto3.setup_default_session()
     other = boto3.Session().client("s3")
 
@@ -145,24 +147,24 @@ def test_two_that_publish_at_once_overwrite_nothing(s3: Any, bundle: Path, *, sa
         assert list(_contents(s3).values()) == [b"another"]
 
 
-# ---- The bucket's policy -------------------------------------------------------------------------
+# ---- The bucket policy ---------------------------------------------------------------------------
 
 
 def test_nobody_overwrites_a_bundle() -> None:
-    """Not even the administrator, who can delete one and publish it again."""
+    """Not even the administrator, who can delete a bundle and publish it again."""
     for parameters in ({}, {"BundleAdminRoleArn": ADMIN}):
         policy = bucket_policy("infra/data.yaml", "BundleBucketPolicy", **parameters)
         for caller in (f"arn:aws:iam::{ACCOUNT}:root", ADMIN):
             context = OVER_TLS | {"aws_PrincipalArn": caller}
-            # PutObject, CopyObject and CompleteMultipartUpload with no condition
+            # PutObject, CopyObject and CompleteMultipartUpload without the header
             assert denied(policy, "s3:PutObject", OBJECT, **context, **CREATES)
-            # to which S3 answers 412 where the key exists
+            # with it: S3 responds with 412 if the key exists
             assert not denied(policy, "s3:PutObject", OBJECT, **context, **CREATES, **IF_NONE_MATCH)
             # CreateMultipartUpload and UploadPart
             assert not denied(policy, "s3:PutObject", OBJECT, **context, **ADDS_A_PART)
 
 
-def test_a_bundle_is_deleted_by_the_administrator_role_or_by_nobody() -> None:
+def test_only_the_administrator_role_can_delete_a_bundle() -> None:
     nobody = bucket_policy("infra/data.yaml", "BundleBucketPolicy")
     administrator = bucket_policy("infra/data.yaml", "BundleBucketPolicy", BundleAdminRoleArn=ADMIN)
     root = f"arn:aws:iam::{ACCOUNT}:root"
@@ -180,7 +182,7 @@ def test_a_bundle_is_deleted_by_the_administrator_role_or_by_nobody() -> None:
         assert denied(administrator, action, OBJECT, **OVER_TLS)  # without credentials
 
 
-def test_no_administrator_is_a_wildcard() -> None:
+def test_the_administrator_role_can_not_be_a_wildcard() -> None:
     for path in ("template.yaml", "infra/data.yaml"):
         pattern = re.compile(template(path)["Parameters"]["BundleAdminRoleArn"]["AllowedPattern"])
         assert pattern.fullmatch(ADMIN)
@@ -189,19 +191,19 @@ def test_no_administrator_is_a_wildcard() -> None:
             assert not pattern.fullmatch(trick)
 
 
-def test_what_reads_bundles_is_not_denied() -> None:
+def test_reading_bundles_is_not_denied() -> None:
     policy = bucket_policy("infra/data.yaml", "BundleBucketPolicy")
     assert not denied(policy, "s3:GetObject", OBJECT, **OVER_TLS)
     assert not denied(policy, "s3:ListBucket", f"arn:aws:s3:::{BUNDLES}", **OVER_TLS)
     assert denied(policy, "s3:GetObject", OBJECT, aws_SecureTransport="false")
 
 
-def test_s3_refuses_to_delete_what_the_policy_keeps(s3: Any, bundle: Path) -> None:
+def test_s3_rejects_a_deletion_that_the_policy_denies(s3: Any, bundle: Path) -> None:
     upload(bundle, TO)
     before = _contents(s3)
     policy = bucket_policy("infra/data.yaml", "BundleBucketPolicy")
-    kept = [one for one in policy["Statement"] if one["Sid"] == "NoDeletion"]
-    s3.put_bucket_policy(Bucket=BUNDLES, Policy=json.dumps({**policy, "Statement": kept}))
+    statements = [one for one in policy["Statement"] if one["Sid"] == "NoDeletion"]
+    s3.put_bucket_policy(Bucket=BUNDLES, Policy=json.dumps({**policy, "Statement": statements}))
     for key in before:
         with pytest.raises(ClientError, match="403"):
             s3.delete_object(Bucket=BUNDLES, Key=key)
@@ -217,11 +219,11 @@ def _bucket(**parameters: str) -> dict[str, Json]:
     return properties
 
 
-def test_without_days_there_is_no_lock() -> None:
+def test_zero_days_mean_no_lock() -> None:
     assert not [name for name in _bucket() if name.startswith("ObjectLock")]
 
 
-def test_a_locked_bundle_is_kept_for_its_days(s3: Any, bundle: Path) -> None:
+def test_a_locked_bundle_can_not_be_deleted_for_its_days(s3: Any, bundle: Path) -> None:
     properties = _bucket(BundleLockDays="30")
     assert properties["ObjectLockEnabled"] is True
     s3.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)

@@ -1,4 +1,4 @@
-"""What CodeDeploy hears of a new version that is right, wrong, slow or not there at all."""
+"""What the hook reports to CodeDeploy for a version that is right, wrong, slow or missing."""
 
 import hashlib
 import io
@@ -36,16 +36,16 @@ def _manifest(**spec: object) -> bytes:
 
 
 MANIFEST, DROPPING = _manifest(), _manifest(unknown_items="drop")
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Respond = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class NewVersion:
-    """Lambda and CodeDeploy, with a version that answers as it is told to."""
+    """Fakes of Lambda and CodeDeploy, with a version that responds as configured."""
 
-    def __init__(self, digest: str, predict: Answer) -> None:
-        self.asked: list[dict[str, Any]] = []
+    def __init__(self, digest: str, predict: Respond) -> None:
+        self.events: list[dict[str, Any]] = []
         self.arns: set[str] = set()
-        self.reported: list[dict[str, str]] = []
+        self.statuses: list[dict[str, str]] = []
         self._digest = digest
         self._predict = predict
 
@@ -55,21 +55,21 @@ class NewVersion:
     def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
         event = json.loads(Payload)
         self.arns.add(FunctionName)
-        self.asked.append(event)
+        self.events.append(event)
         if event["rawPath"].endswith("/model"):
             return _payload({"statusCode": 200, "body": json.dumps({"digest": self._digest})})
         return self._predict(json.loads(event["body"]))
 
     def put_lifecycle_event_hook_execution_status(self, **status: str) -> None:
-        self.reported.append(status)
+        self.statuses.append(status)
 
 
-def _payload(answer: object, **more: str) -> dict[str, Any]:
-    return {"Payload": io.BytesIO(json.dumps(answer).encode()), **more}
+def _payload(response: object, **more: str) -> dict[str, Any]:
+    return {"Payload": io.BytesIO(json.dumps(response).encode()), **more}
 
 
 def _ranked(request: dict[str, Any], *, off: float = 0.0, degraded: tuple[str, ...] = ()) -> Any:
-    """The right answer, each score `off` by as much."""
+    """The right response, with `off` added to each score."""
     (case,) = (case for case in CASES if case["user_id"] == request["user_id"])
     scored = zip(case["item_ids"], case["scores"], strict=True)  # type: ignore[call-overload]
     ranking = sorted(scored, key=lambda pair: -pair[1])
@@ -84,16 +84,16 @@ def _ranked(request: dict[str, Any], *, off: float = 0.0, degraded: tuple[str, .
 def _without(
     *unknown: int, named: tuple[int, ...] | None = None
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The right answer but for `unknown` items, which it says it left out."""
+    """The right response without the `unknown` items, which it lists as left out."""
 
-    def answer(request: dict[str, Any]) -> Any:
+    def respond(request: dict[str, Any]) -> Any:
         body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
         body["predictions"] = [p for p in body["predictions"] if p["item_id"] not in unknown]
         listed = list(unknown if named is None else named)
         body["unknown"] = {"user": False, "items": [i for i in listed if i in request["item_ids"]]}
         return _payload({"statusCode": 200, "body": json.dumps(body)})
 
-    return answer
+    return respond
 
 
 def _times_out(_request: dict[str, Any]) -> Any:
@@ -114,12 +114,12 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def judged(
+def run_hook(
     canary: ModuleType, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., NewVersion]:
-    """Runs the hook against a version, and returns what that and CodeDeploy saw."""
+    """Runs the hook against a version, and returns the calls that it and CodeDeploy received."""
 
-    def judge(predict: Answer, digest: str = "", base_path: str = "") -> NewVersion:
+    def run(predict: Respond, digest: str = "", base_path: str = "") -> NewVersion:
         version = NewVersion(digest or hashlib.sha256(MANIFEST).hexdigest(), predict)
         monkeypatch.setattr(canary.boto3, "client", version.client)
         for name, value in {
@@ -131,21 +131,21 @@ def judged(
         canary.handler(EVENT, None)
         return version
 
-    return judge
+    return run
 
 
 def _status(version: NewVersion) -> str:
-    (reported,) = version.reported
-    assert reported["deploymentId"] == "d-1"
-    assert reported["lifecycleEventHookExecutionId"] == "e-1"
-    return reported["status"]
+    (status,) = version.statuses
+    assert status["deploymentId"] == "d-1"
+    assert status["lifecycleEventHookExecutionId"] == "e-1"
+    return status["status"]
 
 
-def test_golden_scores_let_the_version_pass(judged: Callable[..., NewVersion]) -> None:
-    version = judged(_ranked)
+def test_golden_scores_let_the_version_pass(run_hook: Callable[..., NewVersion]) -> None:
+    version = run_hook(_ranked)
     assert _status(version) == "Succeeded"
     assert version.arns == {VERSION}
-    assert [json.loads(event["body"]) for event in version.asked[1:]] == [
+    assert [json.loads(event["body"]) for event in version.events[1:]] == [
         {
             "user_id": 7,
             "item_ids": [3, 5, 3],
@@ -155,16 +155,16 @@ def test_golden_scores_let_the_version_pass(judged: Callable[..., NewVersion]) -
     ]
 
 
-def test_its_requests_are_known_by_an_id_that_no_caller_can_set(
-    judged: Callable[..., NewVersion],
+def test_its_requests_have_an_id_that_no_caller_can_set(
+    run_hook: Callable[..., NewVersion],
 ) -> None:
-    for event in judged(_ranked).asked:
+    for event in run_hook(_ranked).events:
         assert event["requestContext"]["requestId"] == "feedrank-canary"
 
 
-def test_a_version_below_a_base_path_is_asked_there(judged: Callable[..., NewVersion]) -> None:
-    version = judged(_ranked, base_path="/v1")
-    assert [event["rawPath"] for event in version.asked] == [
+def test_a_version_with_a_base_path_is_called_there(run_hook: Callable[..., NewVersion]) -> None:
+    version = run_hook(_ranked, base_path="/v1")
+    assert [event["rawPath"] for event in version.events] == [
         "/v1/model",
         "/v1/predict",
         "/v1/predict",
@@ -172,92 +172,94 @@ def test_a_version_below_a_base_path_is_asked_there(judged: Callable[..., NewVer
 
 
 @pytest.mark.parametrize("off", [0.0, 9e-6, -9e-6])
-def test_scores_within_the_tolerance_pass(off: float, judged: Callable[..., NewVersion]) -> None:
-    assert _status(judged(lambda request: _ranked(request, off=off))) == "Succeeded"
+def test_scores_within_the_tolerance_pass(off: float, run_hook: Callable[..., NewVersion]) -> None:
+    assert _status(run_hook(lambda request: _ranked(request, off=off))) == "Succeeded"
 
 
 @pytest.mark.parametrize("off", [2e-5, -0.1, float("nan")])
-def test_wrong_scores_fail(off: float, judged: Callable[..., NewVersion]) -> None:
-    assert _status(judged(lambda request: _ranked(request, off=off))) == "Failed"
+def test_wrong_scores_fail(off: float, run_hook: Callable[..., NewVersion]) -> None:
+    assert _status(run_hook(lambda request: _ranked(request, off=off))) == "Failed"
 
 
-def test_one_score_that_is_no_number_fails(judged: Callable[..., NewVersion]) -> None:
-    """Beside right ones: the largest of 0 and NaN is 0 to Python."""
+def test_one_score_that_is_no_number_fails(run_hook: Callable[..., NewVersion]) -> None:
+    """Beside correct scores: in Python, max(0, NaN) is 0."""
 
-    def answer(request: dict[str, Any]) -> Any:
+    def respond(request: dict[str, Any]) -> Any:
         body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
         body["predictions"][-1]["score"] = float("nan")
         return _payload({"statusCode": 200, "body": json.dumps(body)})
 
-    assert _status(judged(answer)) == "Failed"
+    assert _status(run_hook(respond)) == "Failed"
 
 
 def test_unknown_items_may_be_left_out_by_a_bundle_that_drops_them(
-    judged: Callable[..., NewVersion], bundle: Path
+    run_hook: Callable[..., NewVersion], bundle: Path
 ) -> None:
-    assert _status(judged(_without(5))) == "Failed"
+    assert _status(run_hook(_without(5))) == "Failed"
     (bundle / "serving" / "manifest.json").write_bytes(DROPPING)
     digest = hashlib.sha256(DROPPING).hexdigest()
-    assert _status(judged(_without(5), digest)) == "Succeeded"
-    assert _status(judged(_without(5, 9), digest)) == "Succeeded"
-    assert _status(judged(_without(5, named=()), digest)) == "Failed"  # lost, and not said
-    assert _status(judged(_without(named=(5,)), digest)) == "Failed"  # said, and yet there
-    assert _status(judged(_without(3, 5, 9), digest)) == "Failed"  # nothing was compared
+    assert _status(run_hook(_without(5), digest)) == "Succeeded"
+    assert _status(run_hook(_without(5, 9), digest)) == "Succeeded"
+    assert _status(run_hook(_without(5, named=()), digest)) == "Failed"  # missing, but not listed
+    assert _status(run_hook(_without(named=(5,)), digest)) == "Failed"  # listed, but present
+    assert _status(run_hook(_without(3, 5, 9), digest)) == "Failed"  # nothing was compared
 
 
-def test_an_unknown_item_may_stand_last(judged: Callable[..., NewVersion]) -> None:
-    def answer(request: dict[str, Any]) -> Any:
+def test_an_unknown_item_may_be_last(run_hook: Callable[..., NewVersion]) -> None:
+    def respond(request: dict[str, Any]) -> Any:
         body = json.loads(json.loads(_ranked(request)["Payload"].read())["body"])
         body["predictions"].sort(key=lambda prediction: prediction["item_id"] == 5)
         body["unknown"] = {"user": False, "items": [5]}
         return _payload({"statusCode": 200, "body": json.dumps(body)})
 
-    assert _status(judged(answer)) == "Succeeded"
+    assert _status(run_hook(respond)) == "Succeeded"
 
 
-def test_other_items_fail(judged: Callable[..., NewVersion]) -> None:
+def test_other_items_fail(run_hook: Callable[..., NewVersion]) -> None:
     fewer = json.dumps({"predictions": [{"item_id": 3, "score": 0.25}], "degraded": []})
-    assert _status(judged(lambda _: _payload({"statusCode": 200, "body": fewer}))) == "Failed"
+    assert _status(run_hook(lambda _: _payload({"statusCode": 200, "body": fewer}))) == "Failed"
 
 
-def test_another_bundle_fails_before_any_score_is_asked(judged: Callable[..., NewVersion]) -> None:
-    version = judged(_ranked, digest="0" * 64)
-    assert (_status(version), len(version.asked)) == ("Failed", 1)
+def test_another_bundle_fails_before_any_ranking_is_requested(
+    run_hook: Callable[..., NewVersion],
+) -> None:
+    version = run_hook(_ranked, digest="0" * 64)
+    assert (_status(version), len(version.events)) == ("Failed", 1)
 
 
-def test_a_version_that_serves_its_fallback_fails(judged: Callable[..., NewVersion]) -> None:
-    version = judged(lambda request: _ranked(request, degraded=("model:layer",)))
+def test_a_version_that_serves_its_fallback_fails(run_hook: Callable[..., NewVersion]) -> None:
+    version = run_hook(lambda request: _ranked(request, degraded=("model:layer",)))
     assert _status(version) == "Failed"
 
 
 @pytest.mark.parametrize("status", [403, 422, 500, 503, 504])
-def test_any_other_status_fails(status: int, judged: Callable[..., NewVersion]) -> None:
-    assert _status(judged(lambda _: _payload({"statusCode": status, "body": "{}"}))) == "Failed"
+def test_any_other_status_fails(status: int, run_hook: Callable[..., NewVersion]) -> None:
+    assert _status(run_hook(lambda _: _payload({"statusCode": status, "body": "{}"}))) == "Failed"
 
 
-def test_a_version_that_crashes_fails(judged: Callable[..., NewVersion]) -> None:
+def test_a_version_that_crashes_fails(run_hook: Callable[..., NewVersion]) -> None:
     crash = {"errorType": "Runtime.ImportModuleError"}
-    assert _status(judged(lambda _: _payload(crash, FunctionError="Unhandled"))) == "Failed"
+    assert _status(run_hook(lambda _: _payload(crash, FunctionError="Unhandled"))) == "Failed"
 
 
-def test_a_version_that_can_not_be_reached_fails(judged: Callable[..., NewVersion]) -> None:
-    assert _status(judged(_times_out)) == "Failed"
+def test_an_unreachable_version_fails(run_hook: Callable[..., NewVersion]) -> None:
+    assert _status(run_hook(_times_out)) == "Failed"
 
 
-def test_an_answer_that_is_no_answer_fails(judged: Callable[..., NewVersion]) -> None:
-    assert _status(judged(lambda _: _payload("what?"))) == "Failed"
+def test_a_malformed_response_fails(run_hook: Callable[..., NewVersion]) -> None:
+    assert _status(run_hook(lambda _: _payload("what?"))) == "Failed"
 
 
-def test_a_bundle_that_is_gone_fails(judged: Callable[..., NewVersion], bundle: Path) -> None:
+def test_a_missing_bundle_fails(run_hook: Callable[..., NewVersion], bundle: Path) -> None:
     (bundle / "serving" / "golden.json").unlink()
-    assert _status(judged(_ranked)) == "Failed"
+    assert _status(run_hook(_ranked)) == "Failed"
 
 
 def test_golden_requests_that_the_manifest_does_not_list_fail(
-    judged: Callable[..., NewVersion], bundle: Path
+    run_hook: Callable[..., NewVersion], bundle: Path
 ) -> None:
     (bundle / "serving" / "golden.json").write_bytes(GOLDEN + b" ")
-    assert _status(judged(_ranked)) == "Failed"
+    assert _status(run_hook(_ranked)) == "Failed"
 
 
 def test_the_golden_requests_are_read_from_s3(

@@ -1,4 +1,4 @@
-"""What the README's commands deploy, by sam's own merging of command line and samconfig.toml."""
+"""What the README's commands deploy, as sam merges the command line with samconfig.toml."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ ENVIRONMENTS = ["dev", "staging", "prod"]
 
 
 def _commands(program: str) -> Iterator[str]:
-    """The ones in the README's part on deploying, joined, without their comments."""
+    """The program's commands in the README's section on deploying, one line each, no comments."""
     for block in re.findall(r"```console\n(.*?)```", DEPLOY, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.removeprefix("$ ").partition(" #")[0].strip()
@@ -44,7 +44,7 @@ FIRST, NEW_MODEL = SAM_DEPLOY
 
 
 class CloudFormation:
-    """Remembers the change set that it is asked for; `stack` is there, with these parameters."""
+    """Records the requested change set; `stack` holds the existing stack's parameters, if any."""
 
     def __init__(self, stack: dict[str, str] | None) -> None:
         self.stack = stack
@@ -63,24 +63,24 @@ class CloudFormation:
         self.change_set = change_set
 
     def values(self) -> dict[str, str]:
-        """Every parameter's, as CloudFormation decides on it: new, kept, or the default."""
-        given = {each["ParameterKey"]: each for each in self.change_set["Parameters"]}
-        decided: dict[str, str] = {}
+        """Every parameter's value as CloudFormation determines it: new, previous, or default."""
+        changes = {each["ParameterKey"]: each for each in self.change_set["Parameters"]}
+        values: dict[str, str] = {}
         for name, parameter in template()["Parameters"].items():
-            if "ParameterValue" in given.get(name, {}):
-                decided[name] = given[name]["ParameterValue"]
-            elif given.get(name, {}).get("UsePreviousValue"):
-                decided[name] = (self.stack or {})[name]
+            if "ParameterValue" in changes.get(name, {}):
+                values[name] = changes[name]["ParameterValue"]
+            elif changes.get(name, {}).get("UsePreviousValue"):
+                values[name] = (self.stack or {})[name]
             elif "Default" in parameter:
-                decided[name] = str(parameter["Default"])
+                values[name] = str(parameter["Default"])
             else:
                 raise ValueError(f"Parameters: [{name}] must have values")
-        return decided
+        return values
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh one: nothing is built. What sam does to PyYAML, for the whole process, is undone."""
+    """A fresh checkout without a build. Undoes sam's process-wide changes to PyYAML."""
     for parser, name in (
         (yaml.constructor.SafeConstructor, "yaml_constructors"),
         (yaml.SafeLoader, "yaml_constructors"),
@@ -97,24 +97,31 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(command: str) -> tuple[dict[str, Any], Result]:
-    """What sam makes of it and of samconfig.toml; it stops before it does anything."""
+    """sam's options, from the command and samconfig.toml; it stops before any action."""
     names = inspect.signature(sam_deploy.do_cli).parameters
-    parsed: dict[str, Any] = {}
+    options: dict[str, Any] = {}
 
-    def caught(*values: Any) -> None:
-        parsed.update(zip(names, values, strict=True))
+    def record(*values: Any) -> None:
+        options.update(zip(names, values, strict=True))
 
-    with patch.object(sam_deploy, "do_cli", caught):
+    with patch.object(sam_deploy, "do_cli", record):
         result = CliRunner().invoke(sam_deploy.cli, shlex.split(command)[2:])
-    return parsed, result
+    return options, result
 
 
-def _change_set(parsed: dict[str, Any], stack: dict[str, str] | None) -> CloudFormation:
-    """What sam then asks CloudFormation for."""
+def _change_set(options: dict[str, Any], stack: dict[str, str] | None) -> CloudFormation:
+    """What sam then requests from CloudFormation."""
     cloudformation = CloudFormation(stack)
-    values = DeployContext.merge_parameters(template(), parsed["parameter_overrides"])
+    values = DeployContext.merge_parameters(template(), options["parameter_overrides"])
     Deployer(cloudformation).create_changeset(
-        parsed["stack_name"], "", values, parsed["capabilities"], None, None, None, parsed["tags"]
+        options["stack_name"],
+        "",
+        values,
+        options["capabilities"],
+        None,
+        None,
+        None,
+        options["tags"],
     )
     return cloudformation
 
@@ -129,25 +136,25 @@ def _in(environment: str, command: str) -> str:
 
 
 def _deployed(environment: str, checkout: Path) -> dict[str, str]:
-    """The parameters of a stack that was created as the README says, and then given a model."""
+    """The parameters of a stack that was created as in the README and then got a model."""
     _built(checkout)
-    parsed, _ = _run(_in(environment, FIRST))
-    return _change_set(parsed, None).values() | {"ModelUri": MODEL, "Auth": "jwt"}
+    options, _ = _run(_in(environment, FIRST))
+    return _change_set(options, None).values() | {"ModelUri": MODEL, "Auth": "jwt"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_first_deploy_is_of_the_environment_that_it_names(
+def test_a_first_deploy_creates_the_environment_that_it_names(
     environment: str, checkout: Path
 ) -> None:
     _built(checkout)
-    parsed, _ = _run(_in(environment, FIRST))
-    assert parsed["template_file"] == str(checkout / ".aws-sam" / "build" / "template.yaml")
-    assert parsed["stack_name"] == f"feedrank-{environment}"
-    assert parsed["guided"] is False
-    values = _change_set(parsed, None).values()
+    options, _ = _run(_in(environment, FIRST))
+    assert options["template_file"] == str(checkout / ".aws-sam" / "build" / "template.yaml")
+    assert options["stack_name"] == f"feedrank-{environment}"
+    assert options["guided"] is False
+    values = _change_set(options, None).values()
     assert values["Environment"] == environment
     assert values["ModelUri"] == "/opt/model"
-    assert values["ReservedConcurrency"] == "-1"  # nothing of a new account's 10 can be reserved
+    assert values["ReservedConcurrency"] == "-1"  # a new account's 10 leave nothing to reserve
     assert (values["WarmStart"], values["ModelFallback"]) == {
         "dev": ("none", "none"),
         "staging": ("snapstart", "layer"),
@@ -156,30 +163,30 @@ def test_a_first_deploy_is_of_the_environment_that_it_names(
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_new_code_keeps_the_model_and_all_that_was_changed(
+def test_new_code_keeps_the_model_and_every_changed_parameter(
     environment: str, checkout: Path
 ) -> None:
     before = _deployed(environment, checkout)
-    parsed, _ = _run(_in(environment, FIRST))
-    assert _change_set(parsed, before).values() == before
+    options, _ = _run(_in(environment, FIRST))
+    assert _change_set(options, before).values() == before
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_a_new_model_changes_the_model_and_nothing_else(environment: str, checkout: Path) -> None:
     before = _deployed(environment, checkout)
     (checkout / "deployed.yaml").write_text("Resources: {}")
-    parsed, _ = _run(_in(environment, NEW_MODEL))
-    assert parsed["template_file"] == str(checkout / "deployed.yaml")
-    after = _change_set(parsed, before)
+    options, _ = _run(_in(environment, NEW_MODEL))
+    assert options["template_file"] == str(checkout / "deployed.yaml")
+    after = _change_set(options, before)
     assert after.values() == before | {"ModelUri": SHOWN_MODEL}
     assert after.change_set["StackName"] == f"feedrank-{environment}"
     assert set(after.change_set["Capabilities"]) == {"CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"}
 
 
-def test_a_new_model_takes_the_template_that_is_deployed() -> None:
+def test_a_new_model_uses_the_deployed_template() -> None:
     (command,) = _commands("aws cloudformation get-template")
     words = shlex.split(command)
-    assert words[words.index("--template-stage") + 1] == "Original"  # else what SAM made of it
+    assert words[words.index("--template-stage") + 1] == "Original"  # otherwise the transformed one
     assert words[-2:] == [">", words_after(NEW_MODEL, "--template-file")]
     stack_name = words_after(command, "--stack-name")
     assert stack_name == f"feedrank-{words_after(NEW_MODEL, '--config-env')}"
@@ -188,15 +195,17 @@ def test_a_new_model_takes_the_template_that_is_deployed() -> None:
 
 
 def test_sam_leaves_a_deployed_template_as_it_is(tmp_path: Path) -> None:
-    """Its code and its nested templates are on S3 already, so nothing is uploaded anew."""
+    """Its code and its nested templates are in S3 already, so nothing is uploaded again."""
     deployed = packaged(template())
     for name, resource in deployed["Resources"].items():
-        resource.setdefault("Metadata", {})["SamResourceId"] = name  # sam's, since the first time
+        resource.setdefault("Metadata", {})["SamResourceId"] = (
+            name  # added by sam when it was packaged
+        )
     for stack in ("Data", "Delivery", "Observability"):
         url = f"https://s3.eu-west-1.amazonaws.com/artifacts/{stack}.template"
         deployed["Resources"][stack]["Properties"]["TemplateURL"] = url
     (tmp_path / "deployed.yaml").write_text(json.dumps(deployed))
-    done = subprocess.run(
+    process = subprocess.run(
         [
             *(sys.executable, "-m", "samcli", "package", "--template-file", "deployed.yaml"),
             *("--s3-bucket", "artifacts", "--use-json"),
@@ -207,7 +216,7 @@ def test_sam_leaves_a_deployed_template_as_it_is(tmp_path: Path) -> None:
             "HOME": str(tmp_path),
             "SAM_CLI_TELEMETRY": "0",
             "AWS_DEFAULT_REGION": "eu-west-1",
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",  # nobody: an upload would fail
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",  # nothing listens: an upload would fail
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
         },
@@ -215,29 +224,29 @@ def test_sam_leaves_a_deployed_template_as_it_is(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == deployed
+    assert json.loads(process.stdout) == deployed
 
 
 @pytest.mark.parametrize(
     "command", [*SAM_DEPLOY, "sam deploy", *(f"sam deploy --config-env {e}" for e in ENVIRONMENTS)]
 )
 def test_a_checkout_without_a_build_deploys_nothing(command: str, checkout: Path) -> None:
-    """sam would upload the sources' folders, without a word."""
-    parsed, result = _run(command)
+    """sam would upload the source directories without a warning."""
+    options, result = _run(command)
     assert (checkout / "template.yaml").exists()
-    assert parsed == {}
+    assert options == {}
     assert "Template file not found" in result.output
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_first_deploy_with_parameters_of_its_own_is_never_of_another_environment(
+def test_a_first_deploy_with_other_parameters_can_not_default_to_another_environment(
     environment: str, checkout: Path
 ) -> None:
-    """The command line's list takes the place of samconfig's: no default may be fallen to."""
+    """The command line's list replaces samconfig's, so Environment must have no default."""
     _built(checkout)
-    parsed, _ = _run(f"sam deploy --config-env {environment} --parameter-overrides Auth=none")
+    options, _ = _run(f"sam deploy --config-env {environment} --parameter-overrides Auth=none")
     with pytest.raises(ValueError, match=r"\[Environment\] must have values"):
-        _change_set(parsed, None).values()
+        _change_set(options, None).values()
 
 
 @pytest.mark.parametrize("command", SAM_DEPLOY)

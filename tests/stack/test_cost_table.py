@@ -1,4 +1,4 @@
-"""What the README's table of costs counts is what the templates and the code have."""
+"""The README's table of costs counts the metrics and alarms of the templates and the code."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from stack.transform import resolved, template, transformed
 
 README = (PROJECT / "README.md").read_text()
 TABLE = README.partition("### What it costs")[2].partition("**`WarmStart=none`**")[0]
-PRICE_OF_AN_ALARM = 0.10  # USD a month for each metric that it looks at
+PRICE_OF_AN_ALARM = 0.10  # USD a month for each metric that it watches
 PRICE_OF_A_METRIC = 0.30
 
 
@@ -21,7 +21,7 @@ def _row(words: str) -> re.Match[str]:
 
 
 def _watched(**parameters: str) -> int:
-    """Metrics of all alarms; CloudWatch bills each, in an expression too."""
+    """The number of metrics in all alarms; CloudWatch bills each, also within expressions."""
     alarms: list[dict[str, Any]] = []
     for path in ("infra/delivery.yaml", "infra/observability.yaml"):
         stack = resolved(transformed(path), **_known(path, parameters))
@@ -36,7 +36,7 @@ def _watched(**parameters: str) -> int:
 
 
 def _known(path: str, parameters: dict[str, str]) -> dict[str, str]:
-    """Those that the template has, with the outermost one's defaults."""
+    """The parameters that the template declares, with the outermost template's defaults."""
     defaults = {
         name: str(parameter["Default"])
         for name, parameter in template()["Parameters"].items()
@@ -58,7 +58,7 @@ def test_alarms_cost_what_the_table_says() -> None:
     assert f"{int(row[1]) * PRICE_OF_AN_ALARM:.2f}" in row[3]
 
 
-def test_as_many_custom_metrics_are_written_as_the_table_says() -> None:
+def test_the_table_counts_the_custom_metrics_that_are_written() -> None:
     row = _row(r"(\d+) custom metrics, while they get data")
     assert int(row[1]) == len(of_the_code() | of_the_log_filters())
     assert f"{int(row[1]) * PRICE_OF_A_METRIC:.2f}" in row[2]

@@ -1,4 +1,4 @@
-"""Decision records straight to Firehose, which throttles, drops and dawdles; moto behind that."""
+"""Decision records sent to a Firehose that throttles, drops and delays, with moto behind it."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for module, limit in LIMITS:
-        monkeypatch.setattr(module, limit, 30)  # a busy machine takes its time
+        monkeypatch.setattr(module, limit, 30)  # a busy machine is slow
     with _aws() as moto, FaultyFront(moto) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
@@ -41,7 +41,7 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyFront]:
 
 @contextmanager
 def _aws() -> Iterator[str]:
-    """The address of a moto with the stream and its bucket, which are gone afterwards."""
+    """The address of a moto server with the stream and its bucket, which are deleted afterwards."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
@@ -66,7 +66,7 @@ def _aws() -> Iterator[str]:
 
 @pytest.fixture
 def spilled(capsys: pytest.CaptureFixture[str]) -> Spilled:
-    """Ids of the records on standard output since the last call."""
+    """Returns the ids of the records on standard output since the last call."""
     return lambda: _ids(capsys.readouterr().out)
 
 
@@ -83,7 +83,7 @@ def _delivered(front: FaultyFront) -> list[str]:
 
 
 def _record(records: DecisionLog, *ids: str, left_s: float = 60) -> list[int]:
-    """How many sinks refused each."""
+    """The number of sinks that refused each record."""
     return [
         fakes.record(records, fakes.ranking(call=fakes.call(left_s)._replace(request_id=each)))
         for each in ids
@@ -98,7 +98,7 @@ def test_a_record_reaches_s3_and_standard_output_stays_empty(
     assert len(set(front.ports)) == 1  # one connection
 
 
-def test_a_throttled_record_is_spilled_and_the_next_one_tried(
+def test_a_throttled_record_is_spilled_and_the_next_one_is_sent(
     front: FaultyFront, spilled: Spilled, log: fakes.LogLines
 ) -> None:
     front.faults.extend(["throttled", "none"])
@@ -114,10 +114,10 @@ def test_a_throttled_record_is_spilled_and_the_next_one_tried(
 
 
 @pytest.mark.parametrize(("fault", "left_s"), [("throttled", 60), ("dropped", 60), ("late", 1)])
-def test_after_three_failures_in_a_row_one_record_a_pause_tries_the_stream(
+def test_after_three_failures_in_a_row_one_record_per_pause_tries_the_stream(
     fault: Fault, left_s: float, front: FaultyFront, spilled: Spilled, log: fakes.LogLines
 ) -> None:
-    """Else every request would wait for it."""
+    """Otherwise every request would wait for the stream."""
     clock = fakes.FakeClock()
     front.faults.extend([fault, fault, "none", *[fault] * bounded.MAX_FAILURES])
     records = DecisionLog([FirehoseStream("decisions")], clock=clock)
@@ -136,7 +136,7 @@ def test_after_three_failures_in_a_row_one_record_a_pause_tries_the_stream(
 
 
 @pytest.mark.parametrize("limit", LIMITS[1:3])
-def test_an_answer_is_waited_for_no_longer_than_the_limit(
+def test_a_response_is_awaited_no_longer_than_the_limit(
     limit: tuple[ModuleType, str],
     front: FaultyFront,
     spilled: Spilled,
@@ -151,7 +151,7 @@ def test_an_answer_is_waited_for_no_longer_than_the_limit(
 
 
 def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes.LogLines) -> None:
-    """At least once: what came too late is in both places, and has the same request id."""
+    """Delivery is at least once: a record that timed out is in both places, with one request id."""
     clock = fakes.FakeClock()
     faults: list[Fault] = ["none", "throttled", "dropped", "none", "late", "throttled", "none"]
     front.faults.extend(faults)
@@ -168,14 +168,12 @@ def test_no_record_is_ever_lost(front: FaultyFront, spilled: Spilled, log: fakes
     assert len(out) == refused
 
 
-def test_a_stream_that_is_gone_spills(
-    front: FaultyFront, spilled: Spilled, log: fakes.LogLines
-) -> None:
+def test_a_deleted_stream_spills(front: FaultyFront, spilled: Spilled, log: fakes.LogLines) -> None:
     assert _record(DecisionLog([FirehoseStream("deleted")]), "a") == [1]
     assert spilled() == ["a"]
 
 
-def test_nobody_at_the_address_spills(
+def test_an_unreachable_address_spills(
     front: FaultyFront, spilled: Spilled, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -183,7 +181,7 @@ def test_nobody_at_the_address_spills(
     assert spilled() == ["a"]
 
 
-def test_a_spill_is_counted_with_the_request(
+def test_a_spill_is_counted_in_its_request(
     front: FaultyFront, capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
     front.faults.append("throttled")
@@ -192,7 +190,7 @@ def test_a_spill_is_counted_with_the_request(
     assert [ranking.spilled for ranking in ranked] == [1, 0]
 
 
-def test_the_handler_sends_where_the_setting_says(
+def test_the_handler_sends_to_the_stream_of_the_setting(
     front: FaultyFront, spilled: Spilled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variables, sinks in (({"DECISION_STREAM": "decisions"}, ["FirehoseStream"]), ({}, [])):

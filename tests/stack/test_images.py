@@ -1,4 +1,4 @@
-"""The container images can't be built here; what they copy can be looked for."""
+"""The container images can't be built here, but their sources and lists can be checked."""
 
 import re
 
@@ -8,7 +8,7 @@ from feedops.workspace import PROJECT
 
 
 @pytest.mark.parametrize("image", ["cpu", "gpu"])
-def test_what_an_image_copies_is_there(image: str) -> None:
+def test_everything_that_an_image_copies_exists(image: str) -> None:
     text = (PROJECT / "infra" / "images" / image / "Dockerfile").read_text()
     sources = [
         source
@@ -26,7 +26,9 @@ def test_what_an_image_copies_is_there(image: str) -> None:
         ("gpu", ("boto3", "httptools", "uvicorn", "uvloop", "torch", "awslambdaric")),
     ],
 )
-def test_an_image_installs_the_layers_list_and_its_own(image: str, names: tuple[str, ...]) -> None:
+def test_an_image_installs_the_layers_list_and_its_own_list(
+    image: str, names: tuple[str, ...]
+) -> None:
     folder = PROJECT / "infra" / "images" / image
     copied = re.findall(r"^COPY (\S+) \S+\.txt$", (folder / "Dockerfile").read_text(), re.MULTILINE)
     own = f"infra/images/{image}/requirements.txt"
@@ -35,7 +37,7 @@ def test_an_image_installs_the_layers_list_and_its_own(image: str, names: tuple[
     assert set(names) - set(pins) == set()
 
 
-def test_the_base_image_is_one_and_pinned_by_digest() -> None:
+def test_both_images_have_the_same_base_image_pinned_by_digest() -> None:
     texts = [
         (PROJECT / "infra" / "images" / image / "Dockerfile").read_text()
         for image in ("cpu", "gpu")

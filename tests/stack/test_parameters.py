@@ -1,4 +1,4 @@
-"""What a parameter allows can be made: by the stack below it, and by AWS's own limits."""
+"""Every value that a parameter allows is valid in the nested stacks and within AWS's limits."""
 
 import json
 import re
@@ -16,8 +16,8 @@ NESTED = {
     "Delivery": "infra/delivery.yaml",
     "Observability": "infra/observability.yaml",
 }
-LONGEST_NAME = "Feed-" + "x" * 59  # 64 characters, as many as Lambda gives a function
-ALL_THERE_IS = {
+LONGEST_NAME = "Feed-" + "x" * 59  # 64 characters, Lambda's limit for a function's name
+EVERY_OPTION = {
     "WarmStart": "provisioned",
     "DecisionDelivery": "direct",
     "RecordIds": "hashed",
@@ -27,21 +27,21 @@ ALL_THERE_IS = {
 
 
 def _passed_on() -> Iterator[tuple[str, str, str]]:
-    """Stack, its parameter, and ours whose value it gets as it is."""
+    """A nested stack, its parameter, and the outer parameter whose value is passed on unchanged."""
     for stack in NESTED:
-        for theirs, value in template()["Resources"][stack]["Properties"]["Parameters"].items():
+        for inner_name, value in template()["Resources"][stack]["Properties"]["Parameters"].items():
             match value:
-                case {"Ref": ours} if ours in template()["Parameters"]:
-                    yield stack, theirs, ours
+                case {"Ref": outer_name} if outer_name in template()["Parameters"]:
+                    yield stack, inner_name, outer_name
 
 
-@pytest.mark.parametrize(("stack", "theirs", "ours"), [*_passed_on()])
-def test_a_value_is_refused_at_once_and_not_by_a_nested_stack(
-    stack: str, theirs: str, ours: str
+@pytest.mark.parametrize(("stack", "inner_name", "outer_name"), [*_passed_on()])
+def test_a_value_is_rejected_at_once_and_not_by_a_nested_stack(
+    stack: str, inner_name: str, outer_name: str
 ) -> None:
-    """CloudFormation looks at a nested stack's parameters only when it makes that stack."""
-    inner = template(NESTED[stack])["Parameters"][theirs]
-    outer = template()["Parameters"][ours]
+    """CloudFormation validates a nested stack's parameters only when it creates that stack."""
+    inner = template(NESTED[stack])["Parameters"][inner_name]
+    outer = template()["Parameters"][outer_name]
     assert inner["Type"] == outer["Type"]
     assert outer.get("MinValue", float("-inf")) >= inner.get("MinValue", float("-inf"))
     assert outer.get("MaxValue", float("inf")) <= inner.get("MaxValue", float("inf"))
@@ -52,8 +52,8 @@ def test_a_value_is_refused_at_once_and_not_by_a_nested_stack(
         assert outer["AllowedPattern"] == inner["AllowedPattern"]
 
 
-def test_decisions_are_kept_until_they_may_go() -> None:
-    """S3 wants an object to expire after it has moved."""
+def test_decisions_expire_only_after_their_transition() -> None:
+    """S3 requires that an object expires after its storage class changed."""
     days = template()["Parameters"]["DecisionRetentionDays"]["MinValue"]
     stack = resolved(transformed("infra/data.yaml"), DecisionRetentionDays=str(days))
     rules = stack["Resources"]["DecisionsBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
@@ -62,18 +62,18 @@ def test_decisions_are_kept_until_they_may_go() -> None:
 
 
 def _stacks(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Json]]:
-    """Each template of a stack of that name, with what the outermost one passes on."""
+    """Each template of a stack of that name, with the parameters that the outermost one passes."""
     monkeypatch.setitem(PSEUDO, "AWS::StackName", name)
-    given = {n: v for n, v in ALL_THERE_IS.items() if n in template()["Parameters"]}
-    stacks = {"template.yaml": resolved(transformed(**given), **given)}
+    parameters = {n: v for n, v in EVERY_OPTION.items() if n in template()["Parameters"]}
+    stacks = {"template.yaml": resolved(transformed(**parameters), **parameters)}
     for stack, path in NESTED.items():
         properties = stacks["template.yaml"]["Resources"][stack]["Properties"]
         stacks[path] = resolved(transformed(path), **properties["Parameters"])
     return stacks
 
 
-def test_every_name_fits_whatever_the_stack_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as AWS's own schemas say."""
+def test_every_name_fits_with_the_longest_stack_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with the limits in AWS's own schemas."""
     too_long = [
         (path, logical_id, name, value)
         for path, stack in _stacks(LONGEST_NAME, monkeypatch).items()
@@ -84,7 +84,7 @@ def test_every_name_fits_whatever_the_stack_is_called(monkeypatch: pytest.Monkey
     assert too_long == []
 
 
-def test_the_longest_name_is_the_longest_that_the_nested_stacks_take() -> None:
+def test_the_longest_name_is_the_longest_that_the_nested_stacks_accept() -> None:
     for path in (NESTED["Data"], NESTED["Delivery"]):
         pattern = template(path)["Parameters"]["Name"]["AllowedPattern"]
         assert re.fullmatch(pattern, LONGEST_NAME)
@@ -96,7 +96,7 @@ def test_the_longest_name_is_the_longest_that_the_nested_stacks_take() -> None:
 
 
 def _longest(kind: str, name: str) -> float:
-    limits = {  # which their schemas leave out: Lambda's API, Firehose's, CodeDeploy's convention
+    limits = {  # missing in the schemas: limits of Lambda's API, Firehose's and others
         ("AWS::Lambda::Function", "FunctionName"): 64,
         ("AWS::Lambda::LayerVersion", "LayerName"): 64,
         ("AWS::KinesisFirehose::DeliveryStream", "DeliveryStreamName"): 64,
@@ -112,7 +112,7 @@ def _longest(kind: str, name: str) -> float:
 
 def test_a_key_for_logs_is_the_key_of_every_log_group(monkeypatch: pytest.MonkeyPatch) -> None:
     key = "arn:aws:kms:eu-west-1:123456789012:key/1"
-    monkeypatch.setitem(ALL_THERE_IS, "LogKeyArn", key)
+    monkeypatch.setitem(EVERY_OPTION, "LogKeyArn", key)
     groups = {
         logical_id: resource["Properties"].get("KmsKeyId")
         for stack in _stacks("feedrank-dev", monkeypatch).values()
@@ -122,8 +122,8 @@ def test_a_key_for_logs_is_the_key_of_every_log_group(monkeypatch: pytest.Monkey
     assert groups == dict.fromkeys(["FunctionLogs", "AccessLogs", "DeliveryLog", "CanaryLogs"], key)
 
 
-def test_a_line_of_the_access_log_is_json_whatever_went_wrong() -> None:
-    """API Gateway puts values in as they are, so a message could end the JSON; these are codes,
+def test_a_line_of_the_access_log_is_always_json() -> None:
+    """API Gateway inserts values unescaped, so a message could break the JSON; these are codes,
     numbers, ids and our own routes:
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html"""
     harmless = {
@@ -137,4 +137,6 @@ def test_a_line_of_the_access_log_is_json_whatever_went_wrong() -> None:
     assert line.count("$") == len(harmless)
     named = json.loads(line)
     assert named["lambda_status"] == "$context.integration.integrationStatus"  # Lambda's own
-    assert named["function_status"] == "$context.integration.status"  # what our code answered
+    assert (
+        named["function_status"] == "$context.integration.status"
+    )  # the status that our code returned

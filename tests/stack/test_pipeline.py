@@ -1,7 +1,7 @@
-"""A decision on its whole way: the function's own line, CloudWatch Logs, Firehose, S3, Athena.
+"""A decision record from end to end: the function's line, CloudWatch Logs, Firehose, S3, Athena.
 
-Logs, Firehose and S3 are moto's, over HTTP; `firehose.py` does what moto leaves out; DuckDB stands
-for Athena, with the template's own columns and queries.
+Logs, Firehose and S3 are moto's, over HTTP; `firehose.py` adds what moto lacks; DuckDB replaces
+Athena, with the columns and queries of the template.
 """
 
 import gzip
@@ -38,7 +38,7 @@ PARAMETERS = {
 BUCKET = "decisionsbucket"
 ROLE = "arn:aws:iam::123456789012:role/firehose"
 LARGEST_ID = 2**63 - 1
-TODAY = datetime.now(UTC).date()  # read once: midnight may come within a test
+TODAY = datetime.now(UTC).date()  # read once, as midnight may pass during a test
 IN_ORDER = "SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"
 
 
@@ -56,8 +56,8 @@ def _at(days_ago: int, clock: str) -> str:
 
 
 def _decisions() -> list[Ranking]:
-    """Two days, two models, and all that a record may hold: the largest ids, text of any kind, one
-    item and a hundred, a degraded answer, unknown ids."""
+    """Two days, two models, and every kind of content: the largest ids, any text, one item and a
+    hundred, a degraded response, unknown ids."""
     hundred = np.linspace(0.999999, 0.000001, 100).round(6)
     odd = {"Device": "mobile", "device": 'quote " and \\ and \u2028', "line": "a\nb", "": "ü\t"}
     return [
@@ -89,7 +89,7 @@ def _decisions() -> list[Ranking]:
             query=fakes.query(7, (1, 2, 3)),
             call=fakes.call()._replace(request_id="d", correlation_id="feedrank-canary"),
             timestamp=_at(0, "00:00:02"),
-            context={"feedrank-canary": "a caller's own words"},
+            context={"feedrank-canary": "a text of the caller"},
         ),
     ]
 
@@ -99,15 +99,15 @@ def _records() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What the function writes for these requests, and what else stands in its log."""
+def log_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The function's log: its lines for these requests, and some others."""
     configure(fakes.settings())
     log = DecisionLog()
     for ranking in _decisions():
         fakes.record(log, ranking)
         log_request({"status": 200}, request_metrics(1.5, 200, ranking))
-    printed = capsys.readouterr().out.removesuffix("\n")
-    lines = printed.split("\n")  # splitlines would also split at U+2028
+    output = capsys.readouterr().out.removesuffix("\n")
+    lines = output.split("\n")  # splitlines would also split at U+2028
     return [*lines, '{"level":"INFO","message":"model loaded"}', "START RequestId: 1", "no { JSON"]
 
 
@@ -121,7 +121,7 @@ def endpoint() -> Iterator[str]:
 
 
 class Aws:
-    """The template's pipeline on moto, names and properties as the template has them."""
+    """The template's pipeline on moto, with the template's names and properties."""
 
     def __init__(self, endpoint: str, mode: str) -> None:
         def client(service: str) -> Any:
@@ -144,16 +144,16 @@ class Aws:
 
     def _create(self, stream: dict[str, Any]) -> str:
         destination = stream["ExtendedS3DestinationConfiguration"]
-        plain = {k: v for k, v in destination.items() if k != "FileExtension"}  # moto knows it not
-        made = self.firehose.create_delivery_stream(
+        plain = {k: v for k, v in destination.items() if k != "FileExtension"}  # unknown to moto
+        response = self.firehose.create_delivery_stream(
             DeliveryStreamName=stream["DeliveryStreamName"],
             DeliveryStreamType=stream["DeliveryStreamType"],
             ExtendedS3DestinationConfiguration={**plain, "RoleARN": ROLE},
         )
-        return str(made["DeliveryStreamARN"])
+        return str(response["DeliveryStreamARN"])
 
     def log(self, lines: list[str]) -> None:
-        """To the function's log group, which the template's filter subscribes to."""
+        """Writes to the function's log group, which the template's filter subscribes to."""
         self.logs.create_log_group(logGroupName=LOG_GROUP)
         self.logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName="one")
         self.logs.put_subscription_filter(
@@ -167,22 +167,22 @@ class Aws:
         events = [{"timestamp": now_ms, "message": line} for line in lines]
         self.logs.put_log_events(logGroupName=LOG_GROUP, logStreamName="one", logEvents=events)
 
-    def taken(self) -> list[bytes]:
-        """What moto's Firehose has stored, as it came."""
+    def stored(self) -> list[bytes]:
+        """The bodies that moto's Firehose has stored, unprocessed."""
         listed = self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return [self.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"].read() for o in listed]
 
     def deliver(self, stream: dict[str, Any], records: list[bytes]) -> list[str]:
-        """Put what the stream's processors make of the records to S3."""
+        """Put the objects that the stream's processors produce from the records to S3."""
         objects = delivered(stream, records)
         for key, body in objects.items():
             self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
         return sorted(objects)
 
-    def download(self, keys: list[str], folder: Path) -> None:
+    def download(self, keys: list[str], directory: Path) -> None:
         for key in keys:
-            (folder / key).parent.mkdir(parents=True, exist_ok=True)
-            (folder / key).write_bytes(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+            (directory / key).parent.mkdir(parents=True, exist_ok=True)
+            (directory / key).write_bytes(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
 
     def close(self) -> None:
         for entry in self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
@@ -206,24 +206,24 @@ def _athena(objects: Path) -> Athena:
 
 
 @pytest.fixture
-def athena(aws: Aws, printed: list[str], tmp_path: Path) -> Athena:
-    aws.log(printed)
-    (envelope,) = aws.taken()
+def athena(aws: Aws, log_lines: list[str], tmp_path: Path) -> Athena:
+    aws.log(log_lines)
+    (envelope,) = aws.stored()
     selected = filtered(envelope, aws.filter["FilterPattern"])
     assert selected is not None
     aws.download(aws.deliver(aws.streams["LogsStream"], [selected]), tmp_path)
     return _athena(tmp_path)
 
 
-def test_a_decision_read_back_equals_the_one_that_went_in(
+def test_a_decision_read_back_equals_the_one_that_was_written(
     athena: Athena,
 ) -> None:
     assert athena.rows(IN_ORDER) == _records()
 
 
-def test_records_lie_by_day_and_model_version(aws: Aws, printed: list[str]) -> None:
-    aws.log(printed)
-    (envelope,) = aws.taken()
+def test_records_are_stored_by_day_and_model_version(aws: Aws, log_lines: list[str]) -> None:
+    aws.log(log_lines)
+    (envelope,) = aws.stored()
     selected = filtered(envelope, aws.filter["FilterPattern"])
     assert selected is not None
     yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
@@ -234,13 +234,13 @@ def test_records_lie_by_day_and_model_version(aws: Aws, printed: list[str]) -> N
     ]
 
 
-def test_only_decisions_are_forwarded(printed: list[str]) -> None:
+def test_only_decisions_are_forwarded(log_lines: list[str]) -> None:
     pattern = _resources()["DecisionsFilter"]["FilterPattern"]
-    forwarded = [json.loads(line) for line in printed if matches(pattern, line)]
-    assert (len(printed), forwarded) == (11, _records())
+    forwarded = [json.loads(line) for line in log_lines if matches(pattern, line)]
+    assert (len(log_lines), forwarded) == (11, _records())
 
 
-def test_a_platform_report_is_no_decision() -> None:
+def test_a_platform_report_is_not_a_decision() -> None:
     report = {"type": "platform.report", "record": {"requestId": "a", "metrics": {}}}
     assert not matches(_resources()["DecisionsFilter"]["FilterPattern"], json.dumps(report))
 
@@ -252,31 +252,34 @@ def test_a_record_without_its_keys_goes_to_the_error_prefix() -> None:
 
 
 @pytest.mark.parametrize("aws", ["direct"], indirect=True)
-def test_records_that_the_function_puts_itself_are_the_same_rows(aws: Aws, tmp_path: Path) -> None:
+def test_records_sent_by_the_function_give_the_same_rows(aws: Aws, tmp_path: Path) -> None:
     lines = [json.dumps(record).encode() + b"\n" for record in _records()]
     name = aws.streams["DirectStream"]["DeliveryStreamName"]
-    batches = [lines[0], b"".join(lines[1:])]  # one record a line, or several: both are allowed
+    batches = [
+        lines[0],
+        b"".join(lines[1:]),
+    ]  # one line per Firehose record, or several: both are allowed
     aws.firehose.put_record_batch(
         DeliveryStreamName=name, Records=[{"Data": batch} for batch in batches]
     )
-    (taken,) = aws.taken()  # moto joins a batch
-    aws.download(aws.deliver(aws.streams["DirectStream"], [taken]), tmp_path)
+    (batch,) = aws.stored()  # moto joins a batch
+    aws.download(aws.deliver(aws.streams["DirectStream"], [batch]), tmp_path)
     assert _athena(tmp_path).rows(IN_ORDER) == _records()
 
 
 @pytest.mark.parametrize("aws", ["direct"], indirect=True)
-def test_plain_and_hashed_ids_stand_in_one_table(aws: Aws, tmp_path: Path) -> None:
-    """As before and after `RecordIds` is changed."""
-    kept, hashed = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
-    for log in (DecisionLog([kept]), DecisionLog([kept], user_hash=hashed)):
+def test_plain_and_hashed_ids_fit_in_one_table(aws: Aws, tmp_path: Path) -> None:
+    """As happens when `RecordIds` is changed."""
+    sink, user_hash = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
+    for log in (DecisionLog([sink]), DecisionLog([sink], user_hash=user_hash)):
         query = fakes.query(LARGEST_ID)
         fakes.record(log, fakes.ranking(query=query, timestamp=_at(0, "01:00:00")))
-    keys = aws.deliver(aws.streams["DirectStream"], [line for line, _ in kept.lines])
+    keys = aws.deliver(aws.streams["DirectStream"], [line for line, _ in sink.lines])
     aws.download(keys, tmp_path)
     rows = _athena(tmp_path).rows(_resources()["TrainingRowsQuery"]["QueryString"])
     assert {(row["user_id"], row["user_hash"]) for row in rows} == {
         (LARGEST_ID, None),
-        (None, hashed(LARGEST_ID)),
+        (None, user_hash(LARGEST_ID)),
     }
 
 
@@ -287,7 +290,7 @@ def test_an_object_is_gzipped_json_lines() -> None:
     assert gzip.decompress(body) == lines[0]
 
 
-# ---- The table against the record and the stream -------------------------------------------------
+# ---- The tables compared with the record and the stream ------------------------------------------
 
 
 @pytest.mark.parametrize("table", ["DecisionsTable", "DecisionsByModelTable"])
@@ -307,15 +310,15 @@ def test_both_tables_have_the_same_columns() -> None:
 @pytest.mark.parametrize(
     ("table", "keys"), [("DecisionsTable", ["day"]), ("DecisionsByModelTable", ["day", "model"])]
 )
-def test_a_projected_folder_is_one_that_the_stream_writes(table: str, keys: list[str]) -> None:
+def test_a_projected_prefix_is_one_that_the_stream_writes(table: str, keys: list[str]) -> None:
     resources = _resources()
     described = resources[table]["TableInput"]
     prefix = resources["LogsStream"]["ExtendedS3DestinationConfiguration"]["Prefix"]
-    folders = re.sub(r"!\{partitionKeyFromQuery:(\w+)\}", r"${\1}", prefix)
+    prefixes = re.sub(r"!\{partitionKeyFromQuery:(\w+)\}", r"${\1}", prefix)
     template = described["Parameters"]["storage.location.template"]
     assert [key["Name"] for key in described["PartitionKeys"]] == keys
     assert {f"projection.{key}.type" for key in keys} <= set(described["Parameters"])
-    assert f"s3://{BUCKET}/{folders}".startswith(template)
+    assert f"s3://{BUCKET}/{prefixes}".startswith(template)
     assert re.findall(r"\$\{(\w+)\}", template) == keys
 
 
@@ -332,13 +335,13 @@ def test_both_streams_write_the_same_layout() -> None:
 # ---- The saved queries ---------------------------------------------------------------------------
 
 
-def _asked(athena: Athena, query: str) -> list[dict[str, Any]]:
+def _query(athena: Athena, query: str) -> list[dict[str, Any]]:
     return athena.rows(_resources()[query]["QueryString"])
 
 
 def test_score_drift_is_by_day_and_model(athena: Athena) -> None:
     yesterday, today = _at(1, "")[:10], _at(0, "")[:10]
-    assert _asked(athena, "ScoreDriftQuery") == [
+    assert _query(athena, "ScoreDriftQuery") == [
         {
             "day": yesterday, "model_version": "feed_ranker-3", "items": 3,
             "mean_score": 0.02, "spread": 0.01, "lowest": 0.01, "highest": 0.03,
@@ -354,8 +357,8 @@ def test_score_drift_is_by_day_and_model(athena: Athena) -> None:
     ]  # fmt: skip
 
 
-def test_degraded_answers_are_counted_by_day(athena: Athena) -> None:
-    rows = _asked(athena, "DegradedQuery")
+def test_degraded_responses_are_counted_by_day(athena: Athena) -> None:
+    rows = _query(athena, "DegradedQuery")
     assert [(row["decisions"], row["degraded"], row["mean_items"]) for row in rows] == [
         (1, 0, 3.0),
         (1, 1, 1.0),
@@ -364,7 +367,7 @@ def test_degraded_answers_are_counted_by_day(athena: Athena) -> None:
 
 
 def test_the_top_context_keeps_the_case_of_keys(athena: Athena) -> None:
-    rows = _asked(athena, "TopContextQuery")
+    rows = _query(athena, "TopContextQuery")
     assert {(row["key"], row["value"]) for row in rows} >= {
         ("Device", "mobile"),
         ("device", "desktop"),
@@ -373,10 +376,10 @@ def test_the_top_context_keeps_the_case_of_keys(athena: Athena) -> None:
     assert {row["first_seen"] for row in rows} == {_at(0, "")[:10]}
 
 
-def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
+def test_there_is_one_training_row_per_item_without_degraded_responses(
     athena: Athena,
 ) -> None:
-    rows = _asked(athena, "TrainingRowsQuery")
+    rows = _query(athena, "TrainingRowsQuery")
     wide = {record["request_id"]: record for record in _records() if record["request_id"] in "ac"}
     expected = [
         {
@@ -401,8 +404,8 @@ def test_rows_to_train_on_are_one_an_item_without_degraded_answers(
 @pytest.mark.parametrize(
     "query", [name for name, resource in _resources().items() if "QueryString" in resource]
 )
-def test_a_releases_own_requests_stay_out_of_every_answer(query: str, athena: Athena) -> None:
-    """And those alone: a caller's context hides nothing, nor does a request without an id."""
+def test_a_releases_own_requests_are_excluded_from_every_query(query: str, athena: Athena) -> None:
+    """And only those: a caller's context can't hide a request, nor can a missing id."""
     sql = _resources()[query]["QueryString"]
     with_them = athena.rows(sql)
     kept = "CREATE TABLE kept AS SELECT * FROM decisions WHERE request_id <> 'd'"

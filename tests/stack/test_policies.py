@@ -1,7 +1,7 @@
-"""Each role may do what its code does, to the character of a key, and nothing beside it.
+"""Each role may do exactly what its code does, down to the key of an object, and nothing else.
 
-Reads of S3 are the code's own, answered by moto with IAM on; the other calls are caught on their
-way out and evaluated (iam.py). What a service of AWS does with a role is taken from its manual.
+Reads from S3 are made by the code itself, from moto with IAM enabled; other calls are intercepted
+and evaluated (iam.py). What an AWS service does with a role is taken from its manual.
 """
 
 import hashlib
@@ -56,9 +56,9 @@ PREFIXES = {OWN: "bundles/feed_ranker", FOREIGN: "rankers/eu/feed.ranker v2"}
 NAMES = [MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, TORCH_MODEL, SNAPSHOT, GOLDEN]
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 HOOK_EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
-# SAM leaves its name to CloudFormation, which cuts a long stack's name short in it.
+# CloudFormation generates its name, in which it truncates a long stack name.
 APPLICATION = "feedrank-dev-ServerlessDeploymentApplication-1AB2CD3EF4GH"
-# Resources of the actions that the code's calls need, and of no other call:
+# The action and resource of each call that the code makes:
 # https://docs.aws.amazon.com/service-authorization/latest/reference/
 ACTIONS = {
     "Invoke": ("lambda:InvokeFunction", "{FunctionName}"),
@@ -81,12 +81,12 @@ def _uri(bucket: str, digest: str = DIGEST, end: str = "") -> str:
     return f"s3://{bucket}/{PREFIXES[bucket]}/sha256-{digest}{end}"
 
 
-# ---- S3: the code's own reads, IAM on ------------------------------------------------------------
+# ---- S3: the code's own reads, with IAM enabled --------------------------------------------------
 
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two buckets with two bundles each, and a neighbour of theirs."""
+    """Two buckets with two bundles each, and other objects."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -115,13 +115,13 @@ def test_the_canary_reads_its_golden_requests_and_nothing_else(
         lambda: [canary.read(uri, name) for name in (canary.MANIFEST, canary.GOLDEN)]
     )()
     assert read == [b"{}", b"{}"]
-    for denied in (
+    for outside in (
         (_uri(bucket, EARLIER), canary.MANIFEST),
         (f"s3://{bucket}/{PREFIXES[bucket]}", "notes.txt"),
         (_uri(FOREIGN if bucket == OWN else OWN), canary.MANIFEST),
     ):
         with pytest.raises(ClientError, match="AccessDenied"):
-            set_initial_no_auth_action_count(0)(canary.read)(*denied)
+            set_initial_no_auth_action_count(0)(canary.read)(*outside)
 
 
 @pytest.mark.parametrize("end", ["", "/"])
@@ -130,7 +130,7 @@ def test_the_canary_reads_its_golden_requests_and_nothing_else(
 def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
     bucket: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Earlier ones: while traffic shifts, and after a roll-back, versions that serve them start."""
+    """Earlier versions, with earlier bundles, start while traffic shifts and after a roll-back."""
     uri = _uri(bucket, end=end)
     become(policies("template.yaml", "FunctionRole", ModelUri=uri), monkeypatch)
     for bundle in (uri, _uri(bucket, EARLIER, end), _uri(OWN)):
@@ -147,7 +147,7 @@ def _fetched(uri: str, name: str, cache_dir: Path) -> bytes:
     return bytes(set_initial_no_auth_action_count(0)(source.fetch)(name, 100).data)
 
 
-def test_a_function_with_its_model_in_the_layer_reads_the_stacks_own_bundles_alone() -> None:
+def test_a_function_with_its_model_in_the_layer_reads_only_the_stacks_own_bundles() -> None:
     documents = policies("template.yaml", "FunctionRole")
     earlier = f"arn:aws:s3:::{OWN}/{PREFIXES[OWN]}/sha256-{DIGEST}/{MANIFEST}"
     assert allowed(documents, "s3:GetObject", earlier)
@@ -159,15 +159,15 @@ def test_a_function_with_its_model_in_the_layer_reads_the_stacks_own_bundles_alo
     ("path", "role"),
     [("template.yaml", "FunctionRole"), ("infra/delivery.yaml", "CanaryRole")],
 )
-def test_an_encrypted_bundle_is_decrypted_by_way_of_s3_alone(path: str, role: str) -> None:
-    given = {"ModelUri": _uri(FOREIGN, end="/")}
-    documents = policies(path, role, BundleKeyArn=KEY, **given)
+def test_an_encrypted_bundle_is_decrypted_only_through_s3(path: str, role: str) -> None:
+    parameters = {"ModelUri": _uri(FOREIGN, end="/")}
+    documents = policies(path, role, BundleKeyArn=KEY, **parameters)
     by_s3 = {"kms_ViaService": f"s3.{REGION}.amazonaws.com"}
     assert allowed(documents, "kms:Decrypt", KEY, **by_s3)
     assert not allowed(documents, "kms:Decrypt", KEY)
     assert not allowed(documents, "kms:Decrypt", KEY.replace("1234abcd", "ffffffff"), **by_s3)
     assert not allowed(documents, "kms:GenerateDataKey", KEY, **by_s3)
-    assert not allowed(policies(path, role, **given), "kms:Decrypt", KEY, **by_s3)
+    assert not allowed(policies(path, role, **parameters), "kms:Decrypt", KEY, **by_s3)
 
 
 # ---- The other calls of the code -----------------------------------------------------------------
@@ -175,22 +175,22 @@ def test_an_encrypted_bundle_is_decrypted_by_way_of_s3_alone(path: str, role: st
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Action and resource of each call that the code makes, none of which is sent."""
-    made: list[tuple[str, str]] = []
+    """Action and resource of each call that the code makes; none is sent."""
+    intercepted: list[tuple[str, str]] = []
 
     def call(_client: BaseClient, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         action, resource = ACTIONS[operation]
-        made.append((action, resource.format_map(parameters)))
+        intercepted.append((action, resource.format_map(parameters)))
         return {"Payload": None}
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    return made
+    return intercepted
 
 
-def test_the_canary_asks_the_new_version_alone_and_reports_its_own_deployment(
+def test_the_canary_invokes_only_the_new_version_and_reports_its_own_deployment(
     calls: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canary = load_canary()
@@ -228,13 +228,13 @@ def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, s
     assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
 
 
-def test_the_function_reads_the_one_key_that_ids_are_hashed_with(
+def test_the_function_reads_only_the_key_that_ids_are_hashed_with(
     calls: list[tuple[str, str]],
 ) -> None:
-    """Its secret has Secrets Manager's own KMS key, which admits whoever may read the secret."""
-    hashed = fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=RECORD_ID_KEY_ARN)
-    with pytest.raises(SettingsError):  # no call is answered here
-        user_hash(hashed)
+    """The secret uses Secrets Manager's own KMS key, which every reader of the secret may use."""
+    settings = fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=RECORD_ID_KEY_ARN)
+    with pytest.raises(SettingsError):  # calls get no response here
+        user_hash(settings)
     ((action, resource),) = calls
     documents = policies("template.yaml", "FunctionRole", RecordIds="hashed")
     assert allowed(documents, action, resource)
@@ -243,12 +243,13 @@ def test_the_function_reads_the_one_key_that_ids_are_hashed_with(
     assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
 
 
-def test_the_key_is_a_long_text_that_the_stack_keeps() -> None:
-    given = {"RecordIds": "hashed"}
-    made = resolved(transformed("infra/data.yaml", **given), **given)["Resources"]["RecordIdKey"]
-    generated = made["Properties"]["GenerateSecretString"]
+def test_the_key_is_a_long_string_that_the_stack_retains() -> None:
+    parameters = {"RecordIds": "hashed"}
+    stack = resolved(transformed("infra/data.yaml", **parameters), **parameters)
+    secret = stack["Resources"]["RecordIdKey"]
+    generated = secret["Properties"]["GenerateSecretString"]
     assert generated["PasswordLength"] >= 2 * MIN_KEY_LENGTH
-    assert made["DeletionPolicy"] == made["UpdateReplacePolicy"] == "Retain"
+    assert secret["DeletionPolicy"] == secret["UpdateReplacePolicy"] == "Retain"
 
 
 # ---- What AWS's services do with a role ----------------------------------------------------------
@@ -274,8 +275,8 @@ def test_lambda_writes_to_the_functions_own_log_group(path: str, role: str, grou
     assert not allowed(documents, "logs:CreateLogGroup", f"{LOG}:{group}:*")
 
 
-def test_codedeploy_moves_the_alias_runs_the_hook_and_sees_the_alarms() -> None:
-    """AWSCodeDeployRoleForLambdaLimited is what it wants; this is that, for one function."""
+def test_codedeploy_moves_the_alias_invokes_the_hook_and_reads_the_alarms() -> None:
+    """As AWSCodeDeployRoleForLambdaLimited, restricted to one function."""
     documents = policies("infra/delivery.yaml", "DeploymentRole", **_names())
     for action in ("GetAlias", "UpdateAlias", "GetProvisionedConcurrencyConfig"):
         for resource in ("feedrank-dev", "feedrank-dev:live"):
@@ -288,7 +289,7 @@ def test_codedeploy_moves_the_alias_runs_the_hook_and_sees_the_alarms() -> None:
 
 
 @pytest.mark.parametrize("mode", ["logs", "direct"])
-def test_firehose_may_do_what_its_manual_asks_for(mode: str) -> None:
+def test_firehose_may_do_what_its_manual_requires(mode: str) -> None:
     """https://docs.aws.amazon.com/firehose/latest/dev/controlling-access.html#using-iam-s3"""
     documents = policies(
         "infra/data.yaml", "DeliveryRole", DecisionDelivery=mode, Name="feedrank-dev"
@@ -316,7 +317,7 @@ def test_cloudwatch_logs_forwards_to_one_stream() -> None:
         assert not allowed(documents, f"firehose:{action}", f"{STREAM}/other")
 
 
-def test_no_uri_widens_a_policy() -> None:
+def test_no_uri_can_widen_a_policy() -> None:
     pattern = re.compile(template()["Parameters"]["ModelUri"]["AllowedPattern"])
     assert all(pattern.fullmatch(_uri(bucket, end=end)) for bucket in PREFIXES for end in ("", "/"))
     for trick in ("*", "?", "${aws:username}", "a/*"):
@@ -324,7 +325,7 @@ def test_no_uri_widens_a_policy() -> None:
 
 
 def _names(**more: str) -> dict[str, str]:
-    """What the parent stack gives the one of the canary."""
+    """The parameters that the parent stack passes to the canary's stack."""
     return {
         "Name": "feedrank-dev",
         "Id": ID,

@@ -1,8 +1,8 @@
-"""A change takes effect, and no change changes nothing.
+"""Every change takes effect, and a deploy without changes does nothing.
 
-A version is published when SAM gives it another logical id, or when a property of it changes that
-CloudFormation can only replace. Both are computed here, by SAM's own transform and by AWS's own
-schema of the resource, as cfn-lint brings it.
+A version is published if SAM gives it another logical id, or if one of its create-only properties
+changes. Both are computed here, by SAM's own transform and from AWS's own schema of the resource,
+as included in cfn-lint.
 """
 
 import copy
@@ -19,7 +19,7 @@ from stack.transform import PROJECT, packaged, resolved, template, transformed
 DIGEST = "ab" * 32
 ON_S3 = f"s3://bundles/feedrank/feed_ranker/sha256-{DIGEST}/"
 NEWER = f"s3://bundles/feedrank/feed_ranker/sha256-{'cd' * 32}/"
-# Values beside the default for every parameter that does not list all of its own.
+# Further values for every parameter that doesn't list its allowed values.
 MORE_VALUES = {
     "ModelUri": [ON_S3, ON_S3.removesuffix("/"), NEWER, ON_S3.replace("//bundles", "//others")],
     "ModelDigest": [DIGEST, "cd" * 32],
@@ -49,7 +49,7 @@ MORE_VALUES = {
     "AlarmTopicArn": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "AlarmEmail": ["on-call@example.com"],
 }
-# What Lambda keeps for the function and not for a version: a change of it needs no new one.
+# Properties of the function, not of a version: a change needs no new version.
 UNVERSIONED = {"ReservedConcurrentExecutions", "Tags"}
 
 
@@ -57,7 +57,7 @@ PARAMETERS = template()["Parameters"]
 
 
 def _values(name: str) -> list[str]:
-    """All that it may have, or the default and some more."""
+    """All allowed values, or the default and some more."""
     listed = [str(value) for value in PARAMETERS[name].get("AllowedValues", ())]
     return listed or [str(PARAMETERS[name]["Default"]), *MORE_VALUES[name]]
 
@@ -82,7 +82,7 @@ def _from(base: str, **parameters: str) -> dict[str, Any]:
 
 
 def _version(resources: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What a release publishes: the version's logical id, and its properties."""
+    """The published version: its logical id and its properties."""
     ((name, version),) = (
         each for each in resources.items() if each[1]["Type"] == "AWS::Lambda::Version"
     )
@@ -95,12 +95,12 @@ def _configuration(resources: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if name not in UNVERSIONED}
 
 
-def test_no_change_publishes_nothing() -> None:
+def test_a_deploy_without_changes_publishes_nothing() -> None:
     assert _version(_deployed()) == _version(_deployed())
 
 
 @pytest.mark.parametrize("resource", ["Function", "RuntimeLayer", "ModelLayer"])
-def test_new_code_and_each_new_layer_publish(resource: str) -> None:
+def test_new_code_and_each_new_layer_publish_a_version(resource: str) -> None:
     source = packaged(template())
     newer = copy.deepcopy(source)
     key = "CodeUri" if resource == "Function" else "ContentUri"
@@ -108,13 +108,13 @@ def test_new_code_and_each_new_layer_publish(resource: str) -> None:
     assert _version(_deployed(source))[0] != _version(_deployed(newer))[0]
 
 
-def test_a_changed_line_of_the_function_publishes() -> None:
+def test_a_changed_property_of_the_function_publishes_a_version() -> None:
     newer = template()
     newer["Resources"]["Function"]["Properties"]["Environment"]["Variables"]["MAX_BODY_BYTES"] = "1"
     assert _version(_deployed())[0] != _version(_deployed(newer))[0]
 
 
-def test_every_parameter_is_tried() -> None:
+def test_every_parameter_has_values_to_try() -> None:
     assert {n for n, p in PARAMETERS.items() if "AllowedValues" not in p} == set(MORE_VALUES)
 
 
@@ -123,8 +123,8 @@ def test_every_parameter_is_tried() -> None:
 def test_a_version_is_published_exactly_when_the_functions_configuration_changes(
     name: str, base: str
 ) -> None:
-    """From each value of a parameter to each other. To publish where nothing changed is an error to
-    Lambda; not to publish is worse."""
+    """From each value of a parameter to every other. Lambda rejects a version without changes; a
+    change without a version is worse."""
     deployed = [(value, _from(base, **{name: value})) for value in _values(name)]
     assert len(deployed) > 1
     for (before, old), (after, new) in itertools.permutations(deployed, 2):
@@ -133,8 +133,8 @@ def test_a_version_is_published_exactly_when_the_functions_configuration_changes
         assert published == changed, f"{name}: {before} -> {after}"
 
 
-def test_which_parameters_those_are() -> None:
-    """So that one which stops to matter, or starts to, is seen."""
+def test_these_parameters_publish_a_version() -> None:
+    """So that a change of this set is noticed."""
     publish = {
         name
         for name in PARAMETERS
@@ -166,7 +166,7 @@ def test_cloudformation_replaces_a_version_whose_description_changes() -> None:
 
 
 def test_the_longest_description_fits() -> None:
-    """256 characters, whatever the parameters allow."""
+    """Within 256 characters, for the longest allowed values."""
     uri = f"/m/sha256-{DIGEST}/"
     longest = {
         "ModelUri": "s3://".ljust(PARAMETERS["ModelUri"]["MaxLength"] - len(uri), "b") + uri,
@@ -187,12 +187,12 @@ def test_the_longest_description_fits() -> None:
 
 
 def test_a_model_with_a_long_name_fits() -> None:
-    """The bucket's name, as CloudFormation makes it, has 63 characters at most."""
+    """A bucket name that CloudFormation generates has 63 characters at most."""
     uri = f"s3://{'b' * 63}/bundles/{'n' * 64}/sha256-{DIGEST}/"
     assert len(uri) <= PARAMETERS["ModelUri"]["MaxLength"]
 
 
-def test_earlier_versions_stay_for_a_roll_back() -> None:
+def test_earlier_versions_are_retained_for_a_roll_back() -> None:
     name, _ = _version(_deployed())
     version = transformed()["Resources"][name]
     assert (version["DeletionPolicy"], version["UpdateReplacePolicy"]) == ("Retain", "Retain")
@@ -206,7 +206,7 @@ def test_earlier_versions_stay_for_a_roll_back() -> None:
         ("prod", "CodeDeployDefault.LambdaCanary10Percent5Minutes"),
     ],
 )
-def test_traffic_shifts_as_the_environment_wants_and_alarms_roll_back(
+def test_traffic_shifts_as_the_environment_requires_and_alarms_roll_back(
     environment: str, traffic: str
 ) -> None:
     resources = _deployed(Environment=environment)
@@ -222,7 +222,7 @@ def test_traffic_shifts_as_the_environment_wants_and_alarms_roll_back(
     assert policy["BeforeAllowTrafficHook"] == "${Delivery.Outputs.CanaryName}"
 
 
-def test_the_canary_asks_the_version_that_is_about_to_get_traffic() -> None:
+def test_the_canary_calls_the_version_that_is_about_to_get_traffic() -> None:
     resources = _deployed(ModelUri=ON_S3)
     name, _ = _version(resources)
     passed = resources["Delivery"]["Properties"]["Parameters"]
@@ -238,8 +238,8 @@ def test_the_canary_asks_the_version_that_is_about_to_get_traffic() -> None:
     assert variables == {"VERSION_ARN": f"${{{name}}}", "MODEL_URI": ON_S3, "BASE_PATH": ""}
 
 
-def test_an_earlier_version_may_still_read_its_bundle() -> None:
-    """It starts new environments while traffic shifts, and after a roll-back."""
+def test_an_earlier_version_can_still_read_its_bundle() -> None:
+    """It starts new environments while traffic shifts and after a roll-back."""
     statements = _deployed(ModelUri=ON_S3)["FunctionRole"]["Properties"]["Policies"][0][
         "PolicyDocument"
     ]["Statement"]

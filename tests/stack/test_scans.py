@@ -1,6 +1,6 @@
-"""No scanner finds anything that isn't waived, and each of these mistakes is found.
+"""The scanners report nothing that isn't waived, and report each of these mistakes.
 
-Templates are scanned as SAM leaves them: Guard's rules skip what SAM has not transformed.
+Templates are scanned after the SAM transform, since Guard's rules skip untransformed resources.
 """
 
 import copy
@@ -23,7 +23,7 @@ TEMPLATES = {
     "delivery": "infra/delivery.yaml",
 }
 ON_S3 = {"ModelUri": f"s3://bundles/feedrank/feed_ranker/sha256-{'ab' * 32}/"}
-# Each way to deploy: a resource that no way makes would never be looked at.
+# Sets of parameters that together create every resource, so that each is scanned.
 DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
     "template": [
         {},
@@ -71,55 +71,55 @@ def linted(after_sam: Mapping[str, Template]) -> Mapping[str, set[Finding]]:
 def checkov(
     after_sam: Mapping[str, Template], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, set[Finding]]:
-    """One run over the templates and over the mistakes that it is to find: conditions decided, as
-    it takes `!If [c, x, NoValue]` for set, and as they are, since only there it sees what refers to
-    what."""
+    """One process for the templates and for the mistakes that it must report: with conditions
+    decided, because it counts `!If [c, x, NoValue]` as set, and undecided, because only there it
+    sees references."""
     if not checks.CHECKOV.exists():
         pytest.skip("checkov has an environment of its own: make .venv-scan/.ready")
-    looked_at: dict[str, Template] = dict(after_sam)
-    for name, ways in DEPLOYMENTS.items():
-        for number, way in enumerate(ways):
-            looked_at[f"{name}--{number}"] = _decided(after_sam[name], way)
+    scanned: dict[str, Template] = dict(after_sam)
+    for name, deployments in DEPLOYMENTS.items():
+        for number, parameters in enumerate(deployments):
+            scanned[f"{name}--{number}"] = _decided(after_sam[name], parameters)
     for number, mistake in enumerate(FOR_CHECKOV):
-        broken = _with(after_sam[mistake.template], mistake.make)
-        looked_at[f"mistake-{number}"] = broken
-        looked_at[f"mistake-{number}--decided"] = _decided(broken, {})
-    found: dict[str, set[Finding]] = defaultdict(set)
-    for name, findings in checks.of_checkov(looked_at, tmp_path_factory.mktemp("checkov")).items():
-        found[name.partition("--")[0]] |= findings
-    return found
+        changed = _with(after_sam[mistake.template], mistake.make)
+        scanned[f"mistake-{number}"] = changed
+        scanned[f"mistake-{number}--decided"] = _decided(changed, {})
+    findings: dict[str, set[Finding]] = defaultdict(set)
+    for name, reported in checks.of_checkov(scanned, tmp_path_factory.mktemp("checkov")).items():
+        findings[name.partition("--")[0]] |= reported
+    return findings
 
 
 def _decided(after_sam: Template, parameters: dict[str, str]) -> Template:
     return resolved(after_sam, **parameters)
 
 
-def _found_by_rules(name: str, after_sam: Template) -> set[Finding]:
-    """By Guard and by our own checks, whichever way it is deployed."""
-    found: set[Finding] = set()
+def _reported_by_rules(name: str, after_sam: Template) -> set[Finding]:
+    """By Guard and by our own checks, over all deployments."""
+    findings: set[Finding] = set()
     for parameters in DEPLOYMENTS[name]:
         decided = _decided(after_sam, parameters)
-        found |= checks.of_guard(decided) | checks.of_ours(decided)
-    return found
+        findings |= checks.of_guard(decided) | checks.of_ours(decided)
+    return findings
 
 
-# ---- Nothing unwaived ----------------------------------------------------------------------------
+# ---- No finding without a waiver -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_guard_and_our_own_checks_find_nothing(
+def test_guard_and_our_own_checks_report_nothing(
     name: str, after_sam: Mapping[str, Template]
 ) -> None:
-    assert _found_by_rules(name, after_sam[name]) - WAIVED == set()
+    assert _reported_by_rules(name, after_sam[name]) - WAIVED == set()
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_cfnlint_finds_nothing(name: str, linted: Mapping[str, set[Finding]]) -> None:
+def test_cfnlint_reports_nothing(name: str, linted: Mapping[str, set[Finding]]) -> None:
     assert linted[name] - WAIVED == set()
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_checkov_finds_nothing(name: str, checkov: Mapping[str, set[Finding]]) -> None:
+def test_checkov_reports_nothing(name: str, checkov: Mapping[str, set[Finding]]) -> None:
     assert checkov[name] - WAIVED == set()
 
 
@@ -128,35 +128,35 @@ def test_a_waiver_is_needed_and_has_a_reason(
     linted: Mapping[str, set[Finding]],
     checkov: Mapping[str, set[Finding]],
 ) -> None:
-    found: set[Finding] = set()
+    findings: set[Finding] = set()
     for name, template in after_sam.items():
-        found |= _found_by_rules(name, template) | linted[name] | checkov[name]
-    assert WAIVED - found == set()
+        findings |= _reported_by_rules(name, template) | linted[name] | checkov[name]
+    assert WAIVED - findings == set()
     assert all(len(waiver["reason"]) > 40 for waiver in WAIVERS)
 
 
-def test_every_resource_is_made_by_one_of_the_deployments(
+def test_every_resource_is_created_by_one_of_the_deployments(
     after_sam: Mapping[str, Template],
 ) -> None:
     for name, template in after_sam.items():
-        made = set().union(
+        created = set().union(
             *(_decided(template, parameters)["Resources"] for parameters in DEPLOYMENTS[name])
         )
-        assert set(template["Resources"]) - made == set()
+        assert set(template["Resources"]) - created == set()
 
 
-# ---- Mistakes, each made in a template and found -------------------------------------------------
+# ---- Mistakes, each made in a template and reported ----------------------------------------------
 
 
 class Mistake:
-    """`make` changes a copy of the resources; `found` is what must be said of it."""
+    """`make` changes a copy of the resources; `finding` must then be reported."""
 
     def __init__(
         self, what: str, template: str, check: str, resource: str, make: Callable[[Template], None]
     ) -> None:
         self.what = what
         self.template = template
-        self.found = Finding(check, resource)
+        self.finding = Finding(check, resource)
         self.make = make
 
 
@@ -167,7 +167,7 @@ def _with(template: Template, make: Callable[[Template], None]) -> Template:
 
 
 def _set(resource: str, path: str, value: object) -> Callable[[Template], None]:
-    """`path` within the properties, dotted; a number is a place in a list."""
+    """`path` within the properties, dotted; a number is an index of a list."""
 
     def make(resources: Template) -> None:
         *parents, last = path.split(".")
@@ -231,37 +231,37 @@ FOR_RULES = [
         _drop("DecisionsBucket", "BucketEncryption"),
     ),
     Mistake(
-        "a bundle that can be overwritten for good",
+        "a bundle bucket without versioning",
         "data",
         "bucket_is_versioned",
         "BundleBucket",
         _set("BundleBucket", "VersioningConfiguration.Status", "Suspended"),
     ),
     Mistake(
-        "records that are kept for ever",
+        "records without an expiry",
         "data",
-        "bucket_forgets_in_time",
+        "bucket_expires_objects",
         "DecisionsBucket",
         _drop("DecisionsBucket", "LifecycleConfiguration"),
     ),
     Mistake(
-        "a bucket that dies with its stack",
+        "a bucket that is deleted with its stack",
         "data",
-        "bucket_outlives_its_stack",
+        "bucket_is_retained",
         "DecisionsBucket",
         _attribute("DecisionsBucket", "DeletionPolicy", "Delete"),
     ),
     Mistake(
-        "a bucket that takes plain HTTP",
+        "a bucket that accepts plain HTTP",
         "data",
-        "a_bucket_takes_tls_only",
+        "a_bucket_accepts_tls_only",
         "BundleBucket",
         _without("BundleBucketPolicy"),
     ),
     Mistake(
-        "a TLS policy that leaves out the objects",
+        "a TLS policy that omits the objects",
         "data",
-        "a_bucket_takes_tls_only",
+        "a_bucket_accepts_tls_only",
         "DecisionsBucket",
         _set(
             "DecisionsBucketPolicy",
@@ -277,7 +277,7 @@ FOR_RULES = [
         _drop("LogsStream", "DeliveryStreamEncryptionConfigurationInput"),
     ),
     Mistake(
-        "a stream without a place for errors",
+        "a stream without an error prefix",
         "data",
         "stream_delivers_as_agreed",
         "LogsStream",
@@ -291,7 +291,7 @@ FOR_RULES = [
         _set("DirectStream", f"{S3_OF_LOGS_STREAM}.BufferingHints.SizeInMBs", 5),
     ),
     Mistake(
-        "a subscribed stream that leaves the envelopes on",
+        "a subscribed stream that doesn't unwrap envelopes",
         "data",
         "a_subscribed_stream_unwraps",
         "LogsStream",
@@ -300,16 +300,16 @@ FOR_RULES = [
         ),
     ),
     Mistake(
-        "a log that is kept for ever",
+        "a log without retention",
         "data",
-        "log_group_forgets_in_time",
+        "log_group_has_retention",
         "DeliveryLog",
         _drop("DeliveryLog", "RetentionInDays"),
     ),
     Mistake(
-        "the function's log kept for ever",
+        "the function's log without retention",
         "template",
-        "log_group_forgets_in_time",
+        "log_group_has_retention",
         "FunctionLogs",
         _drop("FunctionLogs", "RetentionInDays"),
     ),
@@ -335,9 +335,9 @@ FOR_RULES = [
         _set("DeliveryRole", f"{STATEMENT}.Resource", "*"),
     ),
     Mistake(
-        "a role that anybody may take",
+        "a role that anybody may assume",
         "data",
-        "nobody_unknown_is_trusted",
+        "only_named_principals_are_trusted",
         "DeliveryRole",
         _set("DeliveryRole", f"{TRUST}.Principal", {"AWS": "*"}),
     ),
@@ -351,40 +351,40 @@ FOR_RULES = [
     Mistake(
         "a topic that anybody may publish to",
         "observability",
-        "nobody_unknown_is_trusted",
+        "only_named_principals_are_trusted",
         "AlarmTopicPolicy",
         _set("AlarmTopicPolicy", "PolicyDocument.Statement.0.Principal", "*"),
     ),
     Mistake(
-        "an alarm without a word of what to do",
+        "an alarm without a description",
         "observability",
-        "alarm_is_deliberate",
+        "alarm_is_described",
         "ThrottlesAlarm",
         _drop("ThrottlesAlarm", "AlarmDescription"),
     ),
     Mistake(
         "an open route",
         "template",
-        "a_route_asks_who_is_there",
+        "a_route_requires_auth",
         "PredictRoute",
         _set("PredictRoute", "AuthorizationType", "NONE"),
     ),
     Mistake(
-        "a route that forgot its auth",
+        "a route without authorization type",
         "template",
-        "a_route_asks_who_is_there",
+        "a_route_requires_auth",
         "ModelRoute",
         _drop("ModelRoute", "AuthorizationType"),
     ),
     Mistake(
-        "a lost alias",
+        "an integration that bypasses the alias",
         "template",
         "callers_reach_the_alias",
         "Integration",
         _set("Integration", "IntegrationUri", {"Fn::GetAtt": ["Function", "Arn"]}),
     ),
     Mistake(
-        "an API of any account may invoke",
+        "an invoke permission for APIs of any account",
         "template",
         "a_service_acts_for_this_account_only",
         "InvokePermission",
@@ -398,7 +398,7 @@ FOR_RULES = [
         _drop("Stage", "AccessLogSettings"),
     ),
     Mistake(
-        "an API without a limit",
+        "an API without throttling",
         "template",
         "api_is_logged_and_throttled",
         "Stage",
@@ -456,7 +456,7 @@ FOR_CFNLINT = [
         _set("DecisionsFilter", "LogGroupName", {"Ref": "FunctionLogGroup"}),
     ),
     Mistake(
-        "an alarm with a choice that isn't one",
+        "an alarm with a value that isn't allowed",
         "observability",
         "E3030",
         "ThrottlesAlarm",
@@ -465,7 +465,7 @@ FOR_CFNLINT = [
 ]
 FOR_CHECKOV = [
     Mistake(
-        "a key on a condition that isn't met",
+        "a KMS key only under an unmet condition",
         "template",
         "CKV_AWS_158",
         "MoreLogs",
@@ -489,18 +489,18 @@ FOR_CHECKOV = [
 
 
 @pytest.mark.parametrize("mistake", FOR_RULES, ids=lambda mistake: mistake.what)
-def test_rules_find_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
-    broken = _with(after_sam[mistake.template], mistake.make)
-    found = _found_by_rules(mistake.template, broken)
-    assert mistake.found in found - WAIVED
+def test_rules_report_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
+    changed = _with(after_sam[mistake.template], mistake.make)
+    findings = _reported_by_rules(mistake.template, changed)
+    assert mistake.finding in findings - WAIVED
 
 
 @pytest.mark.parametrize("mistake", FOR_CFNLINT, ids=lambda mistake: mistake.what)
-def test_cfnlint_finds_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
-    broken = _with(after_sam[mistake.template], mistake.make)
-    assert mistake.found in checks.of_cfnlint(broken) - WAIVED
+def test_cfnlint_reports_a_mistake(mistake: Mistake, after_sam: Mapping[str, Template]) -> None:
+    changed = _with(after_sam[mistake.template], mistake.make)
+    assert mistake.finding in checks.of_cfnlint(changed) - WAIVED
 
 
 @pytest.mark.parametrize("number", range(len(FOR_CHECKOV)), ids=lambda n: FOR_CHECKOV[n].what)
-def test_checkov_finds_a_mistake(number: int, checkov: Mapping[str, set[Finding]]) -> None:
-    assert FOR_CHECKOV[number].found in checkov[f"mistake-{number}"] - WAIVED
+def test_checkov_reports_a_mistake(number: int, checkov: Mapping[str, set[Finding]]) -> None:
+    assert FOR_CHECKOV[number].finding in checkov[f"mistake-{number}"] - WAIVED

@@ -1,5 +1,5 @@
-"""SnapStart, rehearsed: a process that has gone through its init is the snapshot, and each fork of
-it a container that was restored from it."""
+"""A rehearsal of SnapStart: a process after its init is the snapshot, and each fork of it is a
+container restored from that snapshot."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from feedrank.model.slot import ModelSlot
 from stack.faulty import FaultyFront
 
 RESTORES = 3
-# Runs the hooks as Lambda's runtime client does, and prints what each restored container has.
+# Runs the hooks as Lambda's runtime client does, and prints the state of each restored container.
 REHEARSAL = """
 import asyncio, json, os, random, ssl, sys, time
 import numpy as np
@@ -50,7 +50,7 @@ def state():
     }
 
 event = json.load(open(sys.argv[1]))
-handler.lambda_handler(event, Context())  # opens a connection, which the snapshot then has
+handler.lambda_handler(event, Context())  # opens a connection, which is then part of the snapshot
 for function, arguments, options in reversed(hooks.get_before_snapshot()):
     function(*arguments, **options)
 time.sleep(0.2)  # the snapshot's age
@@ -64,7 +64,7 @@ for number in range(int(sys.argv[2])):
         print("RESTORED", open(reading).read(), flush=True)
         assert os.waitpid(child, 0)[1] == 0
         continue
-    random.seed(1)  # Python seeds anew in a fork; nobody does in a snapshot
+    random.seed(1)  # Python reseeds after a fork, but not after a restore
     if sys.argv[3] == "hooks":
         for function, arguments, options in hooks.get_after_restore():
             function(*arguments, **options)
@@ -79,7 +79,7 @@ for number in range(int(sys.argv[2])):
 
 
 def _rehearse(bundle: Path, firehose: FaultyFront, *, hooks: bool) -> list[dict[str, Any]]:
-    done = subprocess.run(
+    process = subprocess.run(
         [
             *(sys.executable, "-c", REHEARSAL),
             *("events/predict.json", str(RESTORES), "hooks" if hooks else "none"),
@@ -100,12 +100,12 @@ def _rehearse(bundle: Path, firehose: FaultyFront, *, hooks: bool) -> list[dict[
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESTORED ")]
+    assert process.returncode == 0, process.stderr
+    lines = [line for line in process.stdout.splitlines() if line.startswith("RESTORED ")]
     return [json.loads(line.removeprefix("RESTORED ")) for line in lines]
 
 
-def _different(restored: list[dict[str, Any]], key: str) -> int:
+def _distinct(restored: list[dict[str, Any]], key: str) -> int:
     return len({each[key] for each in restored})
 
 
@@ -121,23 +121,23 @@ def test_each_restored_container_has_its_own_ids_random_state_loop_clock_and_soc
     restored = _rehearse(demo_bundle, firehose, hooks=True)
     assert [each["status"] for each in restored] == [200] * RESTORES
     for key in ("pid", "random", "numpy", "ssl", "request_id"):
-        assert _different(restored, key) == RESTORES, key
+        assert _distinct(restored, key) == RESTORES, key
     assert not any(each["inherits_loop"] for each in restored)
     assert all(each["uptime_is_new"] for each in restored)
-    assert len(set(firehose.ports)) == 1 + RESTORES  # the snapshot's own is not used again
-    assert _different(restored, "model") == 1
+    assert len(set(firehose.ports)) == 1 + RESTORES  # the snapshot's connection is not reused
+    assert _distinct(restored, "model") == 1
 
 
-def test_the_rehearsal_would_see_what_is_shared(demo_bundle: Path, firehose: FaultyFront) -> None:
+def test_the_rehearsal_detects_shared_state(demo_bundle: Path, firehose: FaultyFront) -> None:
     restored = _rehearse(demo_bundle, firehose, hooks=False)
-    assert _different(restored, "random") == _different(restored, "numpy") == 1
+    assert _distinct(restored, "random") == _distinct(restored, "numpy") == 1
     assert all(each["inherits_loop"] for each in restored)
     assert not any(each["uptime_is_new"] for each in restored)
     assert len(set(firehose.ports)) == 1
 
 
-def test_no_snapshot_is_made_without_the_model(log: fakes.LogLines) -> None:
-    """A version that can't be published is never released."""
+def test_no_snapshot_is_taken_without_the_model(log: fakes.LogLines) -> None:
+    """The version can then not be published, so it is never released."""
 
     def refused() -> Any:
         raise BundleError("gone")
@@ -148,7 +148,7 @@ def test_no_snapshot_is_made_without_the_model(log: fakes.LogLines) -> None:
         snapstart.before_snapshot(slot)
 
 
-def test_no_snapshot_is_made_of_the_fallback(log: fakes.LogLines) -> None:
+def test_no_snapshot_is_taken_of_the_fallback(log: fakes.LogLines) -> None:
     def refused() -> Any:
         raise BundleError("gone")
 
@@ -159,14 +159,14 @@ def test_no_snapshot_is_made_of_the_fallback(log: fakes.LogLines) -> None:
         snapstart.before_snapshot(slot)
 
 
-def test_a_bundle_that_was_late_is_tried_once_more(log: fakes.LogLines) -> None:
-    tries = iter([BundleError("not yet"), fakes.model()])
+def test_a_bundle_that_was_refused_is_tried_once_more(log: fakes.LogLines) -> None:
+    outcomes = iter([BundleError("not yet"), fakes.model()])
 
     def load() -> Any:
-        found = next(tries)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     slot = ModelSlot(load=load, fallback=None, retry_s=5)
     slot.load()
@@ -184,7 +184,7 @@ def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture
     assert line["InitDuration"] > 0
 
 
-def test_a_restored_container_ends_runs_by_the_clock_that_is() -> None:
+def test_a_restored_container_ends_runs_by_the_current_clock() -> None:
     class Stopper:
         ended = Event()
 
@@ -196,7 +196,7 @@ def test_a_restored_container_ends_runs_by_the_clock_that_is() -> None:
     deadline_s = perf_counter() + 30
     while watch._looks_s != slept.deadline_s and perf_counter() < deadline_s:
         pass
-    watch._looks_s = 0.0  # as where the clock went on, and the sleep did not
+    watch._looks_s = 0.0  # as if the clock had advanced but the sleep had not
     run = Run(perf_counter() + 0.05, "lambda", Stopper())
     watch.begin(run)
     with fakes.container(MODEL_URI="/nowhere") as handler:

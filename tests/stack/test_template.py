@@ -1,4 +1,4 @@
-"""The template, held against the code that it deploys and against what an operator is promised."""
+"""The template, compared with the code that it deploys and with what operators are promised."""
 
 import os
 import re
@@ -24,15 +24,15 @@ NESTED = {
 TEMPLATES = ["template.yaml", *NESTED.values()]
 # Settings that the template leaves at their defaults.
 NOT_IN_LAMBDA = {
-    "MODEL_ENGINE": "torch is far over a zip function's size; it is for container images",
-    "MODEL_LAYER_DIR": "a layer's place is Lambda's to say",
-    "MODEL_CACHE_DIR": "the default is the one writable place",
-    "MODEL_LOAD_SECONDS": "the default is made for the ten seconds that Lambda gives an init",
-    "ENGINE_THREADS": "follows from the memory size",
-    "DECISION_LOG_DIR": "a file in a container that is thrown away is lost",
-    "RECORD_ID_KEY": "whoever reads the function's configuration would read it; a secret has it",
+    "MODEL_ENGINE": "torch exceeds a zip function's size limit; it is for container images",
+    "MODEL_LAYER_DIR": "Lambda decides where layers are",
+    "MODEL_CACHE_DIR": "the default is the only writable directory",
+    "MODEL_LOAD_SECONDS": "the default fits the ten seconds that Lambda allows for init",
+    "ENGINE_THREADS": "derived from the memory size",
+    "DECISION_LOG_DIR": "a file is lost with its container",
+    "RECORD_ID_KEY": "it would be readable in the function's configuration; it is in a secret",
 }
-# Actions that know no resource: https://docs.aws.amazon.com/service-authorization/
+# Actions without resources: https://docs.aws.amazon.com/service-authorization/
 NO_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
 
 
@@ -55,13 +55,13 @@ def _variables(**parameters: str) -> dict[str, str]:
     return variables
 
 
-def test_every_variable_is_a_setting_and_every_setting_a_variable_or_waived() -> None:
+def test_every_variable_is_a_setting_and_every_setting_a_variable_or_exempt() -> None:
     fields = {field.alias or name.upper() for name, field in Settings.model_fields.items()}
     assert set(_variables()) == fields - set(NOT_IN_LAMBDA)
     assert set(NOT_IN_LAMBDA) <= fields
 
 
-def test_the_function_starts_with_what_the_template_gives() -> None:
+def test_the_function_accepts_the_template_variables() -> None:
     bundle = f"s3://bucket/feedrank/feed_ranker/sha256-{'ab' * 32}/"
     settings = Settings.from_environment(
         _variables(ModelUri=bundle, BasePath="/v1", DomainName="d", CertificateArn="arn:x")
@@ -77,7 +77,7 @@ def test_the_function_starts_with_what_the_template_gives() -> None:
     )
 
 
-def test_a_model_uri_has_one_digest_by_which_it_is_taken_apart() -> None:
+def test_a_model_uri_contains_exactly_one_digest() -> None:
     pattern, digest = template()["Parameters"]["ModelUri"]["AllowedPattern"], "ab" * 32
     assert re.fullmatch(pattern, f"s3://bundles/mirror/feed/sha256-{digest}/")
     assert not re.fullmatch(pattern, f"s3://bundles/sha256-old/feed/sha256-{digest}/")
@@ -87,7 +87,7 @@ def test_a_model_uri_has_one_digest_by_which_it_is_taken_apart() -> None:
     "name",
     ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck", "RecordIds"],
 )
-def test_every_value_that_a_parameter_allows_is_one_that_the_function_takes(name: str) -> None:
+def test_the_function_accepts_every_value_that_a_parameter_allows(name: str) -> None:
     for value in template()["Parameters"][name]["AllowedValues"]:
         Settings.from_environment(_variables(**{name: value}))
 
@@ -98,7 +98,7 @@ def test_a_pinned_layer_keeps_its_digest() -> None:
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
 def test_lambda_never_drops_a_decision_or_a_metric(level: str) -> None:
-    """It takes a line without a level for INFO."""
+    """It treats a line without a level as INFO."""
     logging = _stack(LogLevel=level)["Resources"]["Function"]["Properties"]["LoggingConfig"]
     assert (logging["LogFormat"], logging["SystemLogLevel"]) == ("JSON", "INFO")
     assert logging["ApplicationLogLevel"] in ("DEBUG", "INFO")
@@ -110,7 +110,7 @@ def test_lambda_never_drops_a_decision_or_a_metric(level: str) -> None:
 @pytest.mark.parametrize("docs", ["same", "open"])
 @pytest.mark.parametrize("auth", ["iam", "jwt", "none"])
 def test_every_route_of_the_app_has_its_auth(auth: str, docs: str) -> None:
-    # A probe is for one process; Lambda replaces its own, and each call would be an invocation.
+    # Probes are for one process; Lambda replaces its own, and each call would be an invocation.
     served = {route.key: route.auth for route in ROUTES if not route.is_probe}
     stack = _stack(Auth=auth, DocsAccess=docs, JwtIssuer="https://i", JwtAudience="a,b")
     routes = {r["RouteKey"]: r for r in _of_type(stack, "AWS::ApiGatewayV2::Route").values()}
@@ -123,7 +123,7 @@ def test_every_route_of_the_app_has_its_auth(auth: str, docs: str) -> None:
     assert with_authorizer == {key for key, kind in expected.items() if kind == "JWT"}
 
 
-def test_iam_is_what_you_get_unasked() -> None:
+def test_iam_is_the_default_everywhere() -> None:
     assert template()["Parameters"]["Auth"]["Default"] == "iam"
     assert template()["Parameters"]["DocsAccess"]["Default"] == "same"
 
@@ -163,7 +163,7 @@ def test_routes_are_throttled_and_their_access_logged() -> None:
     assert "sourceIp" not in stage["AccessLogSettings"]["Format"]
 
 
-def test_a_domain_of_ones_own_is_the_only_address() -> None:
+def test_a_custom_domain_is_the_only_address() -> None:
     domain = {"DomainName": "api.example.com", "CertificateArn": "arn:x", "BasePath": "/v1"}
     stack = _stack(**domain, HostedZoneId="Z1")
     (api,) = _of_type(stack, "AWS::ApiGatewayV2::Api").values()
@@ -183,7 +183,7 @@ def test_a_domain_of_ones_own_is_the_only_address() -> None:
     ("warm", "snapshots", "provisioned"),
     [("none", "None", 0), ("snapstart", "PublishedVersions", 0), ("provisioned", "None", 1)],
 )
-def test_environments_are_warm_as_asked(warm: str, snapshots: str, provisioned: int) -> None:
+def test_environments_are_warm_as_configured(warm: str, snapshots: str, provisioned: int) -> None:
     stack = _stack(WarmStart=warm)
     resources = stack["Resources"]
     assert resources["Function"]["Properties"]["SnapStart"]["ApplyOn"] == snapshots
@@ -193,7 +193,7 @@ def test_environments_are_warm_as_asked(warm: str, snapshots: str, provisioned: 
         assert len(_of_type(stack, f"AWS::ApplicationAutoScaling::{kind}")) == provisioned
 
 
-def test_a_schedule_brings_more_ready_environments_and_takes_them_away() -> None:
+def test_a_schedule_adds_ready_environments_and_removes_them() -> None:
     busy = {"BusyFrom": "cron(0 7 * * ? *)", "BusyMin": "8", "ProvisionedMin": "2"}
     stack = _stack(WarmStart="provisioned", **busy)
     (target,) = _of_type(stack, "AWS::ApplicationAutoScaling::ScalableTarget").values()
@@ -204,32 +204,32 @@ def test_a_schedule_brings_more_ready_environments_and_takes_them_away() -> None
     ] == [("cron(0 7 * * ? *)", "8"), ("cron(0 22 * * ? *)", "2")]
 
 
-# ---- Rights --------------------------------------------------------------------------------------
+# ---- Permissions ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
-def test_no_policy_allows_more_than_it_says(path: str) -> None:
-    """A `*` stands nowhere but where a service takes nothing else, or below a name."""
+def test_no_policy_uses_wildcards(path: str) -> None:
+    """Except where a service supports no resource, and below a name."""
     source = transformed(path)
     choices = {
         n: p["AllowedValues"] for n, p in source["Parameters"].items() if "AllowedValues" in p
     }
     stacks = [resolved(source, **{n: str(v[i]) for n, v in choices.items()}) for i in (0, -1)]
     for statement in (each for stack in stacks for each in _statements(stack)):
-        actions = _listed(statement["Action"])
+        actions = _as_list(statement["Action"])
         if statement["Effect"] == "Allow":
             assert not [action for action in actions if "*" in action]
-            assert "*" not in _listed(statement.get("Principal", {}))
-            assert "*" not in _listed(statement.get("Resource")) or set(actions) <= NO_RESOURCE
+            assert "*" not in _as_list(statement.get("Principal", {}))
+            assert "*" not in _as_list(statement.get("Resource")) or set(actions) <= NO_RESOURCE
 
 
-def test_no_managed_policy_brings_rights_that_nobody_reads() -> None:
+def test_no_role_uses_managed_policies() -> None:
     for path in TEMPLATES:
         for role in _of_type(resolved(transformed(path)), "AWS::IAM::Role").values():
             assert "ManagedPolicyArns" not in role
 
 
-def test_the_function_may_send_decisions_only_where_it_does() -> None:
+def test_the_function_may_send_decisions_only_in_direct_mode() -> None:
     sids = {
         mode: {s["Sid"] for s in _statements(_stack(DecisionDelivery=mode)) if "Sid" in s}
         for mode in ("logs", "direct")
@@ -237,15 +237,15 @@ def test_the_function_may_send_decisions_only_where_it_does() -> None:
     assert sids["direct"] - sids["logs"] == {"SendDecisions"}
 
 
-# ---- The whole -----------------------------------------------------------------------------------
+# ---- The stack as a whole ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NESTED)
 def test_a_nested_stack_gets_the_parameters_that_it_declares(name: str) -> None:
-    given = template()["Resources"][name]["Properties"]["Parameters"]
+    parameters = template()["Resources"][name]["Properties"]["Parameters"]
     declared = template(NESTED[name])["Parameters"]
-    assert set(given) <= set(declared)
-    assert {n for n, p in declared.items() if "Default" not in p} <= set(given)
+    assert set(parameters) <= set(declared)
+    assert {n for n, p in declared.items() if "Default" not in p} <= set(parameters)
 
 
 @pytest.mark.parametrize("mode", ["logs", "direct"])
@@ -259,12 +259,12 @@ def test_every_output_that_is_read_exists(mode: str) -> None:
         assert {output for stack, output in read if stack == name} <= set(outputs)
 
 
-def test_nothing_waits_for_itself() -> None:
-    """Alias -> deployment group -> alarms -> API -> alias would be one way."""
+def test_no_resource_depends_on_itself() -> None:
+    """Alias -> deployment group -> alarms -> API -> alias would be a cycle."""
     source = transformed()
     names = set(source["Resources"])
     graph = {name: _names_in(body) & names - {name} for name, body in source["Resources"].items()}
-    order = [*TopologicalSorter(graph).static_order()]  # raises where there is a circle
+    order = [*TopologicalSorter(graph).static_order()]  # raises CycleError
     assert order.index("Delivery") < order.index("FunctionAliaslive")
 
 
@@ -275,31 +275,31 @@ def test_every_parameter_is_used(path: str) -> None:
     assert set(source["Parameters"]) - used == set()
 
 
-def test_the_configurations_hold_parameters_of_the_template_and_no_secret() -> None:
+def test_samconfig_contains_only_parameters_of_the_template_and_no_secret() -> None:
     config = tomllib.loads((PROJECT / "samconfig.toml").read_text())
     parameters = template()["Parameters"]
     for environment in ("default", "dev", "staging", "prod"):
         deploy = config[environment]["deploy"]["parameters"]
-        given = dict(each.split("=", 1) for each in deploy["parameter_overrides"])
-        assert set(given) <= set(parameters)
-        for name, value in given.items():
+        overrides = dict(each.split("=", 1) for each in deploy["parameter_overrides"])
+        assert set(overrides) <= set(parameters)
+        for name, value in overrides.items():
             allowed = parameters[name].get("AllowedValues")
             assert not allowed or value in allowed
         expected = "dev" if environment == "default" else environment
-        assert given["Environment"] == expected
+        assert overrides["Environment"] == expected
         assert config[environment]["global"]["parameters"]["stack_name"] == f"feedrank-{expected}"
     assert not re.search(r"\d{12}|AKIA|secret_|password|arn:aws", str(config), re.IGNORECASE)
 
 
 @pytest.mark.slow
-def test_sam_finds_nothing_to_say(tmp_path: Path) -> None:
+def test_sam_validates_every_template(tmp_path: Path) -> None:
     environ = os.environ | {
         "SAM_CLI_TELEMETRY": "0",
         "__SAM_CLI_APP_DIR": str(tmp_path),
         "AWS_DEFAULT_REGION": "eu-west-1",
     }
     for path in TEMPLATES:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "samcli", "validate", "--lint", "--template-file", path],
             cwd=PROJECT,
             env=environ,
@@ -307,11 +307,11 @@ def test_sam_finds_nothing_to_say(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert (process.returncode, process.stderr) == (0, ""), process.stdout
 
 
 def _names_in(node: Any) -> set[str]:
-    """Everything that it refers to."""
+    """The names that it refers to."""
     match node:
         case {"Ref": name}:
             return {name}
@@ -329,12 +329,12 @@ def _names_in(node: Any) -> set[str]:
 
 
 def _statements(stack: dict[str, Json]) -> list[dict[str, Json]]:
-    found: list[dict[str, Json]] = []
+    statements: list[dict[str, Json]] = []
 
     def walk(node: Json) -> None:
         if isinstance(node, dict):
             if "Effect" in node and "Action" in node:
-                found.append(node)
+                statements.append(node)
             for child in node.values():
                 walk(child)
         elif isinstance(node, list):
@@ -342,8 +342,8 @@ def _statements(stack: dict[str, Json]) -> list[dict[str, Json]]:
                 walk(child)
 
     walk(stack)
-    return found
+    return statements
 
 
-def _listed(value: Json) -> list[str]:
+def _as_list(value: Json) -> list[str]:
     return list(value) if isinstance(value, list) else [value]

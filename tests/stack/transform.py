@@ -1,4 +1,4 @@
-"""What SAM and CloudFormation make of the templates, in this process and with no AWS account."""
+"""The templates as SAM and CloudFormation process them, in this process and without an account."""
 
 import copy
 import os
@@ -26,12 +26,12 @@ PSEUDO = {
     ),
 }
 LOCAL_CODE = ("CodeUri", "ContentUri")
-DROPPED = object()  # what AWS::NoValue leaves
+DROPPED = object()  # the value of AWS::NoValue
 Json = Any
 
 
 def template(path: str = "template.yaml") -> dict[str, Json]:
-    """As it is written; the caller's to change."""
+    """As it is written; a copy that the caller may change."""
     return copy.deepcopy(_read(path))
 
 
@@ -41,26 +41,26 @@ def _read(path: str) -> dict[str, Json]:
 
 
 def packaged(source: Mapping[str, Json], build: str = "0" * 32) -> dict[str, Json]:
-    """As `sam package` leaves it: each folder of code an S3 object, named by its content."""
+    """As `sam package` leaves it: each code directory is an S3 object, named by its content."""
     fragment = copy.deepcopy(dict(source))
     for resource in fragment["Resources"].values():
         for key in LOCAL_CODE:
             if key in resource.get("Properties", {}):
-                folder = str(resource["Properties"][key]).strip("/").replace("/", "-")
-                resource["Properties"][key] = f"s3://artifacts/{folder}-{build}"
+                directory = str(resource["Properties"][key]).strip("/").replace("/", "-")
+                resource["Properties"][key] = f"s3://artifacts/{directory}-{build}"
     return fragment
 
 
 def transformed(source: str | Mapping[str, Json] = "template.yaml", **parameters: str) -> Json:
-    """The CloudFormation template that SAM makes of `source`, a path or a template."""
+    """The CloudFormation template that SAM generates from `source`, a path or a template."""
     fragment = packaged(template(source) if isinstance(source, str) else source)
     with patch.dict(os.environ, {"AWS_DEFAULT_REGION": PSEUDO["AWS::Region"]}):
         return transform(fragment, values(fragment, parameters), _NoPolicies())
 
 
 def values(source: Mapping[str, Json], parameters: Mapping[str, str]) -> dict[str, str]:
-    """Every parameter's value: the given one, or its default, or else the first that is allowed, or
-    else its name."""
+    """Every parameter's value: the given one, else its default, else its first allowed value, else
+    its name."""
     declared = source.get("Parameters", {})
     assert not set(parameters) - set(declared), "no such parameter"
     return {
@@ -74,8 +74,8 @@ def _default(name: str, parameter: Mapping[str, Json]) -> Json:
 
 
 def resolved(source: Mapping[str, Json], **parameters: str) -> dict[str, Json]:
-    """The resources and outputs that CloudFormation would create, conditions decided, functions
-    computed. What only exists at run time stays: `${Function}`, `${Function.Arn}`."""
+    """The resources and outputs that CloudFormation would create, with conditions decided and
+    functions computed. Run-time values remain: `${Function}`, `${Function.Arn}`."""
     resolver = _Resolver(source, PSEUDO | values(source, parameters))
     return {
         section: {
@@ -88,7 +88,7 @@ def resolved(source: Mapping[str, Json], **parameters: str) -> dict[str, Json]:
 
 
 class _NoPolicies:
-    """SAM asks AWS for the managed policies' ARNs, unless it is given some."""
+    """Without a loader, SAM would call AWS for the ARNs of managed policies."""
 
     def load(self) -> dict[str, str]:
         return {}
@@ -103,7 +103,7 @@ class _Resolver:
     def condition(self, name: str | None) -> bool:
         return name is None or self._holds(self._conditions[name])
 
-    def value(self, node: Json) -> Json:  # noqa: C901, PLR0911 one line each
+    def value(self, node: Json) -> Json:  # noqa: C901, PLR0911 one case a function
         match node:
             case {"Ref": "AWS::NoValue"}:
                 return DROPPED

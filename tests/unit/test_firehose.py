@@ -139,7 +139,7 @@ def test_records_at_once_are_each_delivered_or_spilled_once(
     ids = [f"r{number}" for number in range(100)]
     refusals = asyncio.run(_record_all(records, ids, front.release))
     spilled = [line["request_id"] for line in printed() if "record" in line]
-    sent = [json.loads(body)["Record"]["Data"] for body in front.taken]
+    sent = [json.loads(body)["Record"]["Data"] for body in front.bodies]
     delivered = [json.loads(base64.b64decode(data))["request_id"] for data in sent]
     assert sorted(spilled + delivered) == sorted(ids)
     assert (len(spilled), len(refusals)) == (sum(refusals), 100)
