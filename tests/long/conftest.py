@@ -1,7 +1,7 @@
-"""The sizes of the long forms, and their counts at the end of a run.
+"""The sizes of the long tests, and their counts at the end of a session.
 
-`make test` runs each test here in its short form; `make fuzz`, `make chaos` and `make soak` set the
-variables that make it long.
+`make test` runs a short version of each test here; `make fuzz`, `make chaos` and `make soak` set
+the variables for the long version.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _counts: dict[str, Counter[str]] = defaultdict(Counter)
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> Count:
-    """Counts one case of this test by its outcome."""
+    """Returns a function that counts one case of this test by its outcome."""
     outcomes = _counts[request.node.name.removeprefix("test_").replace("_", " ")]
 
     def one(outcome: object) -> None:
@@ -40,26 +40,26 @@ def count(request: pytest.FixtureRequest) -> Count:
 
 @pytest.fixture
 def table() -> Table:
-    """Adds a row to the table with these headings."""
+    """Returns a function that adds a row to the table with these headings."""
     return lambda headings, row: _rows[headings].append(row)
 
 
 @pytest.fixture
 def fuzz() -> Fuzz:
-    """`fuzz(check, strategy, kept)` runs the check on as many cases as this form has, and on each
-    case that was kept because it once failed. The short form has the same cases each time."""
+    """`fuzz(check, strategy, regressions)` runs the check on this version's number of cases, and on
+    each case that once failed. The short version uses the same cases every time."""
 
     def run(
         check: Callable[[Any], None],
         strategy: SearchStrategy[Any],
-        kept: tuple[Any, ...] = (),
+        regressions: tuple[Any, ...] = (),
         cases: int = CASES,
     ) -> None:
         def test(case: Any) -> None:
             check(case)
 
-        for each in kept:
-            test = example(each)(test)
+        for case in regressions:
+            test = example(case)(test)
         sized = settings(
             max_examples=cases,
             derandomize=CASES <= SHORT_CASES,
@@ -73,17 +73,19 @@ def fuzz() -> Fuzz:
 
 @contextlib.contextmanager
 def printing() -> Iterator[io.StringIO]:
-    """All that the function prints: its log, its metrics, its records."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed, fakes.log_to(printed):
-        yield printed
+    """Captures what the function prints: its log, its metrics, its records."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, fakes.log_to(output):
+        yield output
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _counts:
         terminalreporter.section("cases")
     for name, outcomes in _counts.items():
-        told = ", ".join(f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items()))
-        terminalreporter.write_line(f"{name}: {outcomes.total():,} ({told})")
+        summary = ", ".join(
+            f"{outcome}: {number:,}" for outcome, number in sorted(outcomes.items())
+        )
+        terminalreporter.write_line(f"{name}: {outcomes.total():,} ({summary})")
     for headings, rows in _rows.items():
         terminalreporter.section(f"{len(rows)} rows")
         texts = [[str(cell) for cell in row] for row in (headings, *rows)]

@@ -1,6 +1,6 @@
-"""Lambda's events by a grammar: API Gateway's two payloads, a Function URL's, a load balancer's.
+"""A grammar of Lambda's events: both API Gateway payloads, Function URL, load balancer.
 
-Each field is drawn as AWS documents it, and at times is missing or holds something else.
+Each field is drawn as AWS documents it; in loose events some are missing or have another value.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html
 """
@@ -15,7 +15,7 @@ from long.wire import METHODS, SECRET, headers, paths, queries, secret
 
 MISSING, ODD = range(2)
 REQUEST_ID = "requestId"
-SOUND = 40  # of its sides show the field as it should be
+VALID = 40  # of 41 draws one leaves a field out, and one gives it another value
 ids = st.integers(0, 400) | st.integers(0, 2**63 - 1)
 predictions = st.fixed_dictionaries(
     {"user_id": ids, "item_ids": st.lists(ids, min_size=1, max_size=100)},
@@ -37,20 +37,22 @@ encoded = st.one_of(
     st.binary(max_size=40).map(lambda data: base64.b64encode(SECRET.encode() + data).decode()),
     st.sampled_from([SECRET, "=", "====", "QQ", "QUJD\n", "Q\u00e9==", "_-_-", "\ud800"]),
 )
-# The gateway makes it, so it is logged.
+# The gateway creates them, so they are logged.
 gateways_ids = st.text(max_size=200) | st.sampled_from([None, 5, True, [], {}, ["a"]])
-several = headers.map(lambda sent: {name: [value, value] for name, value in sent.items()})
+multi_value_headers = headers.map(
+    lambda single: {name: [value, value] for name, value in single.items()}
+)
 
 
 @st.composite
 def loosely(draw: st.DrawFn, fields: dict[str, Any], *, loose: bool) -> dict[str, Any]:
-    made = {}
+    event = {}
     for name, field in fields.items():
         inner = loosely(field, loose=loose) if isinstance(field, dict) else field
-        side = draw(st.integers(0, SOUND)) if loose else SOUND
+        side = draw(st.integers(0, VALID)) if loose else VALID
         if side != MISSING:
-            made[name] = draw(odd if side == ODD and name != REQUEST_ID else inner)
-    return made
+            event[name] = draw(odd if side == ODD and name != REQUEST_ID else inner)
+    return event
 
 
 def body(*, encodes: bool) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def body(*, encodes: bool) -> dict[str, Any]:
 
 
 def http(method: str, path: str) -> dict[str, Any]:
-    """Of an HTTP API, and a Function URL, which has the same fields."""
+    """The fields of an HTTP API's event, and a Function URL's, which are the same."""
     return {
         "version": st.just("2.0"),
         "routeKey": st.just("$default"),
@@ -89,7 +91,7 @@ def rest(method: str, path: str) -> dict[str, Any]:
         "path": st.just(path),
         "httpMethod": st.just(method),
         "headers": headers,
-        "multiValueHeaders": several,
+        "multiValueHeaders": multi_value_headers,
         "queryStringParameters": queries | st.none(),
         "multiValueQueryStringParameters": st.none(),
         "requestContext": {
@@ -110,23 +112,23 @@ def balancer(method: str, path: str) -> dict[str, Any]:
     }
 
 
-def balancer_several(method: str, path: str) -> dict[str, Any]:
+def balancer_multi_value(method: str, path: str) -> dict[str, Any]:
     fields = balancer(method, path)
     del fields["headers"]
     return fields | {
-        "multiValueHeaders": several,
+        "multiValueHeaders": multi_value_headers,
         "multiValueQueryStringParameters": queries.map(
-            lambda sent: {k: [v] for k, v in sent.items()}
+            lambda single: {k: [v] for k, v in single.items()}
         ),
     }
 
 
-KINDS = {"http": http, "rest": rest, "alb": balancer, "alb, several": balancer_several}
+KINDS = {"http": http, "rest": rest, "alb": balancer, "alb, several": balancer_multi_value}
 
 
 @st.composite
 def events(draw: st.DrawFn, *, loose: bool) -> tuple[str, Any]:
-    """A kind, and an event of it."""
+    """The kind of an event, and the event."""
     kind = draw(st.sampled_from(list(KINDS)))
     method, path = draw(st.just(("POST", "/predict")) | st.tuples(st.sampled_from(METHODS), paths))
     fields = KINDS[kind](method, path) | body(encodes=draw(st.booleans()))

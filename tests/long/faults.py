@@ -1,4 +1,4 @@
-"""The table of faults: what breaks, and what is answered meanwhile and after it."""
+"""The table of faults: what breaks, and the expected responses during and after it."""
 
 import fcntl
 import os
@@ -16,14 +16,14 @@ from threading import Timer
 from typing import Any
 
 import endless
-from long.lab import GOOD, Answer, Lab, Raw, nowhere
+from long.lab import GOOD, Lab, Raw, Response, nowhere
 
-INIT_S = 10.0  # Lambda's, for all before the first answer
-REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS, and a margin
+INIT_S = 10.0  # Lambda's limit until the first response
+REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS plus a margin
 LAYER = ["model:layer"]
 REAL, WITH_LAYER, NO_MODEL = (200, []), (200, LAYER), (503, [])
 Step = Callable[[Lab], Any]
-Ask = Callable[[Lab], Answer]
+Send = Callable[[Lab], Response]
 
 
 def nothing(_lab: Lab) -> None:
@@ -32,8 +32,8 @@ def nothing(_lab: Lab) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """`prepare` comes before the start, `begin` after it, `end` before the `next` request. Where
-    the function `recovers`, a request after that has the real model again."""
+    """`prepare` runs before the start, `begin` after it, `end` before the `next` request. If the
+    function `recovers`, a later request gets the real model again."""
 
     name: str
     prepare: Step
@@ -41,7 +41,7 @@ class Fault:
     degraded: list[str] | None = None
     bound_s: float = REQUEST_S
     begin: Step = nothing
-    ask: Ask = lambda lab: lab.ask()
+    send: Send = lambda lab: lab.send()
     end: Step = nothing
     next: tuple[int, list[str]] = REAL
     recovers: bool = False
@@ -70,7 +70,7 @@ def s3_becomes(fault: str) -> Step:
 
 
 def at_init(fault: str, **more: Any) -> Fault:
-    """Without a fallback nothing serves until the next try, which is due milliseconds later."""
+    """Without a fallback nothing serves until the next attempt, milliseconds later."""
     name = f"S3 {fault} at init"
     return Fault(
         name,
@@ -93,7 +93,7 @@ def at_init_with_fallback(fault: str, **more: Any) -> Fault:
 
 
 def at_retry(fault: str, **more: Any) -> Fault:
-    """The fallback serves since init, and goes on while a retry is under way."""
+    """The fallback serves from init on, and continues during a retry."""
     prepare = s3_is("missing", fallback=True)
     name = f"S3 {fault} at a retry"
     return Fault(
@@ -116,23 +116,23 @@ def variables(**changes: str) -> Step:
 
 def firehose(fault: Any) -> Step:
     def prepare(lab: Lab) -> None:
-        lab.from_folder()
+        lab.from_directory()
         lab.with_firehose().usual = fault
 
     return prepare
 
 
 def firehose_gone(lab: Lab) -> None:
-    lab.from_folder()
+    lab.from_directory()
     lab.variables |= {"AWS_ENDPOINT_URL_FIREHOSE": nowhere(), "DECISION_STREAM": "decisions"}
 
 
 def today(lab: Lab) -> Path:
-    folder = lab.folder / "decisions"
-    folder.mkdir(exist_ok=True)
-    lab.from_folder()
-    lab.variables["DECISION_LOG_DIR"] = str(folder)
-    return folder / f"predictions_{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    directory = lab.directory / "decisions"
+    directory.mkdir(exist_ok=True)
+    lab.from_directory()
+    lab.variables["DECISION_LOG_DIR"] = str(directory)
+    return directory / f"predictions_{datetime.now(UTC):%Y-%m-%d}.jsonl"
 
 
 def full_daily_file(lab: Lab) -> None:
@@ -144,28 +144,28 @@ def locked_daily_file(lab: Lab) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def file_for_the_folder(lab: Lab) -> None:
-    folder = Path(lab.variables["DECISION_LOG_DIR"])
-    shutil.rmtree(folder)
-    folder.touch()
+def file_instead(lab: Lab) -> None:
+    directory = Path(lab.variables["DECISION_LOG_DIR"])
+    shutil.rmtree(directory)
+    directory.touch()
 
 
 def full_output(lab: Lab) -> None:
-    lab.from_folder()
+    lab.from_directory()
     lab.stdout = lab.stack.enter_context(Path("/dev/full").open("w"))  # noqa: SIM115 entered below
 
 
 def broken_output(lab: Lab) -> None:
-    lab.from_folder()
+    lab.from_directory()
     reader, writer = os.pipe()
     os.close(reader)
     lab.stdout = writer
     lab.stack.callback(os.close, writer)
 
 
-def unread_output(lab: Lab) -> None:
-    """A pipe that is full, and does not wait."""
-    lab.from_folder()
+def full_pipe(lab: Lab) -> None:
+    """A full pipe in non-blocking mode."""
+    lab.from_directory()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -187,56 +187,56 @@ time.time = jumped
 
 
 def clock(lab: Lab) -> None:
-    (lab.folder / "sitecustomize.py").write_text(JUMP)
-    (lab.folder / "clock").write_text("0")
-    lab.from_folder()
-    lab.variables |= {"CLOCK": str(lab.folder / "clock"), "PYTHONPATH": str(lab.folder)}
+    (lab.directory / "sitecustomize.py").write_text(JUMP)
+    (lab.directory / "clock").write_text("0")
+    lab.from_directory()
+    lab.variables |= {"CLOCK": str(lab.directory / "clock"), "PYTHONPATH": str(lab.directory)}
 
 
 def clock_jumps(by_s: int) -> Step:
-    return lambda lab: (lab.folder / "clock").write_text(str(by_s))
+    return lambda lab: (lab.directory / "clock").write_text(str(by_s))
 
 
-def frozen_between(lab: Lab) -> Answer:
-    """As Lambda freezes a container between its requests."""
-    assert lab.ask().status == 200
+def frozen_between(lab: Lab) -> Response:
+    """As Lambda freezes a container between requests."""
+    assert lab.send().status == 200
     os.kill(lab.pid(), signal.SIGSTOP)
     os.kill(lab.pid(), signal.SIGCONT)
-    return lab.ask()
+    return lab.send()
 
 
-def frozen_within(lab: Lab) -> Answer:
-    assert lab.ask().status == 200
+def frozen_within(lab: Lab) -> Response:
+    assert lab.send().status == 200
     pid = lab.pid()
     os.kill(pid, signal.SIGSTOP)
     thaw = Timer(1.0, os.kill, (pid, signal.SIGCONT))
     thaw.start()
-    answer = lab.ask()
+    response = lab.send()
     thaw.join()
-    return answer
+    return response
 
 
-def killed_within(lab: Lab) -> Answer:
-    """While it waits for Firehose."""
-    assert lab.ask().status == 200
+def killed_within(lab: Lab) -> Response:
+    """Killed during a request."""
+    assert lab.send().status == 200
     pid = lab.pid()
     os.kill(pid, signal.SIGSTOP)
     kill = Timer(0.5, os.kill, (pid, signal.SIGKILL))
     kill.start()
-    answer = lab.ask()
+    response = lab.send()
     kill.join()
-    return answer
+    return response
 
 
-def killed_between(lab: Lab) -> Answer:
-    assert lab.ask().status == 200
+def killed_between(lab: Lab) -> Response:
+    assert lab.send().status == 200
     os.kill(lab.pid(), signal.SIGKILL)
-    return lab.ask()
+    return lab.send()
 
 
 def memory_is_short(lab: Lab) -> None:
-    """Not a byte more of address space than it has."""
-    assert lab.ask().status == 200
+    """Limits the address space to its current size."""
+    assert lab.send().status == 200
     status = Path(f"/proc/{lab.pid()}/status").read_text()
     size_kib = int(status.partition("VmSize:")[2].split()[0])
     limits = size_kib * 1_024, resource.RLIM_INFINITY
@@ -258,20 +258,20 @@ def disk_is_back(lab: Lab) -> None:
     resource.prlimit(lab.pid(), resource.RLIMIT_FSIZE, limits)
 
 
-def header_flood(lab: Lab) -> Answer:
+def header_flood(lab: Lab) -> Response:
     return raw(lab, b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 50_000 + b"\r\n")
 
 
-def long_header(lab: Lab) -> Answer:
+def long_header(lab: Lab) -> Response:
     return raw(lab, b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * (8 << 20) + b"\r\n\r\n")
 
 
-def no_http(lab: Lab) -> Answer:
+def not_http(lab: Lab) -> Response:
     return raw(lab, b"\x16\x03\x01" + bytes(300) + b"\r\n\r\n")
 
 
-def raw(lab: Lab, request: bytes) -> Answer:
-    """The status, or 0 where the connection was closed without one."""
+def raw(lab: Lab, request: bytes) -> Response:
+    """The status, or 0 if the connection was closed without a response."""
     host, port = lab.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         with suppress(OSError):
@@ -279,51 +279,51 @@ def raw(lab: Lab, request: bytes) -> Answer:
         head = b""
         with suppress(OSError):
             head = connection.recv(100)
-    return Answer(int(head.split()[1]) if head.startswith(b"HTTP/") else 0, {})
+    return Response(int(head.split()[1]) if head.startswith(b"HTTP/") else 0, {})
 
 
-def cut_off(lab: Lab) -> Answer:
-    """A caller that goes away in the middle of its body."""
+def cut_off(lab: Lab) -> Response:
+    """A caller that disconnects in the middle of its body."""
     host, port = lab.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 900\r\n\r\n{")
-    return lab.ask()
+    return lab.send()
 
 
-def idle_connections(lab: Lab) -> Answer:
+def idle_connections(lab: Lab) -> Response:
     host, port = lab.url.removeprefix("http://").split(":")
     for _ in range(200):
         lab.stack.enter_context(socket.create_connection((host, int(port))))
-    return lab.ask()
+    return lab.send()
 
 
-def many_at_once(lab: Lab) -> Answer:
+def many_at_once(lab: Lab) -> Response:
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: lab.ask(), range(200)))
-    return next((each for each in answers if each.status != 200), answers[0])
+        responses = list(pool.map(lambda _: lab.send(), range(200)))
+    return next((each for each in responses if each.status != 200), responses[0])
 
 
-def body(sent: Any) -> Ask:
-    return lambda lab: lab.ask(sent)
+def body(content: Any) -> Send:
+    return lambda lab: lab.send(content)
 
 
-def folder(lab: Lab) -> None:
-    lab.from_folder()
+def local(lab: Lab) -> None:
+    lab.from_directory()
 
 
 def broken_fallback(lab: Lab) -> None:
     lab.with_fallback()
-    layer = shutil.copytree(lab.bundle, lab.folder / "layer")
+    layer = shutil.copytree(lab.bundle, lab.directory / "layer")
     (layer / "serving" / "model.onnx").write_bytes(b"")
     lab.variables["MODEL_LAYER_DIR"] = str(layer)
 
 
 def endless_model(step: str) -> Step:
-    """One that never ends for desktops."""
+    """A model that never finishes for requests from desktops."""
 
     def prepare(lab: Lab) -> None:
-        folder = endless.for_desktops(lab.bundle, lab.folder / "endless", step)
-        lab.variables["MODEL_URI"] = str(folder)
+        directory = endless.for_desktops(lab.bundle, lab.directory / "endless", step)
+        lab.variables["MODEL_URI"] = str(directory)
 
     return prepare
 
@@ -335,9 +335,9 @@ def bundle_is_gone(lab: Lab) -> None:
             path.unlink()
 
 
-def copied(lab: Lab) -> None:
-    shutil.copytree(lab.bundle, lab.folder / "bundle")
-    lab.variables["MODEL_URI"] = str(lab.folder / "bundle")
+def with_a_copy(lab: Lab) -> None:
+    shutil.copytree(lab.bundle, lab.directory / "bundle")
+    lab.variables["MODEL_URI"] = str(lab.directory / "bundle")
 
 
 DESKTOP = {**GOOD, "context": {"device": "desktop"}}
@@ -372,17 +372,17 @@ FAULTS = [
           next=WITH_LAYER),
     Fault("no credentials", variables(AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""), 200, LAYER,
           INIT_S, next=WITH_LAYER, uvicorn=True),
-    Fault("DNS has no S3", variables(AWS_ENDPOINT_URL_S3="http://s3.invalid"), 200, LAYER, INIT_S,
-          next=WITH_LAYER),
+    Fault("S3 has no DNS entry", variables(AWS_ENDPOINT_URL_S3="http://s3.invalid"), 200, LAYER,
+          INIT_S, next=WITH_LAYER),
     Fault("the fallback is broken too", broken_fallback, 503, None, INIT_S, next=NO_MODEL),
     Fault("the disk is full at a retry", s3_is("missing", fallback=True), 200, LAYER,
           begin=disk_is_full, end=disk_is_back, next=WITH_LAYER, recovers=True, uvicorn=True),
     Fault("the daily file's disk is full", full_daily_file, uvicorn=True, short=True),
     Fault("the daily file is locked", locked_daily_file, uvicorn=True),
-    Fault("the daily file's folder is a file", today, begin=file_for_the_folder, uvicorn=True),
+    Fault("the daily file's directory is a file", today, begin=file_instead, uvicorn=True),
     Fault("standard output's disk is full", full_output, uvicorn=True),
     Fault("standard output is a broken pipe", broken_output, uvicorn=True, short=True),
-    Fault("standard output is a full pipe", unread_output, uvicorn=True),
+    Fault("standard output is a full pipe", full_pipe, uvicorn=True),
     Fault("Firehose throttles", firehose("throttled"), bound_s=INIT_S),
     Fault("Firehose drops connections", firehose("dropped"), bound_s=INIT_S),
     Fault("Firehose is late", firehose("late"), bound_s=INIT_S, short=True),
@@ -390,25 +390,25 @@ FAULTS = [
     Fault("Firehose is gone", firehose_gone, bound_s=INIT_S),
     Fault("the clock jumps a day ahead", clock, begin=clock_jumps(86_400), uvicorn=True),
     Fault("the clock jumps a day back", clock, begin=clock_jumps(-86_400), uvicorn=True),
-    Fault("frozen between requests", folder, ask=frozen_between, bound_s=INIT_S),
-    Fault("frozen for a second within a request", folder, ask=frozen_within, bound_s=INIT_S),
-    Fault("killed within a request", folder, 502, ask=killed_within, bound_s=INIT_S, short=True),
-    Fault("killed between requests", folder, 502, ask=killed_between, bound_s=INIT_S),
-    Fault("no memory is left", folder, begin=memory_is_short, end=memory_is_back, uvicorn=True),
-    Fault("the bundle's files are removed", copied, begin=bundle_is_gone, uvicorn=True),
-    Fault("a model run without end", endless_model(endless.LOOP), 504, ask=body(DESKTOP),
+    Fault("frozen between requests", local, send=frozen_between, bound_s=INIT_S),
+    Fault("frozen for a second within a request", local, send=frozen_within, bound_s=INIT_S),
+    Fault("killed within a request", local, 502, send=killed_within, bound_s=INIT_S, short=True),
+    Fault("killed between requests", local, 502, send=killed_between, bound_s=INIT_S),
+    Fault("no memory is left", local, begin=memory_is_short, end=memory_is_back, uvicorn=True),
+    Fault("the bundle's files are removed", with_a_copy, begin=bundle_is_gone, uvicorn=True),
+    Fault("an endless inference", endless_model(endless.LOOP), 504, send=body(DESKTOP),
           bound_s=INIT_S),
-    Fault("a model run without end, under uvicorn", endless_model(endless.LOOP), 504,
-          ask=body(DESKTOP), uvicorn=True, short=True),
-    Fault("a model run that nobody can end", endless_model(endless.OPERATOR), 502,
-          ask=body(DESKTOP), bound_s=INIT_S),
-    Fault("a damaged event", folder, 400, ask=body(Raw(DAMAGED)), bound_s=INIT_S),
-    Fault("an event of another service", folder, 502, ask=body(Raw(CONSOLE)), bound_s=INIT_S),
-    Fault("a body of 6 MB", folder, 413, ask=body(BIG), uvicorn=True),
-    Fault("50,000 headers", folder, 431, ask=header_flood, uvicorn=True),
-    Fault("a header of 8 MB", folder, 431, ask=long_header, uvicorn=True),
-    Fault("what is no HTTP", folder, 400, ask=no_http, uvicorn=True),
-    Fault("a caller hangs up within its body", folder, ask=cut_off, uvicorn=True),
-    Fault("200 idle connections", folder, ask=idle_connections, uvicorn=True),
-    Fault("200 requests, 50 at once", folder, ask=many_at_once, uvicorn=True),
+    Fault("an endless inference, under uvicorn", endless_model(endless.LOOP), 504,
+          send=body(DESKTOP), uvicorn=True, short=True),
+    Fault("an inference that can't be stopped", endless_model(endless.OPERATOR), 502,
+          send=body(DESKTOP), bound_s=INIT_S),
+    Fault("a damaged event", local, 400, send=body(Raw(DAMAGED)), bound_s=INIT_S),
+    Fault("an event of another service", local, 502, send=body(Raw(CONSOLE)), bound_s=INIT_S),
+    Fault("a body of 6 MB", local, 413, send=body(BIG), uvicorn=True),
+    Fault("50,000 headers", local, 431, send=header_flood, uvicorn=True),
+    Fault("a header of 8 MB", local, 431, send=long_header, uvicorn=True),
+    Fault("a request that is not HTTP", local, 400, send=not_http, uvicorn=True),
+    Fault("a caller hangs up within its body", local, send=cut_off, uvicorn=True),
+    Fault("200 idle connections", local, send=idle_connections, uvicorn=True),
+    Fault("200 requests, 50 concurrent", local, send=many_at_once, uvicorn=True),
 ]  # fmt: skip

@@ -1,5 +1,5 @@
-"""A place to break things in: an S3 that misbehaves, the app on the local Lambda or under uvicorn,
-and whatever else a fault needs, all of it gone at the end."""
+"""A test bench for faults: an S3 that misbehaves, the app on the local Lambda or under uvicorn, and
+whatever else a fault needs, all of it removed at the end."""
 
 import asyncio
 import json
@@ -25,16 +25,16 @@ from uvicorns import uvicorn
 URI = "s3://models/feed"
 PREFIX = "/models/feed/"
 GOOD = {"user_id": 42, "item_ids": [17, 256, 3]}
-PATIENCE_S = 60.0  # with what should have answered long ago
+PATIENCE_S = 60.0  # far beyond every expected response
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: dict[str, Any]
 
 
 class FaultyS3(ThreadingHTTPServer):
-    """Serves a bundle, as `fault` lets it. Connections are refused until it is `up`."""
+    """Serves a bundle, subject to `fault`. Connections are refused until it is `up`."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -54,7 +54,7 @@ class FaultyS3(ThreadingHTTPServer):
             Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that had enough."""
+        """A client that disconnected."""
 
     def close(self) -> None:
         self.over.set()
@@ -119,15 +119,15 @@ class S3Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Lab:
-    """`variables` are the function's; `ask` is one request to it."""
+    """`variables` are the function's environment; `send` makes one request."""
 
-    folder: Path
+    directory: Path
     bundle: Path
     stack: ExitStack
     variables: dict[str, str] = field(default_factory=dict)
     stdout: Any = None
     flags: tuple[str, ...] = ()
-    ask: Callable[..., Answer] = lambda *_: Answer(0, {})
+    send: Callable[..., Response] = lambda *_: Response(0, {})
     pid: Callable[[], int] = lambda: 0
     url: str = ""
 
@@ -139,7 +139,7 @@ class Lab:
             "MODEL_URI": URI,
             "MODEL_LOAD_SECONDS": "2",
             "MODEL_RETRY_SECONDS": "0.001",
-            "MODEL_CACHE_DIR": str(self.folder / "cache"),
+            "MODEL_CACHE_DIR": str(self.directory / "cache"),
             "AWS_ENDPOINT_URL_S3": self.s3_url,
             "AWS_ACCESS_KEY_ID": "example",
             "AWS_SECRET_ACCESS_KEY": "example",
@@ -152,7 +152,7 @@ class Lab:
 
     # Before the start
 
-    def from_folder(self) -> None:
+    def from_directory(self) -> None:
         self.variables["MODEL_URI"] = str(self.bundle)
 
     def with_fallback(self) -> None:
@@ -166,45 +166,45 @@ class Lab:
         }
         return firehose
 
-    # Where it runs
+    # The start
 
     def under_uvicorn(self) -> None:
         env = {name: value for name, value in self.variables.items() if name != "MODEL_URI"}
-        how = {"stdout": self.stdout} if self.stdout is not None else {}
+        options = {"stdout": self.stdout} if self.stdout is not None else {}
         server = self.stack.enter_context(
-            uvicorn(self.variables["MODEL_URI"], *self.flags, **how, **env)
+            uvicorn(self.variables["MODEL_URI"], *self.flags, **options, **env)
         )
         self.url, address = server.url, server.url.removeprefix("http://")
 
-        def ask(body: Any = GOOD, path: str = "/predict", **headers: str) -> Answer:
+        def send(body: Any = GOOD, path: str = "/predict", **headers: str) -> Response:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             with closing(HTTPConnection(address, timeout=PATIENCE_S)) as connection:
                 connection.request("POST" if path == "/predict" else "GET", path, data, headers)
-                response = connection.getresponse()
-                return Answer(response.status, parsed(response.read()))
+                reply = connection.getresponse()
+                return Response(reply.status, parse(reply.read()))
 
-        self.ask, self.pid = ask, lambda: server.process.pid
+        self.send, self.pid = send, lambda: server.process.pid
 
     def on_the_local_lambda(self) -> None:
         runner = self.stack.enter_context(asyncio.Runner())
         function = Function(FUNCTION, self.variables)
         environment = runner.run(
             ExecutionEnvironment.start(
-                function, log=self.folder / "environment.log", temporary=self.folder / "tmp"
+                function, log=self.directory / "environment.log", temporary=self.directory / "tmp"
             )
         )
         self.stack.callback(lambda: runner.run(environment.stop()))
 
-        def ask(body: Any = GOOD, path: str = "/predict") -> Answer:
+        def send(body: Any = GOOD, path: str = "/predict") -> Response:
             method = "POST" if path == "/predict" else "GET"
-            sent = event(body, method, path) if not isinstance(body, Raw) else body.event
+            payload = event(body, method, path) if not isinstance(body, Raw) else body.event
             try:
-                answer = json.loads(runner.run(environment.invoke(json.dumps(sent).encode())))
+                reply = json.loads(runner.run(environment.invoke(json.dumps(payload).encode())))
             except FunctionError as error:
-                return Answer(502, {"errorType": str(error).partition(":")[0]})
-            return Answer(answer["statusCode"], parsed(answer["body"].encode()))
+                return Response(502, {"errorType": str(error).partition(":")[0]})
+            return Response(reply["statusCode"], parse(reply["body"].encode()))
 
-        self.ask = ask
+        self.send = send
         self.pid = lambda: runtime_of(environment._process.session)
 
 
@@ -225,11 +225,11 @@ def event(body: Any, method: str = "POST", path: str = "/predict") -> dict[str, 
     }
 
 
-def parsed(body: bytes) -> dict[str, Any]:
+def parse(body: bytes) -> dict[str, Any]:
     assert SECRET.encode() not in body
     with suppress(ValueError):
-        found = json.loads(body)
-        return found if isinstance(found, dict) else {}
+        content = json.loads(body)
+        return content if isinstance(content, dict) else {}
     return {}
 
 

@@ -1,4 +1,4 @@
-"""The app, served at an address until the context ends."""
+"""Serves the app at a URL until the context exits."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ def under_uvicorn(bundle: Path, _scratch: Path, **env: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def on_the_local_lambda(bundle: Path, scratch: Path, **_env: str) -> Iterator[str]:
-    """The front, and behind it the real emulator and runtime client."""
-    served = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
+    """The HTTP front with the real emulator and runtime client behind it."""
+    front = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
     with asyncio.Runner() as runner:
-        port = runner.run(served.__aenter__())
+        port = runner.run(front.__aenter__())
         try:
             yield f"http://{LOCALHOST}:{port}"
         finally:
-            runner.run(served.__aexit__(None, None, None))
+            runner.run(front.__aexit__(None, None, None))

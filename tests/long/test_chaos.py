@@ -1,5 +1,5 @@
-"""Faults, each through the real emulator or uvicorn: an answer within its bound, with an honest
-status and `degraded`, and the next request served."""
+"""Faults, each in the real emulator or under uvicorn: a response within its limit, with the right
+status and `degraded`, and the next request is served."""
 
 import os
 from contextlib import ExitStack
@@ -14,13 +14,13 @@ from long.lab import Lab
 
 LONG = os.environ.get("CHAOS_FAULTS") == "all"
 RECOVERY_S = 60.0
-HEADINGS = ("fault", "where", "status", "took s", "bound s", "degraded", "next")
+HEADINGS = ("fault", "where", "status", "took s", "limit s", "degraded", "next")
 
 
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=fault.name) for fault in FAULTS if LONG or fault.short]
 )
-def test_a_fault_is_bounded_and_honest_and_the_next_request_is_served(
+def test_a_fault_is_bounded_and_reported_and_the_next_request_is_served(
     fault: Fault, demo_bundle: Path, tmp_path: Path, table: Table
 ) -> None:
     with ExitStack() as stack:
@@ -32,17 +32,17 @@ def test_a_fault_is_bounded_and_honest_and_the_next_request_is_served(
             lab.on_the_local_lambda()
         fault.begin(lab)
         began_s = perf_counter()
-        answer = fault.ask(lab)
+        response = fault.send(lab)
         took_s = perf_counter() - began_s
         fault.end(lab)
-        after = lab.ask()
-        recovered = not fault.recovers or until_recovered(lab)
+        after = lab.send()
+        recovered = not fault.recovers or recovers_in_time(lab)
     where = "uvicorn" if fault.uvicorn else "emulator"
-    degraded = answer.body.get("degraded")
-    found = (answer.status, f"{took_s:.2f}", f"{fault.bound_s:g}", degraded, after.status)
-    table(HEADINGS, (fault.name, where, *found))
-    assert answer.status == fault.status
-    if answer.status == 200:
+    degraded = response.body.get("degraded")
+    outcome = (response.status, f"{took_s:.2f}", f"{fault.bound_s:g}", degraded, after.status)
+    table(HEADINGS, (fault.name, where, *outcome))
+    assert response.status == fault.status
+    if response.status == 200:
         assert degraded == (fault.degraded or [])
     served = after.status, after.body.get("degraded", [])
     assert served == fault.next or (fault.recovers and served == REAL)
@@ -51,10 +51,10 @@ def test_a_fault_is_bounded_and_honest_and_the_next_request_is_served(
         assert took_s <= fault.bound_s
 
 
-def until_recovered(lab: Lab) -> bool:
-    """Whether the real model serves again before it is too late."""
+def recovers_in_time(lab: Lab) -> bool:
+    """Whether the real model serves again within the limit."""
     limit_s = perf_counter() + RECOVERY_S
     while perf_counter() < limit_s:
-        if lab.ask().body.get("degraded") == []:
+        if lab.send().body.get("degraded") == []:
             return True
     return False

@@ -1,7 +1,7 @@
-"""Requests that a generator makes, by the service's own OpenAPI document and by none at all.
+"""Generated requests, with and without the service's own OpenAPI document.
 
-Schemathesis draws valid and invalid requests from the document, and holds each answer against it:
-status, content type, headers and schema, no 5xx, no invalid request taken, no valid one refused.
+Schemathesis draws valid and invalid requests from the document and compares each response with it:
+status, content type, headers and schema; no 5xx, no invalid request accepted, no valid one refused.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ SPEC: dict[str, Any] = {
     ],
     "context": {"device": ["tv"]},
 }
-TAKING_NOTHING = ["/health", "/live", "/ready", "/metrics", "/model", "/"]
+WITHOUT_PARAMETERS = ["/health", "/live", "/ready", "/metrics", "/model", "/"]
 ON_THE_WIRE = max(CASES // 10, 10)
 LONGEST_ERROR_BYTES = 1_024
-ANSWERS = {200, 400, 404, 405, 413, 422}
-OF_THE_SERVER = {400, 417}  # what is no HTTP, and an `Expect` that can not be met
+STATUSES = {200, 400, 404, 405, 413, 422}
+OF_THE_SERVER = {400, 417}  # not HTTP; an `Expect` that can't be met
 
-Answer = tuple[int, dict[str, str], bytes]
-Sent = tuple[str, str, dict[str, str], dict[str, str], bytes]
-requests_of_any_kind: st.SearchStrategy[Sent] = st.tuples(
+RawResponse = tuple[int, dict[str, str], bytes]
+RawRequest = tuple[str, str, dict[str, str], dict[str, str], bytes]
+requests_of_any_kind: st.SearchStrategy[RawRequest] = st.tuples(
     st.sampled_from(wire.METHODS), wire.paths, wire.queries, wire.headers,
     wire.bodies | st.sampled_from(list(hostile.INVALID.values())),
 ) | st.tuples(
@@ -60,10 +60,10 @@ requests_of_any_kind: st.SearchStrategy[Sent] = st.tuples(
 )  # fmt: skip
 
 
-# Each of these was answered wrong once.
-KEPT: tuple[Sent, ...] = (
-    ("GET", "/predict", {}, {"expect": wire.SECRET}, b""),  # the front repeated it
-    ("GET", "/predict", {}, {"expect": f"{wire.SECRET}\x80"}, b""),  # and answered 500
+# Each of these once got a wrong response.
+REGRESSIONS: tuple[RawRequest, ...] = (
+    ("GET", "/predict", {}, {"expect": wire.SECRET}, b""),  # the front echoed it
+    ("GET", "/predict", {}, {"expect": f"{wire.SECRET}\x80"}, b""),  # and returned 500
 )
 
 
@@ -74,15 +74,15 @@ def app() -> Observer:
 
 @pytest.fixture(scope="module")
 def in_process(app: Observer) -> BaseSchema:
-    _, _, document = asyncio.run(asked(app, ("GET", "/openapi.json", {}, {}, b"")))
-    schema = described(json.loads(document))
+    _, _, document = asyncio.run(call(app, ("GET", "/openapi.json", {}, {}, b"")))
+    schema = with_formats(json.loads(document))
     schema.app = app
     return schema
 
 
-def described(document: dict[str, Any]) -> BaseSchema:
-    """What the document says in words, of texts that hold a time or a number, in a form that the
-    generator reads."""
+def with_formats(document: dict[str, Any]) -> BaseSchema:
+    """The document, with formats that it only describes in words (a time, a number) in a form that
+    the generator reads."""
     request = document["components"]["schemas"]["PredictRequest"]
     context = request["properties"]["context"]["properties"]
     context["timestamp"]["format"] = "date-time"
@@ -92,13 +92,13 @@ def described(document: dict[str, Any]) -> BaseSchema:
     return schema
 
 
-def parts_of(operation: APIOperation) -> st.SearchStrategy[Case]:
-    """For an operation that takes nothing: what it then should pay no heed to."""
+def ignored_parts(operation: APIOperation) -> st.SearchStrategy[Case]:
+    """For an operation without parameters: a query and headers, which it should ignore."""
     return st.builds(operation.Case, query=wire.queries, headers=wire.headers)
 
 
 @pytest.mark.parametrize("mode", GenerationMode, ids=[mode.value for mode in GenerationMode])
-def test_a_prediction_is_answered_as_documented(
+def test_a_prediction_is_as_documented(
     in_process: BaseSchema, fuzz: Fuzz, count: Count, mode: GenerationMode
 ) -> None:
     def check(case: Case) -> None:
@@ -111,13 +111,13 @@ def test_a_prediction_is_answered_as_documented(
     fuzz(check, operation.as_strategy(generation_mode=mode))
 
 
-def test_no_operation_is_left_out(in_process: BaseSchema) -> None:
-    found = {found.ok().path for found in in_process.get_all_operations()}
-    assert found == {"/predict", *TAKING_NOTHING}
+def test_every_operation_is_tested(in_process: BaseSchema) -> None:
+    paths = {operation.ok().path for operation in in_process.get_all_operations()}
+    assert paths == {"/predict", *WITHOUT_PARAMETERS}
 
 
-@pytest.mark.parametrize("path", TAKING_NOTHING)
-def test_what_takes_nothing_is_answered_as_documented(
+@pytest.mark.parametrize("path", WITHOUT_PARAMETERS)
+def test_an_operation_without_parameters_is_as_documented(
     in_process: BaseSchema, fuzz: Fuzz, count: Count, path: str
 ) -> None:
     def check(case: Case) -> None:
@@ -127,17 +127,17 @@ def test_what_takes_nothing_is_answered_as_documented(
         assert response.status_code == 200
         count(response.status_code)
 
-    fuzz(check, parts_of(in_process[path]["GET"]))
+    fuzz(check, ignored_parts(in_process[path]["GET"]))
 
 
-def test_any_request_is_answered_with_nothing_of_it_in_an_error_or_in_the_log(
+def test_no_request_is_echoed_in_an_error_or_in_the_log(
     app: Observer, fuzz: Fuzz, count: Count
 ) -> None:
-    def check(case: Sent) -> None:
-        with printing() as printed:
-            status, headers, body = asyncio.run(asked(app, case))
-        check_answer(status, headers, body)
-        for line in printed.getvalue().splitlines():
+    def check(case: RawRequest) -> None:
+        with printing() as output:
+            status, headers, body = asyncio.run(call(app, case))
+        check_response(status, headers, body)
+        for line in output.getvalue().splitlines():
             assert wire.SECRET not in line
             assert json.loads(line)["status"] == status
         count(status)
@@ -145,9 +145,9 @@ def test_any_request_is_answered_with_nothing_of_it_in_an_error_or_in_the_log(
     fuzz(check, requests_of_any_kind)
 
 
-async def asked(app: Observer, sent: Sent) -> Answer:
-    """As a server would ask the app."""
-    method, path, query, headers, body = sent
+async def call(app: Observer, request: RawRequest) -> RawResponse:
+    """Calls the app as a server does."""
+    method, path, query, headers, body = request
     messages: list[Message] = []
     scope: Scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
@@ -165,12 +165,14 @@ async def asked(app: Observer, sent: Sent) -> Answer:
 
     await app(scope, receive, send)
     start, *parts = messages
-    answered = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in start["headers"]}
-    return start["status"], answered, b"".join(part.get("body", b"") for part in parts)
+    response_headers = {
+        k.decode("latin-1").lower(): v.decode("latin-1") for k, v in start["headers"]
+    }
+    return start["status"], response_headers, b"".join(part.get("body", b"") for part in parts)
 
 
-def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    assert status in ANSWERS
+def check_response(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    assert status in STATUSES
     assert headers["x-request-id"]
     assert wire.SECRET not in str(headers)
     assert wire.SECRET.encode() not in body
@@ -180,19 +182,19 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes) -> None:
         assert len(body) <= LONGEST_ERROR_BYTES
 
 
-# Over HTTP: a sample of the same
+# A sample of the same over HTTP
 
 
 @pytest.fixture(scope="module", params=[under_uvicorn, on_the_local_lambda])
 def url(
     request: pytest.FixtureRequest, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    with request.param(demo_bundle, tmp_path_factory.mktemp("served")) as served:
-        yield served
+    with request.param(demo_bundle, tmp_path_factory.mktemp("served")) as server_url:
+        yield server_url
 
 
 @pytest.mark.parametrize("mode", GenerationMode, ids=[mode.value for mode in GenerationMode])
-def test_over_http_a_prediction_is_answered_as_documented(
+def test_over_http_a_prediction_is_as_documented(
     url: str, fuzz: Fuzz, count: Count, mode: GenerationMode
 ) -> None:
     document = httpx2.get(f"{url}/openapi.json").json()
@@ -203,28 +205,26 @@ def test_over_http_a_prediction_is_answered_as_documented(
             case.validate_response(response)
             count(response.status_code)
 
-        operation = described(document)["/predict"]["POST"]
+        operation = with_formats(document)["/predict"]["POST"]
         fuzz(check, operation.as_strategy(generation_mode=mode), cases=ON_THE_WIRE)
 
 
-def test_over_http_any_request_is_answered_with_nothing_of_it_in_an_error(
-    url: str, fuzz: Fuzz, count: Count
-) -> None:
+def test_over_http_no_request_is_echoed_in_an_error(url: str, fuzz: Fuzz, count: Count) -> None:
     connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
 
-    def check(case: Sent) -> None:
-        method, path, query, headers, sent = case
+    def check(case: RawRequest) -> None:
+        method, path, query, headers, content = case
         target = f"{quote(path)}?{urlencode(query)}"
-        connection.request(method, target, sent, {**headers, "connection": "close"})
+        connection.request(method, target, content, {**headers, "connection": "close"})
         response = connection.getresponse()
-        answered = {name.lower(): value for name, value in response.getheaders()}
+        response_headers = {name.lower(): value for name, value in response.getheaders()}
         body = response.read()
-        if "x-request-id" not in answered:
+        if "x-request-id" not in response_headers:
             assert response.status in OF_THE_SERVER
             assert response.status == 400 or wire.SECRET.encode() not in body  # aiohttp's parser
             count(f"{response.status} of the server itself")
         else:
-            check_answer(response.status, answered, body)
+            check_response(response.status, response_headers, body)
             count(response.status)
 
-    fuzz(check, requests_of_any_kind, KEPT, ON_THE_WIRE)
+    fuzz(check, requests_of_any_kind, REGRESSIONS, ON_THE_WIRE)

@@ -1,4 +1,4 @@
-"""Events by a grammar: each gets a response in its caller's form, or a refusal that has a name."""
+"""Generated events: each gets a response in its caller's format, or fails with a named error."""
 
 import asyncio
 import base64
@@ -21,10 +21,10 @@ from long.conftest import CASES, Count, Fuzz, printing
 from long.wire import SECRET
 
 THROUGH_THE_EMULATOR = max(CASES // 10, 10)
-ANSWERS = {200, 400, 404, 405, 422}
-FORMS = {"http": {"headers", "cookies"}, "rest": {"headers", "multiValueHeaders"},
+STATUSES = {200, 400, 404, 405, 422}
+FIELDS = {"http": {"headers", "cookies"}, "rest": {"headers", "multiValueHeaders"},
          "alb": {"headers"}, "alb, several": {"multiValueHeaders"}}  # fmt: skip
-ANY_FORM = set().union(*FORMS.values())
+ANY_FIELDS = set().union(*FIELDS.values())
 
 
 @pytest.fixture(scope="module")
@@ -33,72 +33,72 @@ def handler(demo_bundle: Path) -> Iterator[ModuleType]:
         yield module
 
 
-def check_response(answer: dict[str, Any], forms: set[str]) -> None:
-    """As API Gateway and the load balancer take it, and with nothing of the request in an error."""
-    assert answer.keys() <= {"statusCode", "body", "isBase64Encoded", *forms}
-    assert type(answer["statusCode"]) is int
-    assert answer["statusCode"] in ANSWERS
-    assert type(answer["isBase64Encoded"]) is bool
-    body = answer["body"].encode()
-    if answer["isBase64Encoded"]:
+def check_response(response: dict[str, Any], fields: set[str]) -> None:
+    """A response that API Gateway or the load balancer accepts, without an echo of the request."""
+    assert response.keys() <= {"statusCode", "body", "isBase64Encoded", *fields}
+    assert type(response["statusCode"]) is int
+    assert response["statusCode"] in STATUSES
+    assert type(response["isBase64Encoded"]) is bool
+    body = response["body"].encode()
+    if response["isBase64Encoded"]:
         body = base64.b64decode(body, validate=True)
-    headers = {name: [value] for name, value in (answer.get("headers") or {}).items()}
-    headers |= answer.get("multiValueHeaders") or {}
+    headers = {name: [value] for name, value in (response.get("headers") or {}).items()}
+    headers |= response.get("multiValueHeaders") or {}
     assert all(type(value) is str for values in headers.values() for value in values)
     assert headers["x-request-id"][0]
-    assert SECRET not in json.dumps(answer)
-    if answer["statusCode"] >= 400 and body:
+    assert SECRET not in json.dumps(response)
+    if response["statusCode"] >= 400 and body:
         assert headers["content-type"] == ["application/problem+json"]
-        assert json.loads(body)["status"] == answer["statusCode"]
+        assert json.loads(body)["status"] == response["statusCode"]
         assert len(body) <= 1_024
 
 
-def check_lines(printed: str) -> None:
-    """One JSON object a line, and nothing that a caller sent."""
-    for line in printed.splitlines():
+def check_lines(output: str) -> None:
+    """One JSON object per line, and nothing that a caller sent."""
+    for line in output.splitlines():
         assert isinstance(json.loads(line), dict)
         assert SECRET not in line
 
 
-def test_a_sound_event_is_answered_in_its_kinds_form(
+def test_a_valid_event_gets_a_response_in_the_format_of_its_kind(
     handler: ModuleType, fuzz: Fuzz, count: Count
 ) -> None:
     def check(case: tuple[str, Any]) -> None:
         kind, event = case
-        with printing() as printed:
-            answer = handler.lambda_handler(event, fakes.LambdaContext())
-        check_lines(printed.getvalue())
-        check_response(json.loads(json.dumps(answer)), FORMS[kind])
-        assert answer["statusCode"] != HTTPStatus.BAD_REQUEST
-        count(answer["statusCode"])
+        with printing() as output:
+            response = handler.lambda_handler(event, fakes.LambdaContext())
+        check_lines(output.getvalue())
+        check_response(json.loads(json.dumps(response)), FIELDS[kind])
+        assert response["statusCode"] != HTTPStatus.BAD_REQUEST
+        count(response["statusCode"])
 
     fuzz(check, events.events(loose=False))
 
 
-def test_a_damaged_event_is_answered_or_refused_by_name(
+def test_a_damaged_event_gets_a_response_or_a_named_error(
     handler: ModuleType, fuzz: Fuzz, count: Count
 ) -> None:
     def check(case: tuple[str, Any]) -> None:
-        refused, answer = "", {}
-        with printing() as printed:
+        refusal, response = "", {}
+        with printing() as output:
             try:
-                answer = handler.lambda_handler(case[1], fakes.LambdaContext())
+                response = handler.lambda_handler(case[1], fakes.LambdaContext())
             except UnservedEventError as error:
-                refused = str(error)
-        check_lines(printed.getvalue())
-        if refused:
-            assert SECRET not in refused
+                refusal = str(error)
+        check_lines(output.getvalue())
+        if refusal:
+            assert SECRET not in refusal
         else:
-            check_response(json.loads(json.dumps(answer)), ANY_FORM)
-        count("refused by name" if refused else answer["statusCode"])
+            check_response(json.loads(json.dumps(response)), ANY_FIELDS)
+        count("named error" if refusal else response["statusCode"])
 
     fuzz(check, events.events(loose=True))
 
 
-def test_on_the_local_lambda_a_damaged_event_is_answered_or_refused_by_name(
+def test_on_the_local_lambda_a_damaged_event_gets_a_response_or_a_named_error(
     demo_bundle: Path, tmp_path: Path, fuzz: Fuzz, count: Count
 ) -> None:
-    """Through the emulator and the runtime client, which have JSON of their own."""
+    """Through the emulator and the runtime client, which parse and write JSON themselves."""
     function = Function(FUNCTION, {"MODEL_URI": str(demo_bundle)}, timeout_s=60)
     with asyncio.Runner() as runner:
         environment = runner.run(
@@ -110,14 +110,14 @@ def test_on_the_local_lambda_a_damaged_event_is_answered_or_refused_by_name(
         def check(case: tuple[str, Any]) -> None:
             event = json.dumps(case[1]).encode()
             try:
-                answer = json.loads(runner.run(environment.invoke(event)))
+                response = json.loads(runner.run(environment.invoke(event)))
             except FunctionError as error:
                 assert str(error).startswith("UnservedEventError: ")  # noqa: PT017 one of two
                 assert SECRET not in str(error)  # noqa: PT017
-                count("refused by name")
+                count("named error")
                 return
-            check_response(answer, ANY_FORM)
-            count(answer["statusCode"])
+            check_response(response, ANY_FIELDS)
+            count(response["statusCode"])
 
         try:
             fuzz(check, events.events(loose=True), cases=THROUGH_THE_EMULATOR)

@@ -1,4 +1,4 @@
-"""What holds for any ranking, through the handler and a real bundle."""
+"""Properties of every ranking, through the handler and with a real bundle."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import fakes
 from long import events
 from long.conftest import Count, Fuzz, printing
 
-Asked = dict[str, Any]
+Body = dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=["demo_bundle", "two_tower_bundle"])
@@ -23,8 +23,8 @@ def handler(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         yield module
 
 
-def ranked(handler: ModuleType, asked: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The answer and its decision record."""
+def predict(handler: ModuleType, body: Body) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The response and its decision record."""
     event = {
         "version": "2.0",
         "rawPath": "/predict",
@@ -33,46 +33,46 @@ def ranked(handler: ModuleType, asked: Asked) -> tuple[dict[str, Any], dict[str,
             "requestId": "r",
             "http": {"method": "POST", "path": "/predict", "sourceIp": "192.0.2.1"},
         },
-        "body": json.dumps(asked),
+        "body": json.dumps(body),
     }
-    with printing() as printed:
-        answer = handler.lambda_handler(event, fakes.LambdaContext())
-    assert answer["statusCode"] == 200
-    lines = [json.loads(line) for line in printed.getvalue().splitlines()]
+    with printing() as output:
+        response = handler.lambda_handler(event, fakes.LambdaContext())
+    assert response["statusCode"] == 200
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
     (record,) = [line for line in lines if "record" in line]
-    return json.loads(answer["body"]), record
+    return json.loads(response["body"]), record
 
 
-def test_an_answer_is_the_items_by_score_and_so_is_its_record(
+def test_a_response_and_its_record_have_the_items_by_score(
     handler: ModuleType, fuzz: Fuzz, count: Count
 ) -> None:
-    def check(asked: Asked) -> None:
-        answer, record = ranked(handler, asked)
-        shown = answer["predictions"]
-        assert sorted(each["item_id"] for each in shown) == sorted(asked["item_ids"])
-        assert [each["rank"] for each in shown] == list(range(1, len(shown) + 1))
-        scores = [each["score"] for each in shown]
+    def check(body: Body) -> None:
+        response, record = predict(handler, body)
+        predictions = response["predictions"]
+        assert sorted(each["item_id"] for each in predictions) == sorted(body["item_ids"])
+        assert [each["rank"] for each in predictions] == list(range(1, len(predictions) + 1))
+        scores = [each["score"] for each in predictions]
         assert all(0 <= score <= 1 for score in scores)
         assert scores == sorted(scores, reverse=True)
         by_rank = sorted(zip(record["ranks"], record["item_ids"], record["scores"], strict=True))
-        assert [(each["rank"], each["item_id"], each["score"]) for each in shown] == by_rank
-        assert record["item_ids"] == asked["item_ids"]
+        assert [(each["rank"], each["item_id"], each["score"]) for each in predictions] == by_rank
+        assert record["item_ids"] == body["item_ids"]
         for name in ("request_id", "timestamp", "model_version", "model_digest", "degraded"):
-            assert record[name] == answer[name]
-        assert record["unknown"] == answer.get("unknown")
+            assert record[name] == response[name]
+        assert record["unknown"] == response.get("unknown")
         count("ranked")
 
     fuzz(check, events.predictions)
 
 
-def test_equal_items_score_alike_and_stay_in_the_callers_order(
+def test_equal_items_have_equal_scores_and_keep_the_callers_order(
     handler: ModuleType, fuzz: Fuzz, count: Count
 ) -> None:
-    """Each item stands twice among the candidates, the second time in another place."""
+    """Each item is among the candidates twice, the second time in another position."""
 
-    def check(case: tuple[Asked, list[int]]) -> None:
-        asked, shuffled = case
-        _, record = ranked(handler, asked | {"item_ids": [*asked["item_ids"], *shuffled]})
+    def check(case: tuple[Body, list[int]]) -> None:
+        body, shuffled = case
+        _, record = predict(handler, body | {"item_ids": [*body["item_ids"], *shuffled]})
         places: dict[int, list[tuple[int, float]]] = {}
         for item, rank, score in zip(
             record["item_ids"], record["ranks"], record["scores"], strict=True
@@ -89,10 +89,10 @@ def test_equal_items_score_alike_and_stay_in_the_callers_order(
 def test_an_items_score_does_not_depend_on_its_neighbours(
     handler: ModuleType, fuzz: Fuzz, count: Count
 ) -> None:
-    def check(case: tuple[Asked, list[int]]) -> None:
-        asked, shuffled = case
-        first = score_of(ranked(handler, at_noon(asked))[0])
-        again = score_of(ranked(handler, at_noon(asked | {"item_ids": shuffled[:7]}))[0])
+    def check(case: tuple[Body, list[int]]) -> None:
+        body, shuffled = case
+        first = score_of(predict(handler, at_noon(body))[0])
+        again = score_of(predict(handler, at_noon(body | {"item_ids": shuffled[:7]}))[0])
         for item, score in again.items():
             assert score == pytest.approx(first[item], abs=1e-6)
         count("ranked twice")
@@ -100,16 +100,16 @@ def test_an_items_score_does_not_depend_on_its_neighbours(
     fuzz(check, with_shuffled())
 
 
-def at_noon(asked: Asked) -> Asked:
-    return asked | {"context": {**asked.get("context", {}), "timestamp": "2026-11-22T12:00:00Z"}}
+def at_noon(body: Body) -> Body:
+    return body | {"context": {**body.get("context", {}), "timestamp": "2026-11-22T12:00:00Z"}}
 
 
-def score_of(answer: dict[str, Any]) -> dict[int, float]:
-    return {each["item_id"]: each["score"] for each in answer["predictions"]}
+def score_of(response: dict[str, Any]) -> dict[int, float]:
+    return {each["item_id"]: each["score"] for each in response["predictions"]}
 
 
 @st.composite
-def with_shuffled(draw: st.DrawFn) -> tuple[Asked, list[int]]:
-    asked = draw(events.predictions)
-    asked["item_ids"] = asked["item_ids"][:50]
-    return asked, draw(st.permutations(asked["item_ids"]))
+def with_shuffled(draw: st.DrawFn) -> tuple[Body, list[int]]:
+    body = draw(events.predictions)
+    body["item_ids"] = body["item_ids"][:50]
+    return body, draw(st.permutations(body["item_ids"]))

@@ -1,5 +1,5 @@
-"""A steady load near saturation: every answer good, no slow tail, memory flat; and many
-environments at once. The short form asks the same and asserts no time."""
+"""A steady load near saturation: every response is good, no slow tail, constant memory; and many
+concurrent environments. The short version makes the same requests and asserts no time."""
 
 import asyncio
 import json
@@ -23,12 +23,12 @@ from feedops.workspace import FUNCTION
 from long.conftest import Table
 from long.served import on_the_local_lambda, under_uvicorn
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))  # 0: the short form
+SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))  # 0: the short version
 ENVIRONMENTS = 50 if SECONDS else 3
 SATURATING_S = 10.0 if SECONDS else 0.5
 CONNECTIONS = 8
 ITEMS, BODIES = 50, 128
-SHARE = 0.8 if SECONDS else 0.2  # of what saturates it, or did before the machine had more to do
+SHARE = 0.8 if SECONDS else 0.2  # of saturation, which other tests on this machine lower
 TAIL = 3.0  # p99 in units of p50
 MOST_GROWTH = 0.05
 PATIENT = {"REQUEST_TIMEOUT_MS": "60000"}  # the machine may be busy with other tests
@@ -37,7 +37,7 @@ HEADINGS = ("load on", "saturation/s", "rate/s", "seconds", "requests", "200", "
 
 
 @pytest.mark.parametrize("serve", [under_uvicorn, on_the_local_lambda])
-def test_near_saturation_every_answer_is_good_and_memory_stays(
+def test_near_saturation_every_response_is_good_and_memory_is_constant(
     serve: Callable[..., AbstractContextManager[str]],
     demo_bundle: Path,
     tmp_path: Path,
@@ -49,10 +49,10 @@ def test_near_saturation_every_answer_is_good_and_memory_stays(
         saturation = asyncio.run(closed_loop(url, bodies, SATURATING_S))
         before_mb = children_mb()
         rate, seconds = SHARE * saturation, SECONDS or 1.0
-        found = asyncio.run(open_loop(url, bodies, rate, seconds))
+        result = asyncio.run(open_loop(url, bodies, rate, seconds))
         after_mb = children_mb()
-    p50, p99 = np.percentile(found["latencies_ms"], [50, 99])
-    statuses, requests = Counter(found["statuses"]), len(found["latencies_ms"])
+    p50, p99 = np.percentile(result["latencies_ms"], [50, 99])
+    statuses, requests = Counter(result["statuses"]), len(result["latencies_ms"])
     table(
         HEADINGS,
         (serve.__name__.replace("_", " "), f"{saturation:.0f}", f"{rate:.0f}", f"{seconds:g}",
@@ -66,7 +66,7 @@ def test_near_saturation_every_answer_is_good_and_memory_stays(
 
 
 async def closed_loop(url: str, bodies: list[bytes], seconds: float) -> float:
-    """Good answers a second, each connection sending as soon as it was answered."""
+    """Good responses per second; each connection sends again as soon as it has a response."""
     good, supply, begun = 0, cycle(bodies), perf_counter()
     headers = {"content-type": "application/json"}
 
@@ -82,7 +82,7 @@ async def closed_loop(url: str, bodies: list[bytes], seconds: float) -> float:
     return good / (perf_counter() - begun)
 
 
-def test_many_environments_at_once_serve_one_request_each(
+def test_many_concurrent_environments_serve_one_request_each(
     demo_bundle: Path, tmp_path: Path, table: Table
 ) -> None:
     function = Function(FUNCTION, {"MODEL_URI": str(demo_bundle), **PATIENT}, timeout_s=300)
@@ -94,9 +94,13 @@ def test_many_environments_at_once_serve_one_request_each(
             longest_wait_s=300.0,
         ) as pool:  # fmt: skip
             begun = perf_counter()
-            answers = await asyncio.gather(*(pool.invoke(event) for _ in range(ENVIRONMENTS)))
+            responses = await asyncio.gather(*(pool.invoke(event) for _ in range(ENVIRONMENTS)))
             took_s = perf_counter() - begun
-            return [json.loads(answer)["statusCode"] for answer in answers], took_s, children_mb()
+            return (
+                [json.loads(response)["statusCode"] for response in responses],
+                took_s,
+                children_mb(),
+            )
 
     statuses, took_s, used_mb = asyncio.run(work())
     table(
@@ -107,7 +111,7 @@ def test_many_environments_at_once_serve_one_request_each(
 
 
 def children_mb() -> float:
-    """Resident memory of all that this process has started."""
+    """Resident memory of all descendants of this process."""
     pages, children = 0, {os.getpid()}
     for pid, parent, resident in sorted(processes()):
         if parent in children:
@@ -117,11 +121,11 @@ def children_mb() -> float:
 
 
 def processes() -> Iterator[tuple[int, int, int]]:
-    """Of each its id, its parent's and its resident pages."""
+    """The id of every process, its parent's and its resident pages."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             resident = int((folder / "statm").read_text().split()[1])
-        except (OSError, IndexError):  # it has just ended
+        except (OSError, IndexError):  # it has just exited
             continue
         yield int(folder.name), parent, resident

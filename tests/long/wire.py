@@ -1,5 +1,5 @@
-"""What is sent by nobody in their right mind: parts of HTTP requests. SECRET marks what a caller
-sent, which may turn up neither in an error nor in a log line."""
+"""Strategies for parts of HTTP requests that no sane client sends. SECRET marks a caller's texts,
+which must appear neither in an error nor in a log line."""
 
 from hypothesis import strategies as st
 
