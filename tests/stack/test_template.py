@@ -14,6 +14,7 @@ import pytest
 from feedops.workspace import PROJECT
 from feedrank.http.routes import ROUTES
 from feedrank.settings import Settings
+from stack.iam import RECORD_ID_KEY_ARN
 from stack.transform import Json, resolved, template, transformed
 
 NESTED = {
@@ -49,9 +50,11 @@ def _stack(**parameters: str) -> dict[str, Json]:
 
 
 def _variables(**parameters: str) -> dict[str, str]:
-    variables: dict[str, str] = _stack(**parameters)["Resources"]["Function"]["Properties"][
-        "Environment"
-    ]["Variables"]
+    """The function's environment, with the ARN of the key that CloudFormation would fill in."""
+    function = _stack(**parameters)["Resources"]["Function"]["Properties"]
+    variables: dict[str, str] = function["Environment"]["Variables"]
+    if variables["RECORD_ID_KEY_SECRET"]:
+        variables["RECORD_ID_KEY_SECRET"] = RECORD_ID_KEY_ARN
     return variables
 
 
