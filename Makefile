@@ -99,7 +99,7 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 	@touch $@
 
 bench-rivals: .venv-bench/.ready  ## Install the servers that the benchmark compares with
-.venv-bench/.ready: infra/feedbench/rivals/requirements.txt
+.venv-bench/.ready: infra/feedbench/competitors/requirements.txt
 	@echo "Installing the servers to compare with into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench
 	$(call locked_with_torch,.venv-bench,$<)

@@ -1,35 +1,54 @@
 """The local Lambda alone, with no AWS around it, for a load: the front and its environments.
 
-    python -m feedbench.front_server BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S FOLDER
-
-It listens when every environment is warm.
+python -m feedbench.front_server BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY
 """
 
 import asyncio
 import logging
+import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from feedops.local import gateway
 from feedops.local.emulator import Function
 from feedops.local.front import Front, serving
 from feedops.local.pool import EnvironmentPool
-from feedops.local.processes import LOCALHOST, reserve
+from feedops.local.processes import LOCALHOST, Process, free_port, reserve
 from feedops.workspace import FUNCTION
 
+START_TIMEOUT_S = 60.0
 
-async def serve(
-    bundle: Path, port: int, environments: int, longest_wait_s: float, folder: Path
-) -> None:
+
+@asynccontextmanager
+async def front_server(
+    scratch: Path, bundle: Path, *, environments: int, longest_wait_s: float
+) -> AsyncIterator[int]:
+    """The port of a front in a process of its own, every environment warm. Raises StartError."""
+    port = free_port()
+    line = [sys.executable, "-m", "feedbench.front_server", *map(str, (bundle, port, environments))]
+    line += [str(longest_wait_s), str(scratch / "front")]
+    log = scratch / "front.log"
+    process = await Process.start("the local Lambda", line, log, {"PATH": os.defpath})
+    try:
+        await process.until_listening(port, START_TIMEOUT_S)
+        yield port
+    finally:
+        await process.stop()
+
+
+async def serve(bundle: str, port: str, environments: str, wait_s: str, directory: str) -> None:
     logging.getLogger("feedops").setLevel(logging.ERROR)  # a warning for each throttled request
+    function = Function(FUNCTION, {"MODEL_URI": bundle})
     pool = EnvironmentPool(
-        Function(FUNCTION, {"MODEL_URI": str(bundle)}),
-        environments,
-        logs=folder / "logs",
-        scratch=folder / "scratch",
-        longest_wait_s=longest_wait_s,
+        function,
+        int(environments),
+        logs=Path(directory, "logs"),
+        scratch=Path(directory, "scratch"),
+        longest_wait_s=float(wait_s),
     )
-    with reserve(LOCALHOST, port) as bound:
+    with reserve(LOCALHOST, int(port)) as bound:
         async with pool:
             await pool.warm_up(gateway.example_event("GET", "/health"))
             async with serving(Front(pool.invoke), bound):
@@ -37,5 +56,4 @@ async def serve(
 
 
 if __name__ == "__main__":
-    _bundle, _port, _environments, _wait, _folder = sys.argv[1:]
-    asyncio.run(serve(Path(_bundle), int(_port), int(_environments), float(_wait), Path(_folder)))
+    asyncio.run(serve(*sys.argv[1:]))

@@ -1,22 +1,24 @@
-"""What a benchmark run found, as JSON on disk."""
+"""The benchmark's plan, and what a run measured, as JSON on disk."""
 
 import json
-from dataclasses import asdict, dataclass, field
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
+
+from pydantic import BaseModel
 
 from feedbench.stats import Estimate
 from feedops.errors import OperationError
 
-FORMAT = 1
+PLAN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("plan.toml").read_text())
 OURS = "feedrank"
-FLOOR = "parse, run, answer"  # what only does that, of the parts that ours is built of
-Better = Literal["lower", "higher"]
+FLOOR = "parse, run, answer"  # an app that only does that, of the parts that ours is built of
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One promise and what became of it. `low` and `high` enclose the value with 95 %, or are it.
+class Row(BaseModel, frozen=True):
+    """One promise and its measured value. `low` and `high`: its 95 % interval, or itself.
 
     A `portable` row is a ratio or a size, which another machine can be compared with.
     """
@@ -26,9 +28,9 @@ class Row:
     value: float
     low: float
     high: float
-    unit: str  # "x", "MB", "ms" or none
+    unit: str = "x"  # or "MB", "ms" or none
     bar: float
-    better: Better
+    better: Literal["lower", "higher"] = "lower"
     portable: bool = True
     note: str = ""
 
@@ -37,32 +39,27 @@ class Row:
         return self.value <= self.bar if self.better == "lower" else self.value >= self.bar
 
 
-def row(
-    key: str,
-    what: str,
-    value: Estimate | float,
-    *,
-    bar: float,
-    unit: str = "x",
-    better: Better = "lower",
-    portable: bool = True,
-    note: str = "",
-) -> Row:
-    found = value if isinstance(value, Estimate) else Estimate(value, value, value)
-    return Row(key, what, found.value, found.low, found.high, unit, bar, better, portable, note)
+def _bars() -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, promise in PLAN["bars"].items():
+        bars = promise["bar"] if isinstance(promise["bar"], dict) else {"": promise["bar"]}
+        for items, bar in bars.items():
+            what = promise["what"].format(items=items)
+            yield key.format(items=items), {**promise, "what": what, "bar": bar}
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one module of the benchmark found. `details` is plain data for plots and tables."""
-
-    rows: tuple[Row, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+BARS = dict(_bars())
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+def row(key: str, value: Estimate | float, note: str = "") -> Row:
+    """The value beside its bar."""
+    interval = value if isinstance(value, Estimate) else Estimate(value, value, value)
+    return Row(key=key, note=note, **BARS[key], **asdict(interval))
+
+
+class Results(BaseModel, frozen=True):
+    """`details` is plain data for plots and tables."""
+
+    format: Literal[1] = 1
     date: str  # UTC
     effort: str
     machine: dict[str, Any]
@@ -74,18 +71,14 @@ class Results:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n")
+        path.write_text(json.dumps(self.model_dump(), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises OperationError where there is none, or one of another format."""
+        """Raises OperationError where there are none, or some of another format."""
         try:
-            data = json.loads(path.read_bytes())
-            if data.pop("format") != FORMAT:
-                raise OperationError(f"{path} was written by another version; run it again")
-            rows = tuple(Row(**each) for each in data.pop("rows"))
-            return cls(rows=rows, notes=tuple(data.pop("notes")), **data)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise OperationError(
-                f"{path} holds no results ({error}); `feedrank bench` makes them"
+                f"{path} holds no results; `feedrank bench` makes them\n{error}"
             ) from error

@@ -8,10 +8,8 @@ from pathlib import Path
 from feedops.errors import BuildError
 from feedops.local.emulator import Function
 from feedops.stack.build import BUILD, find_python, runtime_packages
-from feedops.workspace import FUNCTION, PROJECT
+from feedops.workspace import FUNCTION
 
-RIVALS_ENVIRONMENT = PROJECT / ".venv-bench"
-RIVALS_PATH = (PROJECT / "infra", PROJECT / "layers" / "model")
 INIT_TIMEOUT_S = 60  # the machine may be busy
 
 
@@ -59,14 +57,9 @@ def built_artifact(build: Path = BUILD) -> Target | None:
 
 
 def is_current(artifact: Target, source: Path = FUNCTION) -> bool:
-    """Whether the artifact was built of the code as it is now."""
+    """Whether the artifact was built from the code as it is now."""
     return _sources(artifact.task_root) == _sources(source)
 
 
-def _sources(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.py")}
-
-
-def rivals_python() -> Path | None:
-    python = RIVALS_ENVIRONMENT / "bin" / "python"
-    return python if python.exists() else None
+def _sources(directory: Path) -> dict[Path, bytes]:
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*.py")}

@@ -11,7 +11,7 @@ FILES = subprocess.run(
     ["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True
 ).stdout.splitlines()
 LOCKS = [
-    "infra/feedbench/rivals/requirements.txt",
+    "infra/feedbench/competitors/requirements.txt",
     "infra/feedbench/load/requirements.txt",
     "infra/images/cpu/requirements.txt",
     "infra/images/gpu/requirements.txt",
@@ -67,7 +67,7 @@ def test_torch_has_the_hashes_of_both_builds() -> None:
     """PyPI's and, for a CPU alone, PyTorch's own, which a build here installs."""
     of_cpu = {line.split()[0] for line in _text(".ci/torch-cpu.sha256").splitlines()}
     assert len(of_cpu) == 6
-    for lock in ("requirements-dev.lock", "infra/feedbench/rivals/requirements.txt"):
+    for lock in ("requirements-dev.lock", "infra/feedbench/competitors/requirements.txt"):
         (torch,) = (line for line in _requirements(lock) if line.startswith("torch=="))
         hashes = set(re.findall(r"sha256:(\w+)", torch))
         assert of_cpu < hashes
@@ -82,7 +82,7 @@ def test_the_lock_marks_what_has_no_wheel_beside_linux() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_what_is_deployed_is_what_is_tested(lock: str) -> None:
-    """checkov and the rivals are no part of it."""
+    """checkov and the competitors are no part of it."""
     if lock in (LOCKS[0], LOCKS[1], LOCKS[-1]):
         return
     tested, pins = _pins("requirements-dev.lock"), _pins(lock)

@@ -39,7 +39,7 @@ def test_each_module_of_ours_that_a_recipe_or_the_lock_runs_exists(module: str) 
     assert find_spec(module)
 
 
-def test_a_load_needs_no_rival() -> None:
+def test_a_load_needs_no_competitor() -> None:
     needs = RULES["load"]["needs"]
     assert f"{LOCUST.parents[1].name}/.ready" in needs
     assert ".venv-bench" not in needs

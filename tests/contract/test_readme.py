@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticUndefined
 
-from feedbench.baseline import BASELINE
-from feedbench.report import provenance, table
+from feedbench.measures.servers import ONNX_FASTAPI
+from feedbench.report.comparison import BASELINE
+from feedbench.report.markdown import provenance, table
 from feedbench.results import Results
-from feedbench.servers import ONNX_FASTAPI, against_onnx
 from feedrank.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -58,10 +58,10 @@ def test_every_figure_of_performance_is_that_of_the_committed_run() -> None:
     assert provenance(committed) in README
 
 
-def test_a_faster_contestant_in_the_chart_has_rows_of_its_own() -> None:
+def test_a_faster_server_in_the_chart_has_rows_of_its_own() -> None:
     committed = Results.read(BASELINE)
     charted = committed.details["servers"]["requests_per_s"]
-    stated = {row.what: row.value for row in committed.rows}
+    stated = {row.key: row.value for row in committed.rows}
     for items in (5, 50, 100):
         ours, theirs = (charted[name][str(items)]["value"] for name in ("feedrank", ONNX_FASTAPI))
-        assert stated[against_onnx(items)] == pytest.approx(ours / theirs, rel=0.1)
+        assert stated[f"server on ONNX, {items} items"] == pytest.approx(ours / theirs, rel=0.1)

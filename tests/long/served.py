@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedbench.front_load import front_server
+from feedbench.front_server import front_server
 from feedops.local.processes import LOCALHOST
 from uvicorns import uvicorn
 

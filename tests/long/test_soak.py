@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from feedbench import traffic
-from feedbench.front_load import open_loop
+from feedbench.generator import open_loop
 from feedops.local.emulator import Function
 from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from feedbench import front_load, generator, memory, servers, traffic
-from feedbench.cold_start import STAGES
-from feedbench.load.analysis import Request, read, recovery, saturation, verdict
-from feedbench.load.drive import wrong_with
-from feedbench.results import FLOOR, OURS
+from feedbench import generator, traffic
+from feedbench.load.verdict import COLUMNS, problems, read, requests, verdict
+from feedbench.measures import memory, servers
+from feedbench.results import FLOOR, OURS, PLAN
 from feedbench.target import Target, is_current
 from feedops.local.processes import LOCALHOST, free_port
 from feedrank.http.schemas import PredictRequest
+
+STAGES = PLAN["stages"]["cold"]
 
 
 @pytest.mark.parametrize("module", STAGES)
@@ -25,10 +26,10 @@ def test_every_stage_of_the_waterfall_is_there(module: str) -> None:
     imported = importlib.import_module(module)
 
     for path in STAGES[module]:
-        found = imported
+        stage = imported
         for name in path.split("."):
-            found = getattr(found, name)
-        assert callable(found)
+            stage = getattr(stage, name)
+        assert callable(stage)
 
 
 def test_an_artifact_of_other_code_is_known(tmp_path: Path) -> None:
@@ -50,8 +51,8 @@ def test_requests_are_valid_the_same_each_time_and_hold_new_items_too(demo_bundl
     for body in bodies:
         PredictRequest.model_validate_json(json.dumps(body))
     known = set(traffic.read_safetensors(demo_bundle / traffic.SNAPSHOT)["items.ids"].tolist())
-    asked = [item for body in bodies for item in body["item_ids"]]
-    assert 0 < sum(item not in known for item in asked) < len(asked) / 5
+    items = [item for body in bodies for item in body["item_ids"]]
+    assert 0 < sum(item not in known for item in items) < len(items) / 5
 
 
 def test_an_event_carries_its_request_as_api_gateway_has_it(demo_bundle: Path) -> None:
@@ -81,11 +82,11 @@ def test_the_open_loop_sends_all_and_counts_what_is_no_200() -> None:
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(status=next(statuses))
 
-    found = asyncio.run(_against(answer, lambda url: front_load.open_loop(url, [b"{}"], 200, 0.02)))
+    load = asyncio.run(_against(answer, lambda url: generator.open_loop(url, [b"{}"], 200, 0.02)))
 
-    assert found["statuses"] == {"200": 3, "503": 1}
-    assert found["errors"] == 1
-    assert len(found["latencies_ms"]) == 4
+    assert load["statuses"] == {"200": 3, "503": 1}
+    assert load["errors"] == 1
+    assert len(load["latencies_ms"]) == 4  # type: ignore[arg-type]
 
 
 def test_a_slow_answer_delays_no_other_request() -> None:
@@ -101,9 +102,9 @@ def test_a_slow_answer_delays_no_other_request() -> None:
         await all_here.wait()
         return web.Response()
 
-    found = asyncio.run(_against(answer, lambda url: front_load.open_loop(url, [b"{}"], 300, 0.01)))
+    load = asyncio.run(_against(answer, lambda url: generator.open_loop(url, [b"{}"], 300, 0.01)))
 
-    assert found["statuses"] == {"200": 3}
+    assert load["statuses"] == {"200": 3}
 
 
 def test_the_built_in_client_counts_errors() -> None:
@@ -112,43 +113,47 @@ def test_the_built_in_client_counts_errors() -> None:
 
     def load(url: str) -> object:
         port = int(url.rpartition(":")[2])
-        return generator.client(port, "/predict", [b"{}"], 0.0001)
+        return generator.closed_loop(port, "/predict", [b"{}"], 0.0001)
 
-    found = asyncio.run(_against(answer, load))
+    counts = asyncio.run(_against(answer, load))
 
-    assert found["requests"] == found["errors"] > 0
+    assert counts["requests"] == counts["errors"] > 0  # type: ignore[operator]
 
 
 def test_a_load_is_judged_by_phase() -> None:
-    requests = [
-        *(_request(n / 100, "steady") for n in range(300)),
-        *(_request(3 + n / 100, "overload", 429) for n in range(100)),
-        *(_request(4 + n / 100, "recovery", 429 if n < 20 else 200) for n in range(100)),
-    ]
+    load = verdict(
+        requests(
+            [
+                *(_request(n / 100, "steady") for n in range(300)),
+                *(_request(3 + n / 100, "overload", 429) for n in range(100)),
+                *(_request(4 + n / 100, "recovery", 429 if n < 20 else 200) for n in range(100)),
+            ]
+        )
+    )
 
-    found = verdict(requests)
-
-    assert [(p.name, p.requests, p.throttled, p.errors) for p in found.phases] == [
+    assert [(p["name"], p["requests"], p["throttled"], p["errors"]) for p in load["phases"]] == [
         ("steady", 300, 0, 0),
         ("overload", 100, 100, 0),
         ("recovery", 100, 20, 0),
     ]
-    assert found.statuses == {"200": 380, "429": 120}
-    assert found.saturation_per_s == pytest.approx(100.0, abs=1)
-    assert found.recovery_s == pytest.approx(0.19)
-    assert wrong_with(found) == []
+    assert load["statuses"] == {"200": 380, "429": 120}
+    assert load["saturation_per_s"] == pytest.approx(100.0, abs=1)
+    assert load["recovery_s"] == pytest.approx(0.19)
+    assert list(problems(load)) == []
 
 
 def test_what_is_wrong_with_a_load_is_said() -> None:
-    requests = [
-        _request(0.0, "steady", 429),
-        _request(0.1, "steady", 500),
-        _request(2.0, "overload"),
-        _request(4.0, "recovery"),
-        _request(10.0, "recovery", 429),
-    ]
+    load = requests(
+        [
+            _request(0.0, "steady", 429),
+            _request(0.1, "steady", 500),
+            _request(2.0, "overload"),
+            _request(4.0, "recovery"),
+            _request(10.0, "recovery", 429),
+        ]
+    )
 
-    assert wrong_with(verdict(requests)) == [
+    assert list(problems(verdict(load))) == [
         "1 errors other than 429 in the phase steady",
         "1 requests were throttled at a steady load",
         "the overload was not throttled",
@@ -156,26 +161,26 @@ def test_what_is_wrong_with_a_load_is_said() -> None:
     ]
 
 
-def test_an_expected_refusal_is_a_good_answer() -> None:
-    mistake = Request(0.0, "steady", "a mistake", 422, 422, 3.0)
+def test_an_expected_refusal_is_a_good_response() -> None:
+    load = verdict(requests([[0.0, "steady", "a mistake", 422, 422, 3.0]]))
 
-    assert mistake.is_good
-    assert saturation([mistake]) == 1.0
-    assert recovery([mistake]) == 0.0
+    assert [(phase["p50_ms"], phase["errors"]) for phase in load["phases"]] == [(3.0, 0)]
+    assert load["saturation_per_s"] == 1.0
+    assert load["recovery_s"] == 0.0
 
 
 def test_a_log_is_read_in_the_order_of_sending(tmp_path: Path) -> None:
     log = tmp_path / "requests.jsonl"
     log.write_text('[1.5, "ramp", "5 items", 200, 200, 3]\n[0.5, "steady", "lost", 404, 404, 2]\n')
 
-    assert read(log) == [
-        Request(0.5, "steady", "lost", 404, 404, 2),
-        Request(1.5, "ramp", "5 items", 200, 200, 3),
+    assert read(log)[list(COLUMNS)].to_numpy().tolist() == [
+        [0.5, "steady", "lost", 404, 404, 2],
+        [1.5, "ramp", "5 items", 200, 200, 3],
     ]
 
 
-def _request(sent_s: float, phase: str, status: int = 200) -> Request:
-    return Request(sent_s, phase, "50 items", status, 200, 2.0)
+def _request(sent_s: float, phase: str, status: int = 200) -> list[object]:
+    return [sent_s, phase, "50 items", status, 200, 2.0]
 
 
 async def _against(answer: object, load: object) -> Mapping[str, object]:
@@ -202,7 +207,7 @@ def test_ours_is_compared_with_the_fastest_torch_server_and_with_onnx_runtime_be
         "torch + FastAPI": 1_500.0,
         "LitServe": 900.0,
     }
-    rates = {name: dict.fromkeys(servers.BARS, [rate] * 3) for name, rate in per_second.items()}
+    rates = {(n, name): [rate] * 3 for n in (5, 50, 100) for name, rate in per_second.items()}
 
     rows = list(servers.rows_of(rates))
 
@@ -213,5 +218,5 @@ def test_ours_is_compared_with_the_fastest_torch_server_and_with_onnx_runtime_be
     for row in rows:
         assert "no decision record, log line or metric (ours: all three)" in row.note
     assert "fastest: torch + FastAPI" in rows[0].note
-    del rates[servers.ONNX_FASTAPI]
-    assert list(servers.rows_of(rates)) == rows[:3]
+    others = {key: rate for key, rate in rates.items() if key[1] != servers.ONNX_FASTAPI}
+    assert list(servers.rows_of(others)) == rows[:3]

@@ -1,15 +1,17 @@
 """From results on disk to a verdict against the baseline, a report and the README's block."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from feedbench import plots, report
-from feedbench.baseline import compare, got_better, got_worse
-from feedbench.results import FLOOR, OURS, Better, Results, Row, row
-from feedbench.stats import Estimate
+from feedbench.report import markdown, plots
+from feedbench.report.comparison import compare, got_better, got_worse
+from feedbench.results import BARS, FLOOR, OURS, Results, Row, row
 from feedops.errors import OperationError
+from feedops.stack import budget
+
+Better = Literal["lower", "higher"]
 
 SPREAD = {"low": 1.0, "high": 3.0, "value": 2.0}
 DETAILS = {
@@ -67,9 +69,20 @@ def results(*rows: Row) -> Results:
     )
 
 
-def found(value: float, spread: float = 0.01, *, better: Better = "lower", bar: float = 2.0) -> Row:
-    interval = Estimate(value, value * (1 - spread), value * (1 + spread))
-    return row("warm", "Warm handler", interval, bar=bar, better=better)
+def warm(value: float, spread: float = 0.01, *, better: Better = "lower", bar: float = 2.0) -> Row:
+    low, high = value * (1 - spread), value * (1 + spread)
+    what = {"key": "warm", "what": "Warm handler", "better": better}
+    return Row.model_validate({**what, "value": value, "low": low, "high": high, "bar": bar})
+
+
+def test_a_row_has_the_plans_bar_and_text_for_its_size() -> None:
+    measured = row("engine, 50 items", 1.6, "fast")
+
+    assert (measured.bar, measured.better, measured.unit) == (1.5, "higher", "x")
+    assert measured.what.endswith("the same handler on torch, 50 items")
+    assert (measured.low, measured.high, measured.note) == (1.6, 1.6, "fast")
+    assert row("size", 1.0).bar * 1e6 == budget.BAR_BYTES
+    assert len(BARS) == 20
 
 
 @pytest.mark.parametrize(
@@ -77,14 +90,14 @@ def found(value: float, spread: float = 0.01, *, better: Better = "lower", bar: 
     [("lower", 2.0, True), ("lower", 2.1, False), ("higher", 2.0, True), ("higher", 1.9, False)],
 )
 def test_a_bar_is_met_from_its_own_side(better: Better, value: float, *, is_met: bool) -> None:
-    assert found(value, better=better).is_met is is_met
+    assert warm(value, better=better).is_met is is_met
 
 
 def test_results_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "bench" / "results.json"
-    results(found(1.5)).write(path)
+    results(warm(1.5)).write(path)
 
-    assert Results.read(path) == results(found(1.5))
+    assert Results.read(path) == results(warm(1.5))
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"format": 0}', '{"format": 1, "rows": []}'])
@@ -95,47 +108,47 @@ def test_what_holds_no_results_is_refused_with_the_command_that_makes_them(
     if text is not None:
         path.write_text(text)
 
-    with pytest.raises(OperationError, match=r"results|version"):
+    with pytest.raises(OperationError, match="holds no results"):
         Results.read(path)
 
 
 @pytest.mark.parametrize(
     ("now", "is_worse"),
     [
-        (found(1.80), True),
-        (found(1.60), False),  # under the tolerance
-        (found(1.80, spread=0.3), False),  # the intervals touch
-        (found(1.20), False),
+        (warm(1.80), True),
+        (warm(1.60), False),  # under the tolerance
+        (warm(1.80, spread=0.3), False),  # the intervals touch
+        (warm(1.20), False),
     ],
 )
 def test_only_what_is_slower_by_more_than_noise_got_worse(now: Row, *, is_worse: bool) -> None:
-    changes = compare(results(now), results(found(1.5)))
+    changes = compare(results(now), results(warm(1.5)))
 
     assert bool(got_worse(changes)) is is_worse
 
 
 def test_a_higher_throughput_is_better_and_a_lower_one_is_worse() -> None:
-    before = results(found(2.0, better="higher"))
+    before = results(warm(2.0, better="higher"))
 
-    better = compare(results(found(2.5, better="higher")), before)
-    worse = compare(results(found(1.5, better="higher")), before)
+    better = compare(results(warm(2.5, better="higher")), before)
+    worse = compare(results(warm(1.5, better="higher")), before)
 
     assert (got_better(better), got_worse(better)) == (better, [])
     assert got_worse(worse) == worse
 
 
 def test_milliseconds_of_another_machine_are_not_compared() -> None:
-    slow = replace(found(90.0), portable=False)
+    slow, fast = (warm(ms).model_copy(update={"portable": False}) for ms in (90.0, 1.0))
 
-    assert compare(results(slow), results(replace(found(1.0), portable=False))) == []
+    assert compare(results(slow), results(fast)) == []
 
 
 def test_a_row_that_the_baseline_lacks_is_not_compared() -> None:
-    assert compare(results(found(1.0)), results()) == []
+    assert compare(results(warm(1.0)), results()) == []
 
 
 def test_the_table_says_what_was_measured_against_which_bar() -> None:
-    table = report.table([found(1.5, 0.1), found(2.5, 0.1), found(1.0, 0.1, better="higher")])
+    table = markdown.table([warm(1.5, 0.1), warm(2.5, 0.1), warm(1.0, 0.1, better="higher")])
 
     assert table.splitlines()[2:] == [
         "| Warm handler | 1.50 x [1.35, 1.65] | at most 2.00 x | met |",
@@ -145,7 +158,7 @@ def test_the_table_says_what_was_measured_against_which_bar() -> None:
 
 
 def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Path) -> None:
-    text = report.write(results(found(1.5)), tmp_path).read_text()
+    text = markdown.write(results(warm(1.5)), tmp_path).read_text()
 
     pictures = {path.name: path.stat().st_size for path in tmp_path.glob("*.png")}
     assert set(pictures) == {
@@ -157,7 +170,7 @@ def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Pat
     }
     assert max(pictures.values()) < 150_000
     assert all(f"]({name})" in text for name in pictures)
-    for said in (
+    for line in (
         "A CPU, 2 cores",
         "skipped: BentoML",
         "INIT REPORT",
@@ -166,32 +179,33 @@ def test_a_report_is_made_of_the_results_alone_with_small_pictures(tmp_path: Pat
         "| the whole | 87 | 390 |",
         "| session.run | 30 | 4,500 |",
     ):
-        assert said in text
+        assert line in text
 
 
 def test_a_report_of_a_part_of_the_measurements_has_no_more_pictures(tmp_path: Path) -> None:
-    part = replace(results(found(1.5)), details={"size_bytes": DETAILS["size_bytes"]})
+    details = {"size_bytes": DETAILS["size_bytes"]}
+    part = results(warm(1.5)).model_copy(update={"details": details})
 
-    report.write(part, tmp_path)
+    markdown.write(part, tmp_path)
 
     assert [path.name for path in tmp_path.glob("*.png")] == ["size.png"]
 
 
 def test_the_readme_gets_its_block_in_the_old_ones_place() -> None:
-    block = report.readme_block(results(found(1.5)), {"size": "report/size.png"})
-    readme = f"# feedrank\n\n{report.BEGIN}\nold\n{report.END}\n\nMore.\n"
+    block = markdown.readme_block(results(warm(1.5)), "report/")
+    readme = f"# feedrank\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nMore.\n"
 
-    made = report.into_readme(readme, block)
+    written = markdown.into_readme(readme, block)
 
-    assert made == f"# feedrank\n\n{block}\n\nMore.\n"
-    assert report.into_readme(made, block) == made
+    assert written == f"# feedrank\n\n{block}\n\nMore.\n"
+    assert markdown.into_readme(written, block) == written
     assert "Every bar is met." in block
     assert "![Size by dependency](report/size.png)" in block
 
 
 def test_a_readme_without_the_place_for_it_is_left_alone() -> None:
     with pytest.raises(OperationError, match="lacks the lines"):
-        report.into_readme("# feedrank\n", "block")
+        markdown.into_readme("# feedrank\n", "block")
 
 
 def test_small_parts_of_a_cold_start_share_a_bar_and_nothing_is_lost() -> None:

@@ -1,1 +1,1 @@
-"""`feedrank load`: the HTTP front under locust's users."""
+"""`feedrank load`: the HTTP front under Locust's users."""

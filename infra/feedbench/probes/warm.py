@@ -1,34 +1,28 @@
-"""A warm handler against what it can't do without. Arguments: result, and options as JSON.
-
-Blocks of calls by turns, in one process. The yardsticks: `run` is the model's `session.run` on the
-same matrix, `minimum` is JSON in, Pydantic, `session.run`, JSON out. `floor` is about the latter as
-an app behind the same adapter as the handler's. `core` is all that the handler does between body
-and answer, decision record included: no event, no log line, no metrics.
-"""
+"""A warm handler: compared with what it is made of, and by stage."""
 
 import json
-import sys
-import time
-from collections.abc import Callable
-from itertools import cycle, islice
-from pathlib import Path
-from time import perf_counter, perf_counter_ns
-from typing import Annotated, Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from itertools import cycle, islice, repeat
+from pkgutil import resolve_name
+from time import perf_counter, perf_counter_ns, time
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime
-from pydantic import BaseModel, Field
 
-from feedbench import floor
-from feedbench.probes.lambda_context import LambdaContext
+from feedbench.probes.cold import LambdaContext
 from feedrank.domain import Call
 from feedrank.http import payload
 from feedrank.http.fast_path import StraightCycle, run_through
 from feedrank.http.lambda_adapter import Adapter
 
-Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BUDGET_S = 2.0
 WARM_UP_CALLS = 200
+
+Contest = Callable[[int], list[int]]  # makes a number of calls; the nanoseconds of each
 
 sessions: list[Any] = []
 _new_session = onnxruntime.InferenceSession.__init__
@@ -41,87 +35,101 @@ def kept_session(self: object, *args: object, **options: object) -> None:
 
 onnxruntime.InferenceSession.__init__ = kept_session
 import handler  # noqa: E402 with its session in our hands
+from feedbench.probes.environment import read_events  # noqa: E402 it imports the handler
 
 
-class Request(BaseModel):
-    user_id: Id
-    item_ids: list[Id] = Field(min_length=1, max_length=100)
-    context: dict[str, str] = {}
+def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, list[list[int]]]:
+    """Nanoseconds of each call, by name and round: blocks of calls by turns.
+
+    `run` is the model's `session.run` on the same matrix; `minimum` is JSON in, Pydantic,
+    `session.run`, JSON out; `floor` is about the same as an app behind the handler's own adapter;
+    `core` is all that the handler does between body and response, decision record included: no
+    event, no log line, no metrics.
+    """
+    from feedbench.competitors import candidates, floor
+
+    requests, context = read_events(events), LambdaContext()
+    bodies = [event["body"] for event in requests]
+    inputs = [floor.candidates.inputs(**json.loads(body), now_s=now_s) for body in bodies]
+    run, outputs = sessions[0].run, floor.outputs
+    responses = [json.loads(handler.lambda_handler(e, context)["body"]) for e in requests]
+
+    def core(body: bytes) -> None:
+        request, now = payload.parse(body), perf_counter()
+        call = Call("no request id", time(), now, now + BUDGET_S, is_alone=True)
+        ranking = run_through(handler.ranker.rank(payload.to_query(request, call.time_s), call))
+        payload.response_body(ranking)
+
+    def minimum(body: str, matrices: Any, response: Any) -> None:  # noqa: ANN401
+        candidates.PredictRequest.model_validate(json.loads(body))
+        run(outputs, matrices)
+        json.dumps(response)
+
+    floor_handler = Adapter(floor.app, ["application/"], StraightCycle)
+    by_name = {
+        "handler": _contest(handler.lambda_handler, zip(requests, repeat(context))),
+        "core": _contest(core, ((body.encode(),) for body in bodies)),
+        "floor": _contest(floor_handler, zip(requests, repeat(context))),
+        "minimum": _contest(minimum, zip(bodies, inputs, responses, strict=True)),
+        "run": _contest(run, zip(repeat(outputs), inputs)),
+    }
+    for contest in by_name.values():
+        contest(WARM_UP_CALLS)
+    spent_ns: defaultdict[str, list[list[int]]] = defaultdict(list)
+    for _ in range(rounds):
+        for name, contest in by_name.items():
+            spent_ns[name].append(contest(calls))
+    return spent_ns
 
 
-class Contestants:
-    def __init__(self, events: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> None:
-        self._events = cycle(events)
-        self._context = LambdaContext()
-        (self._session,) = sessions
-        self._outputs = [self._session.get_outputs()[0].name]
-        answers = [handler.lambda_handler(event, self._context)["body"] for event in events]
-        bodies = [event["body"] for event in events]
-        self._bodies = cycle(body.encode() for body in bodies)
-        self._inputs = cycle(inputs)
-        self._minima = cycle(zip(bodies, inputs, map(json.loads, answers), strict=True))
-        self._floor = Adapter(floor.app, ["application/"], StraightCycle)
+def _contest(call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> Contest:
+    supply = cycle(arguments)
 
-    def handler(self, calls: int) -> list[int]:
-        return self._calls(handler.lambda_handler, calls)
+    def calls(number: int) -> list[int]:
+        spent_ns = []
+        for each in islice(supply, number):
+            start = perf_counter_ns()
+            call(*each)
+            spent_ns.append(perf_counter_ns() - start)
+        return spent_ns
 
-    def floor(self, calls: int) -> list[int]:
-        return self._calls(self._floor, calls)
-
-    def core(self, calls: int) -> list[int]:
-        spent = []
-        for body in islice(self._bodies, calls):
-            begun = perf_counter_ns()
-            asked, now = payload.parse(body), perf_counter()
-            call = Call("no request id", time.time(), now, now + BUDGET_S, is_alone=True)
-            ranking = run_through(handler.ranker.rank(payload.to_query(asked, call.time_s), call))
-            payload.response_body(ranking)
-            spent.append(perf_counter_ns() - begun)
-        return spent
-
-    def _calls(self, call: Callable[[dict[str, Any], Any], object], calls: int) -> list[int]:
-        context = self._context
-        spent = []
-        for event in islice(self._events, calls):
-            begun = perf_counter_ns()
-            call(event, context)
-            spent.append(perf_counter_ns() - begun)
-        return spent
-
-    def run(self, calls: int) -> list[int]:
-        run, outputs = self._session.run, self._outputs
-        spent = []
-        for inputs in islice(self._inputs, calls):
-            begun = perf_counter_ns()
-            run(outputs, inputs)
-            spent.append(perf_counter_ns() - begun)
-        return spent
-
-    def minimum(self, calls: int) -> list[int]:
-        run, outputs = self._session.run, self._outputs
-        spent = []
-        for body, inputs, answer in islice(self._minima, calls):
-            begun = perf_counter_ns()
-            Request.model_validate(json.loads(body))
-            run(outputs, inputs)
-            json.dumps(answer)
-            spent.append(perf_counter_ns() - begun)
-        return spent
+    return calls
 
 
-result, options_json = sys.argv[1:]
-options = json.loads(options_json)
-events = json.loads(Path(options["events"]).read_bytes())
-inputs: list[dict[str, Any]] = [{} for _ in events]
-for key, matrix in np.load(options["inputs"]).items():
-    number, _, name = key.partition("/")
-    inputs[int(number)][name] = matrix
-contestants = Contestants(events, inputs)
-contests = {name: getattr(contestants, name) for name in options["contests"]}
-for contest in contests.values():
-    contest(WARM_UP_CALLS)
-rounds: dict[str, list[list[int]]] = {name: [] for name in contests}
-for _ in range(options["rounds"]):
-    for name, contest in contests.items():
-        rounds[name].append(contest(options["calls"]))
-Path(result).write_text(json.dumps(rounds))
+def stages(events: str, stages: dict[str, list[str]], rounds: int, calls: int) -> dict[str, Any]:
+    """Median nanoseconds of the whole, and of each stage's callables together.
+
+    A stopwatch around each callable, on and off by turns: the whole is measured without it. What
+    the stages' medians leave of the whole's is what stands between them, roughly: medians do not
+    add up.
+    """
+    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(LambdaContext())))
+    watched_ns: defaultdict[str, list[int]] = defaultdict(list)
+    watches = [_watch(path, watched_ns[path]) for paths in stages.values() for path in paths]
+    serve(WARM_UP_CALLS)
+    whole_ns = []
+    for _ in range(rounds):
+        whole_ns += serve(calls)
+        with ExitStack() as stack:
+            for watch in watches:
+                stack.enter_context(watch)
+            serve(calls)
+    medians = {path: float(np.median(spent_ns)) for path, spent_ns in watched_ns.items()}
+    stages_ns = {name: sum(medians[path] for path in paths) for name, paths in stages.items()}
+    return {"whole_ns": float(np.median(whole_ns)), "stages_ns": stages_ns}
+
+
+def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
+    """A stopwatch around one callable or property; `path` is its owner and its name."""
+    owner_name, name = path.split()
+    owner = resolve_name(owner_name)
+    real: Any = vars(owner)[name]
+    function: Callable[..., Any] = getattr(real, "fget", real)
+
+    def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 whatever it takes and returns
+        start = perf_counter_ns()
+        value = function(*arguments, **named)
+        spent_ns.append(perf_counter_ns() - start)
+        return value
+
+    return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)

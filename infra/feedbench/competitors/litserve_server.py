@@ -1,0 +1,33 @@
+"""LitServe, one worker: its HTTP side and the model are two processes. Argument: the port."""
+
+import sys
+from typing import Any
+
+import litserve
+
+from feedbench.competitors.candidates import BUNDLE, Candidates, PredictRequest
+from feedbench.competitors.network import Network
+
+
+class RankingAPI(litserve.LitAPI):  # type: ignore[misc,unused-ignore]  # LitServe's
+    def setup(self, device: str) -> None:  # noqa: ARG002 always the CPU
+        self._candidates = Candidates()
+        self._network = Network(BUNDLE, self._candidates.manifest.network)
+
+    def decode_request(self, request: dict[str, Any]) -> PredictRequest:
+        return PredictRequest.model_validate(request)
+
+    def predict(self, request: PredictRequest) -> dict[str, Any]:
+        inputs = self._candidates.inputs(request.user_id, request.item_ids, request.context)
+        scores = self._network.score(inputs)
+        return self._candidates.ranking(request.user_id, request.item_ids, scores)
+
+    def encode_response(self, ranking: dict[str, Any]) -> dict[str, Any]:
+        return ranking
+
+
+if __name__ == "__main__":
+    api = RankingAPI(api_path="/predict")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
+    options: dict[str, Any] = {"num_api_servers": 1, "generate_client_file": False}
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", **options)

@@ -1,0 +1,106 @@
+"""What the log of a load says: in numbers, in words, and as a picture."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from feedbench.report.plots import BLUE, DPI, GRID, LEGEND, MUTED, ORANGE, RED, WIDTH_IN
+
+COLUMNS = ("sent_s", "phase", "name", "status", "expected", "taken_ms")
+GOOD, THROTTLED, ERROR = "as expected", "429", "other error"
+STEADY, OVERLOAD, RECOVERY = "steady", "overload", "recovery"
+RECOVERY_BAR_S = 5.0
+WINDOW_S = 3  # of the ramp, for its saturation
+
+
+def read(log: Path) -> pd.DataFrame:
+    return requests([json.loads(line) for line in log.read_text().splitlines()])
+
+
+def requests(lines: list[list[Any]]) -> pd.DataFrame:
+    """A row a request in the order of sending, with its outcome, and the second of its response.
+    `sent_s` counts from the start; `status` is 0 where there was no response."""
+    frame = pd.DataFrame(lines, columns=list(COLUMNS)).sort_values("sent_s", ignore_index=True)
+    is_good, is_throttled = frame["status"] == frame["expected"], frame["status"] == int(THROTTLED)
+    frame["outcome"] = np.select([is_good, is_throttled], [GOOD, THROTTLED], ERROR)
+    frame["second"] = (frame["sent_s"] + frame["taken_ms"] / 1_000).astype(int)
+    return frame
+
+
+def verdict(frame: pd.DataFrame) -> dict[str, Any]:
+    """`saturation_per_s` is the best mean of good responses in three seconds on end; `recovery_s`
+    the time from the overload's end to the last refusal."""
+    good = np.bincount(frame.loc[frame["outcome"] == GOOD, "second"])
+    window = min(WINDOW_S, len(good))
+    best = np.convolve(good, np.ones(window) / window, "valid").max() if window else 0.0
+    after = frame[frame["phase"] == RECOVERY]
+    refused = after.loc[after["outcome"] != GOOD, "sent_s"]
+    phases = [_phase(str(name), rows) for name, rows in frame.groupby("phase", sort=False)]
+    statuses = frame["status"].value_counts(sort=False)
+    return {
+        "phases": phases,
+        "saturation_per_s": float(best),
+        "recovery_s": float(refused.max() - after["sent_s"].min()) if len(refused) else 0.0,
+        "statuses": {str(status): int(count) for status, count in statuses.items()},
+    }
+
+
+def _phase(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    seconds = max(float(rows["sent_s"].max() - rows["sent_s"].min()), 1.0)
+    counts = rows["outcome"].value_counts()
+    good_ms = rows.loc[rows["outcome"] == GOOD, "taken_ms"]
+    p50, p99 = np.percentile(good_ms, [50, 99]).tolist() if len(good_ms) else (0.0, 0.0)
+    return {
+        "name": name,
+        "seconds": round(seconds, 1),
+        "requests": len(rows),
+        "good_per_s": round(len(good_ms) / seconds, 1),
+        "p50_ms": round(p50, 2),
+        "p99_ms": round(p99, 2),
+        "throttled": int(counts.get(THROTTLED, 0)),
+        "errors": int(counts.get(ERROR, 0)),
+    }
+
+
+def problems(verdict: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a load, in words."""
+    phases = {phase["name"]: phase for phase in verdict["phases"]}
+    for name, phase in phases.items():
+        if phase["errors"]:
+            yield f"{phase['errors']} errors other than 429 in the phase {name}"
+    if throttled := phases.get(STEADY, {}).get("throttled"):
+        yield f"{throttled} requests were throttled at a steady load"
+    if phases.get(OVERLOAD, {}).get("throttled") == 0:
+        yield "the overload was not throttled"
+    if not verdict["recovery_s"] <= RECOVERY_BAR_S:
+        yield f"recovery took {verdict['recovery_s']:.1f} s, over {RECOVERY_BAR_S:g} s"
+
+
+def draw(frame: pd.DataFrame, path: Path) -> None:
+    """Responses a second by outcome, and their latency."""
+    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained", facecolor="white")
+    rates, latencies = figure.subplots(2, 1, sharex=True)
+    for outcome, colour in {GOOD: BLUE, THROTTLED: ORANGE, ERROR: RED}.items():
+        per_second = np.bincount(frame.loc[frame["outcome"] == outcome, "second"])
+        rates.plot(per_second, color=colour, linewidth=2, label=outcome)
+    by_second = frame[frame["outcome"] == GOOD].groupby("second")["taken_ms"]
+    for percent, colour in ((50, BLUE), (99, ORANGE)):
+        line = by_second.quantile(percent / 100)
+        latencies.plot(line.index, line, color=colour, linewidth=2, label=f"p{percent}")
+    for name, start_s in frame.groupby("phase", sort=False)["sent_s"].min().items():
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction")}
+        rates.annotate(str(name), (start_s, 1.01), fontsize=8, color=MUTED, **where)
+        for axes in (rates, latencies):
+            axes.axvline(start_s, color=MUTED, linewidth=0.8, linestyle="--")
+    for axes in (rates, latencies):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=GRID)
+        axes.legend(**LEGEND, loc="upper left")
+    rates.set_ylabel("responses/s")
+    latencies.set(yscale="log", ylabel="milliseconds (log)", xlabel="seconds")
+    figure.savefig(path, dpi=DPI, metadata={"Software": None})

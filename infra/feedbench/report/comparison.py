@@ -1,0 +1,65 @@
+"""What got worse since the committed baseline, by more than noise.
+
+Only ratios and sizes are compared: the baseline was made on another machine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from feedbench.results import Results, Row
+from feedops.errors import OperationError
+
+BASELINE = Path(__file__).parents[1] / "baseline.json"
+TOLERANCE = 0.10  # between runs on one machine, beyond the interval within a run
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`worse` is how many times as bad it has become; below 1 it got better."""
+
+    key: str
+    before: float
+    now: float
+    unit: str
+    worse: float
+    beyond_noise: bool
+
+    def __str__(self) -> str:
+        values = f"{self.before:.3g} -> {self.now:.3g} {self.unit}".rstrip()
+        return f"{self.key}: {values}, {self.worse:.2f} times as bad"
+
+
+def check(now: Results, baseline: Results, console: Console) -> None:
+    """Raises OperationError where something got worse."""
+    changes = compare(now, baseline)
+    for change in got_better(changes):
+        console.print(f"[green]better[/] {change}")
+    if worse := got_worse(changes):
+        raise OperationError("\n".join(["got worse by more than noise:", *map(str, worse)]))
+    console.print(f"nothing got worse by more than noise: {len(changes)} numbers compared")
+
+
+def compare(now: Results, baseline: Results) -> list[Change]:
+    """Every row that both have, the worst first."""
+    before = {row.key: row for row in baseline.rows if row.portable}
+    rows = [row for row in now.rows if row.portable and row.key in before]
+    return sorted((_change(row, before[row.key]) for row in rows), key=lambda each: -each.worse)
+
+
+def got_worse(changes: list[Change]) -> list[Change]:
+    return [change for change in changes if change.worse > 1 and change.beyond_noise]
+
+
+def got_better(changes: list[Change]) -> list[Change]:
+    return [change for change in changes if change.worse < 1 and change.beyond_noise]
+
+
+def _change(now: Row, before: Row) -> Change:
+    """Beyond noise: the two intervals are apart, and the values by more than the tolerance."""
+    growth = now.value / before.value
+    worse = growth if now.better == "lower" else 1 / growth
+    apart = now.low > before.high or now.high < before.low
+    beyond = apart and max(worse, 1 / worse) > 1 + TOLERANCE
+    return Change(now.key, before.value, now.value, now.unit, worse, beyond)

@@ -1,0 +1,108 @@
+"""Results as Markdown: a report, and the shorter block that the README shows."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from feedbench.report import plots
+from feedbench.results import FLOOR, Results, Row
+from feedops.errors import OperationError
+
+DIRECTORY = Path(__file__).parent
+REPORT = "README.md"
+BEGIN = "<!-- performance: made by `feedrank bench --readme` -->"
+END = "<!-- performance: end -->"
+TINY, SMALL = 0.001, 10  # below, a number is shown as a power of ten; with decimals
+BySize = Mapping[str, Mapping[str, Any]]
+
+
+def write(results: Results, directory: Path) -> Path:
+    """The report and its pictures."""
+    plots.draw(results, directory)
+    path = directory / REPORT
+    path.write_text(_render("report", results=results, names=plots.names(results), floor=FLOOR))
+    return path
+
+
+def write_readme(results: Results, readme: Path) -> Path:
+    """The report beside this module, and the README's block with its pictures."""
+    path = write(results, DIRECTORY)
+    block = readme_block(results, f"{DIRECTORY.relative_to(readme.parent)}/")
+    readme.write_text(into_readme(readme.read_text(), block))
+    return path
+
+
+def readme_block(results: Results, folder: str) -> str:
+    """`folder` is where the README finds the pictures."""
+    names = plots.names(results)
+    text = _render("block", results=results, names=names, folder=folder, begin=BEGIN, end=END)
+    return text.removesuffix("\n")
+
+
+def into_readme(readme: str, block: str) -> str:
+    """The README with this block in place of the old one. Raises OperationError without a place."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise OperationError(f"README.md lacks the lines {BEGIN} and {END}")
+    return before + block + after
+
+
+def table(rows: Iterable[Row]) -> str:
+    return str(_macro("table")(rows)).rstrip()
+
+
+def provenance(results: Results) -> str:
+    return str(_macro("provenance")(results))
+
+
+def measured(row: Row) -> str:
+    spread = f" [{_number(row.low)}, {_number(row.high)}]" if row.low < row.high else ""
+    return f"{_number(row.value)} {row.unit}".rstrip() + spread
+
+
+def bar(row: Row) -> str:
+    limit = "at most" if row.better == "lower" else "at least"
+    return f"{limit} {_number(row.bar)} {row.unit}".rstrip()
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    if abs(value) < TINY:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if abs(value) < SMALL else f"{value:,.0f}"
+
+
+def _with_whole(stages: BySize) -> BySize:
+    return {size: {**us, "the whole": sum(us.values())} for size, us in stages.items()}
+
+
+def _medians_by_size(servers: BySize) -> BySize:
+    sizes = next(iter(servers.values()))
+    return {size: {name: by[size]["value"] for name, by in servers.items()} for size in sizes}
+
+
+_templates = Environment(
+    loader=FileSystemLoader(DIRECTORY),
+    autoescape=select_autoescape(),  # for HTML, which there is none of
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {
+    "measured": measured,
+    "bar": bar,
+    "with_whole": _with_whole,
+    "medians_by_size": _medians_by_size,
+}
+
+
+def _macro(name: str) -> Any:  # noqa: ANN401 Jinja's
+    return getattr(_templates.get_template("macros.md.j2").module, name)
+
+
+def _render(template: str, **values: object) -> str:
+    return _templates.get_template(f"{template}.md.j2").render(values).rstrip() + "\n"
