@@ -1,6 +1,7 @@
 """CI is green only where every test ran."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,13 +30,22 @@ import pytest
 @pytest.mark.xfail(reason="known")
 def test_known(): assert False
 """
+SUBSTITUTED = """
+import pytest
+
+@pytest.mark.substituted_by("tests/unit/test_docs_page.py")
+def test_with_a_browser():
+    pytest.skip("no such tool")
+"""
 
 
-def run(folder: Path, test: str, ci: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, test: str, ci: str, config: str | Path = os.devnull
+) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(test)
     environ = os.environ | {"CI": ci, "PYTHONPATH": str(TESTS)}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no_skips", "-c", os.devnull, "test_it.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no_skips", "-c", config, "test_it.py"],
         cwd=folder,
         env=environ,
         capture_output=True,
@@ -56,3 +66,18 @@ def test_elsewhere_it_is_skipped_and_an_expected_failure_stays_one(
     tmp_path: Path, test: str, ci: str
 ) -> None:
     assert run(tmp_path, test, ci).returncode == 0
+
+
+def test_what_others_stand_in_for_may_be_skipped_in_ci(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = substituted_by: ...\n")
+    done = run(tmp_path, SUBSTITUTED, "true", tmp_path / "pytest.ini")
+    assert (done.returncode, "1 skipped" in done.stdout) == (0, True)
+
+
+def test_what_stands_in_for_a_test_is_there() -> None:
+    named = re.compile(r"substituted_by\(\"(tests/[^\"]+)\"\)")
+    substitutes = {
+        name for path in TESTS.rglob("test_*.py") for name in named.findall(path.read_text())
+    }
+    assert substitutes
+    assert [name for name in substitutes if not (TESTS.parent / name).is_file()] == []
