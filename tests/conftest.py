@@ -1,4 +1,4 @@
-"""Fixtures that all kinds of test share. Torch and MLflow are imported only where one is used."""
+"""Fixtures that all kinds of tests share. A test that needs no torch or MLflow imports none."""
 
 import io
 import json
@@ -11,16 +11,23 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from fakes import LogLines, StandardOutput, log_to
+from feedrank.telemetry.output import output
 from no_skips import pytest_runtest_makereport  # noqa: F401 a hook
 
-# The same examples each time: a test that fails, fails again.
+# The same examples in every run, so that a failure can be repeated.
 hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis_settings.load_profile("repeatable")
 
 
+@pytest.fixture(autouse=True)
+def _lost_lines_of_this_test_alone() -> None:
+    """The counter is the process's: what one test loses would be in another's metrics."""
+    output.lost = output.reported = 0
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """moto instead of AWS, with credentials and a region."""
+    """AWS by moto, with credentials and a region."""
     from moto import mock_aws
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -32,14 +39,13 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An MLflow tracking store of this session's own."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    return f"sqlite:///{folder}/mlflow.db"
+    """MLflow's tracking store of this session."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
 @pytest.fixture(scope="session")
 def demo_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the demo's deep MLP shape, small and untrained. Copy it to break it."""
+    """A bundle of the demo's deep MLP, small and untrained. Copy it before you change it."""
     import demo
 
     return _published("deep_mlp", demo.demo_spec(), tracking_uri, tmp_path_factory)
@@ -47,16 +53,16 @@ def demo_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def two_tower_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with two inputs: the user's features once a request, the item's once an item."""
+    """The two-tower network: user features are one row a request, item features one an item."""
     import demo
 
     return _published("two_tower", demo.two_tower_spec(), tracking_uri, tmp_path_factory)
 
 
 def _published(
-    network: str, spec: dict[str, Any], tracking_uri: str, folders: pytest.TempPathFactory
+    network: str, spec: dict[str, Any], tracking_uri: str, directories: pytest.TempPathFactory
 ) -> Path:
-    """From a network to MLflow to a bundle, as `feedrank train` and `feedrank publish` do it."""
+    """Logs a network to MLflow and publishes it, as `feedrank train` and `feedrank publish` do."""
     import mlflow
 
     import demo
@@ -64,24 +70,26 @@ def _published(
     from feedmodel.publish.build import PublishOptions, build_bundle
     from feedrank.features.spec_reader import parse_spec
 
-    folder = folders.mktemp(network)
+    directory = directories.mktemp(network)
     parsed = parse_spec(spec)
     examples = {i.name: np.ones((4, len(i.features)), np.float32) for i in parsed.inputs}
     name = {"deep_mlp": "feed_ranker", "two_tower": "feed_ranker_two_tower"}[network]
     with tracked_run(tracking_uri, "tests", network) as run_id:
         mlflow.log_param("network", network)
         mlflow.log_metrics({"test/model/auc": 0.75, "test/model/ndcg_at_10": 0.5})
-        demo.write_features(folder / "features", spec)
-        mlflow.log_artifacts(str(folder / "features"), "features")
+        demo.write_features(directory / "features", spec)
+        mlflow.log_artifacts(str(directory / "features"), "features")
         model_uri = log_network(demo.network(network), parsed, examples)
         version = register(model_uri, run_id, name, "production", {})
-    options = PublishOptions(f"models:/{name}/{version}", tracking_uri, bundles=folder / "bundles")
+    options = PublishOptions(
+        f"models:/{name}/{version}", tracking_uri, bundles=directory / "bundles"
+    )
     return build_bundle(options).folder
 
 
 @pytest.fixture
 def log() -> Iterator[LogLines]:
-    """What the function's logger has to say in this test, as parsed lines."""
+    """The function's log of this test, as parsed lines."""
     stream = io.StringIO()
     with log_to(stream):
         yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -89,12 +97,12 @@ def log() -> Iterator[LogLines]:
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
-    """All that goes to standard output in this test: log, metrics, decisions, as parsed lines."""
-    kept: list[dict[str, Any]] = []
+    """Standard output of this test, as parsed lines: log, metrics and decisions."""
+    parsed: list[dict[str, Any]] = []
 
     def lines() -> list[dict[str, Any]]:
-        kept.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
-        return kept
+        parsed.extend(json.loads(line) for line in capsys.readouterr().out.splitlines())
+        return parsed
 
     with log_to(StandardOutput()):
         yield lines

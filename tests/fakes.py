@@ -1,4 +1,4 @@
-"""Stand-ins for what is slow, far away or needs a file: clock, model, sinks, Lambda's context."""
+"""Stand-ins for what is slow, remote or needs a file: clock, model, sinks, Lambda's context."""
 
 import asyncio
 import importlib.util
@@ -69,7 +69,7 @@ class FakeClock:
 
 
 class FakeStore:
-    """Knows user 1 and items below 100, and prices an item at a thousandth of its id."""
+    """Has user 1 and the items below 100, each at a price of a thousandth of its id."""
 
     waits = False
 
@@ -98,7 +98,7 @@ class PriceEngine:
 
 
 class Stopper:
-    """As ONNX Runtime's, and it can be waited for."""
+    """ONNX Runtime's `RunOptions`, with an event to wait for."""
 
     def __init__(self) -> None:
         self.ended = Event()
@@ -195,7 +195,7 @@ def model(
     batches: bool = True,
     **spec: Any,
 ) -> Model:
-    """`spec` changes keys of the small one."""
+    """Serves `SMALL_SPEC`, with the keys of `spec` replaced."""
     parsed = parse_spec(SMALL_SPEC | spec)
     return Model(
         manifest=manifest(version, batches=batches),
@@ -210,21 +210,21 @@ def model(
 
 
 def at_once(work: Callable[[], None]) -> None:
-    """A thread's stand-in for a slot whose loads take no time."""
+    """Stands in for the slot's thread: a load ends before the request goes on."""
     work()
 
 
 def slot(loaded: Model | None) -> ModelSlot:
-    """A slot that holds this model, or none."""
+    """A slot that has loaded this model, or failed to load any."""
 
     def load() -> Model:
         if loaded is None:
             raise BundleError("serving/model.onnx: SECRET is not what it says")
         return loaded
 
-    made = ModelSlot(load, fallback=None, retry_s=5.0, clock=FakeClock())
-    made.load()
-    return made
+    model_slot = ModelSlot(load, fallback=None, retry_s=5.0, clock=FakeClock())
+    model_slot.load()
+    return model_slot
 
 
 def settings(**variables: str) -> Settings:
@@ -232,7 +232,7 @@ def settings(**variables: str) -> Settings:
 
 
 def call(budget_s: float = 60.0, *, is_alone: bool = True, limit_s: float | None = None) -> Call:
-    """`limit_s` is what Lambda leaves, from now on."""
+    """`budget_s` is the request's own time, `limit_s` Lambda's; both from now on."""
     now = perf_counter()
     limit_s = 0.0 if limit_s is None else now + limit_s
     return Call("req-1", NOON.timestamp(), now, now + budget_s, is_alone, limit_s=limit_s)
@@ -262,9 +262,9 @@ def ranking(request_id: str = "req-1", **changes: Any) -> Ranking:
 
 
 def recorded(ranking: Ranking) -> dict[str, Any]:
-    """The decision record as a reader of its line has it."""
-    read: dict[str, Any] = orjson.loads(orjson.dumps(decision(ranking), None, ONE_LINE))
-    return read
+    """The decision record, read from its line."""
+    record: dict[str, Any] = orjson.loads(orjson.dumps(decision(ranking), None, ONE_LINE))
+    return record
 
 
 def record(log: DecisionLog, ranking: Ranking) -> int:
@@ -278,15 +278,15 @@ def app(loaded: Model | None, *sinks: DecisionSink, **env: str) -> Observer:
 
 
 def app_of(model_slot: ModelSlot, *sinks: DecisionSink, **env: str) -> Observer:
-    chosen, counted = settings(**env), ContainerStats()
-    configure(chosen)
+    config, stats = settings(**env), ContainerStats()
+    configure(config)
     ranker = Ranker(
         model_slot,
         DecisionLog(sinks),
-        strict=chosen.context_check == "strict",
+        strict=config.context_check == "strict",
     )
-    api = create_app(chosen, model_slot, ranker, counted)
-    return Observer(api, counted, chosen, clock=NOON.timestamp)
+    api = create_app(config, model_slot, ranker, stats)
+    return Observer(api, stats, config, clock=NOON.timestamp)
 
 
 _loops: list[asyncio.AbstractEventLoop | None] = [None]
@@ -294,7 +294,7 @@ _loops: list[asyncio.AbstractEventLoop | None] = [None]
 
 @contextmanager
 def container(**env: str) -> Iterator[ModuleType]:
-    """`function/handler.py` afresh, as a new container imports it, under a name of its own."""
+    """`function/handler.py`, imported anew under another name, as in a new container."""
     spec = importlib.util.spec_from_file_location("handler_under_test", HANDLER)
     assert spec
     assert spec.loader
@@ -314,7 +314,7 @@ def container(**env: str) -> Iterator[ModuleType]:
 
 
 class StandardOutput(io.StringIO):
-    """Writes to what standard output is at that moment: pytest puts another in its place."""
+    """Writes to the current `sys.stdout`, which pytest replaces for each test."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -322,7 +322,7 @@ class StandardOutput(io.StringIO):
 
 @contextmanager
 def log_to(stream: TextIO) -> Iterator[None]:
-    """Everything that the function's logger has to say goes here."""
+    """Sends the function's log to this stream, from DEBUG up."""
     handler = cast("logging.StreamHandler[TextIO]", logger.registered_handler)
     before, level = handler.stream, logger.log_level
     handler.setStream(stream)

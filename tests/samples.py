@@ -7,17 +7,17 @@ from typing import Any
 
 import samcli
 
-FOLDER = Path(samcli.__file__).parent / "lib/generated_sample_events/events"
+DIRECTORY = Path(samcli.__file__).parent / "lib/generated_sample_events/events"
 PLACEHOLDER = re.compile(r"\{\{\{?\s*(\w+)\s*\}?\}\}")
 HTTP_API, REST_API, ALB = "apigateway/HttpApi", "apigateway/AwsProxy", "alb/ALBRequest"
 SCHEDULED = "cloudwatch/ScheduledEvent"
 
 
 def sample(name: str, **values: str) -> Any:
-    """Each placeholder that has no value here is `1`."""
-    text = (FOLDER / f"{name}.json").read_text()
-    return json.loads(PLACEHOLDER.sub(lambda at: values.get(at[1], "1"), text))
+    """The event, with `1` for each placeholder that has no value here."""
+    text = (DIRECTORY / f"{name}.json").read_text()
+    return json.loads(PLACEHOLDER.sub(lambda match: values.get(match[1], "1"), text))
 
 
 def names() -> list[str]:
-    return sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.json"))
+    return sorted(f"{path.parent.name}/{path.stem}" for path in DIRECTORY.glob("*/*.json"))

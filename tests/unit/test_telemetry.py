@@ -16,10 +16,8 @@ REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
 
 
 @pytest.fixture(autouse=True)
-def _configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def _configured() -> None:
     configure(fakes.settings())
-    for count in ("lost", "reported"):  # the process's own, and so other tests' too
-        monkeypatch.setattr(telemetry.output, count, 0)
 
 
 def _emf(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
