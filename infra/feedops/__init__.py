@@ -1,1 +1,1 @@
-"""What an operator runs: the command line and the local Lambda."""
+"""For operators: the command line, the local Lambda, the build, decision records."""

@@ -1,4 +1,4 @@
-"""One execution environment: the real emulator and runtime client, a function that misbehaves."""
+"""One execution environment: the real emulator and runtime client with a test function."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from feedops.local.tether import members_of
 
 MakeEvent = Callable[..., bytes]
 Start = Callable[[Function], ExecutionEnvironment]
-Ask = Callable[..., Any]
+Invoke = Callable[..., Any]
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def environment(start: Start, standin: Function) -> ExecutionEnvironment:
 
 
 @pytest.fixture
-def ask(runner: asyncio.Runner, environment: ExecutionEnvironment, event: MakeEvent) -> Ask:
-    def ask_it(do: str, body: object = None, **query: object) -> Any:
+def invoke(runner: asyncio.Runner, environment: ExecutionEnvironment, event: MakeEvent) -> Invoke:
+    def invoke_with(do: str, body: object = None, **query: object) -> Any:
         return json.loads(runner.run(environment.invoke(event(do, body, **query))))
 
-    return ask_it
+    return invoke_with
 
 
 @pytest.fixture
@@ -64,18 +64,18 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "mine")
 
 
-def test_the_function_answers_what_it_returns(ask: Ask) -> None:
-    assert ask("answer", {"statusCode": 200, "body": "é"}) == {"statusCode": 200, "body": "é"}
+def test_the_response_is_what_the_function_returns(invoke: Invoke) -> None:
+    assert invoke("answer", {"statusCode": 200, "body": "é"}) == {"statusCode": 200, "body": "é"}
 
 
-def test_a_start_that_had_to_be_tried_again_leaves_nothing_in_the_log(
+def test_a_failed_attempt_to_start_leaves_nothing_in_the_log(
     tmp_path: Path,
     start: Start,
     standin: Function,
     runner: asyncio.Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "environment.log").write_text("of an earlier start\n")
+    (tmp_path / "environment.log").write_text("output of an earlier start\n")
     unlucky = tmp_path / "unlucky"
     unlucky.write_text(
         f'#!/bin/sh\ncd "{tmp_path}"\nmkdir tried 2>&- || exec {find_emulator()} "$@"\n'
@@ -87,10 +87,10 @@ def test_a_start_that_had_to_be_tried_again_leaves_nothing_in_the_log(
     runner.run(environment.invoke(b"{}"))
     lines = printed_by_function(environment.log.read_text().splitlines())
     assert (tmp_path / "tried").is_dir()
-    assert lines == ["of an earlier start", "stand-in initialised"]
+    assert lines == ["output of an earlier start", "stand-in initialised"]
 
 
-def test_the_function_sees_lambdas_variables_and_its_own_but_not_the_shells(
+def test_the_function_has_lambdas_variables_and_its_own_but_not_the_shells(
     shell: None, start: Start, standin: Function, runner: asyncio.Runner, event: MakeEvent
 ) -> None:
     function = replace(
@@ -100,9 +100,9 @@ def test_the_function_sees_lambdas_variables_and_its_own_but_not_the_shells(
         timeout_s=7,
         runtime="python3.13",
     )
-    seen = json.loads(runner.run(start(function).invoke(event("environment"))))
+    variables = json.loads(runner.run(start(function).invoke(event("environment"))))
     assert (
-        seen.items()
+        variables.items()
         >= {
             "MODEL_URI": "s3://b/p/",
             "AWS_LAMBDA_FUNCTION_NAME": "feedrank",
@@ -115,43 +115,43 @@ def test_the_function_sees_lambdas_variables_and_its_own_but_not_the_shells(
             "_HANDLER": "handler.lambda_handler",
         }.items()
     )
-    assert {"SECRET_OF_THE_SHELL", "AWS_PROFILE", "HOME"}.isdisjoint(seen)
+    assert {"SECRET_OF_THE_SHELL", "AWS_PROFILE", "HOME"}.isdisjoint(variables)
 
 
-def test_the_function_runs_in_its_task_root_with_the_memory_it_was_told(ask: Ask) -> None:
-    process = ask("process")
+def test_the_function_runs_in_its_task_root_and_reads_its_memory_size(invoke: Invoke) -> None:
+    process = invoke("process")
     assert process["cwd"] == str(Path(__file__).parent / "standin")
     assert process["memory_mb"] == "1769"
 
 
-def test_init_runs_once(ask: Ask, environment: ExecutionEnvironment) -> None:
-    ask("answer")
-    ask("answer")
+def test_init_runs_once(invoke: Invoke, environment: ExecutionEnvironment) -> None:
+    invoke("answer")
+    invoke("answer")
     first, second = reports(environment.log.read_text().splitlines())
     assert first.init_ms is not None
     assert second.init_ms is None
 
 
-def test_memory_is_the_runtimes_own(ask: Ask, environment: ExecutionEnvironment) -> None:
-    ask("answer")
+def test_peak_memory_is_the_runtimes(invoke: Invoke, environment: ExecutionEnvironment) -> None:
+    invoke("answer")
     assert 10 < environment.peak_memory_mb() < 200
 
 
-def test_what_the_function_raises_is_a_function_error(ask: Ask) -> None:
+def test_an_exception_in_the_handler_is_a_function_error(invoke: Invoke) -> None:
     with pytest.raises(
         FunctionError, match=r"^ValueError: the stand-in was told to raise$"
     ) as caught:
-        ask("raise")
+        invoke("raise")
     assert 'raise ValueError("the stand-in was told to raise")' in "".join(caught.value.stack)
-    assert ask("answer", 1) == 1
+    assert invoke("answer", 1) == 1
 
 
-def test_an_answer_that_merely_speaks_of_errors_is_an_answer(ask: Ask) -> None:
-    answer = {"statusCode": 500, "body": '{"errorType": "x"}', "errorType": "x"}
-    assert ask("answer", answer) == answer
+def test_a_response_about_an_error_is_a_response(invoke: Invoke) -> None:
+    response = {"statusCode": 500, "body": '{"errorType": "x"}', "errorType": "x"}
+    assert invoke("answer", response) == response
 
 
-def test_a_timeout_kills_the_runtime_and_the_next_invocation_starts_afresh(
+def test_a_timeout_kills_the_runtime_and_the_next_invocation_starts_a_new_one(
     start: Start, impatient: Function, runner: asyncio.Runner, event: MakeEvent
 ) -> None:
     environment = start(impatient)
@@ -163,44 +163,44 @@ def test_a_timeout_kills_the_runtime_and_the_next_invocation_starts_afresh(
     assert second["pid"] != first["pid"]
 
 
-def test_a_runtime_that_exits_is_a_function_error_and_is_started_afresh(ask: Ask) -> None:
+def test_a_runtime_that_exits_is_a_function_error_and_is_replaced(invoke: Invoke) -> None:
     with pytest.raises(FunctionError, match=r"Runtime.ExitError: .*exit status 3"):
-        ask("exit")
-    assert ask("answer", 1) == 1
+        invoke("exit")
+    assert invoke("answer", 1) == 1
 
 
-def test_an_answer_over_lambdas_limit_is_a_function_error(ask: Ask) -> None:
+def test_a_response_over_lambdas_limit_is_a_function_error(invoke: Invoke) -> None:
     with pytest.raises(FunctionError, match=r"Function.ResponseSizeTooLarge"):
-        ask("big", bytes=6 * 1_024 * 1_024 + 100)
+        invoke("big", bytes=6 * 1_024 * 1_024 + 100)
 
 
-def test_an_emulator_that_dies_takes_everything_along(
-    ask: Ask, environment: ExecutionEnvironment
+def test_no_process_survives_the_emulator(
+    invoke: Invoke, environment: ExecutionEnvironment
 ) -> None:
     session = environment._process.session
     with pytest.raises(EnvironmentLostError, match=f"see {environment.log}"):
-        ask("kill_emulator")
+        invoke("kill_emulator")
     assert not environment.is_running
     assert members_of(session) == []
 
 
-def test_an_invocation_that_is_given_up_ends_the_environment(
+def test_a_cancelled_invocation_ends_the_environment(
     environment: ExecutionEnvironment, runner: asyncio.Runner, event: MakeEvent
 ) -> None:
-    """It is still at work, and the emulator can't take a second one."""
+    """The function is still busy, and the emulator can't take a second invocation."""
     session = environment._process.session
 
-    async def give_up() -> None:
+    async def cancel() -> None:
         async with asyncio.timeout(0.2):
             await environment.invoke(event("hang"))
 
     with pytest.raises(TimeoutError):
-        runner.run(give_up())
+        runner.run(cancel())
     assert not environment.is_running
     assert members_of(session) == []
 
 
-def test_each_start_has_an_empty_temporary_folder(
+def test_each_start_has_an_empty_temporary_directory(
     start: Start, standin: Function, tmp_path: Path
 ) -> None:
     (tmp_path / "tmp").mkdir()
@@ -222,7 +222,7 @@ def test_an_emulator_that_does_not_start_is_an_error_with_the_end_of_its_log(
 @pytest.mark.parametrize(
     ("system", "machine"), [("darwin", "arm64"), ("win32", "AMD64"), ("linux", "riscv64")]
 )
-def test_where_the_emulator_does_not_run_the_message_names_the_other_front(
+def test_on_other_platforms_the_message_names_the_uvicorn_front(
     monkeypatch: pytest.MonkeyPatch, system: str, machine: str
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
@@ -231,7 +231,7 @@ def test_where_the_emulator_does_not_run_the_message_names_the_other_front(
         find_emulator()
 
 
-def test_without_the_sam_cli_the_message_says_what_to_install(
+def test_without_the_sam_cli_the_message_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(emulator, "find_spec", lambda _: None)
@@ -239,9 +239,7 @@ def test_without_the_sam_cli_the_message_says_what_to_install(
         find_emulator()
 
 
-def test_the_emulator_is_made_executable_where_it_lies(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_emulator_is_made_executable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     binary = tmp_path / "local" / "rapid" / find_emulator().name
     binary.parent.mkdir(parents=True)
     binary.touch(0o644)

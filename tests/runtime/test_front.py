@@ -1,4 +1,4 @@
-"""Requests as no client library sends them, through the front, the emulator and the handler."""
+"""Unusual requests, which no client library sends, through front, emulator and handler."""
 
 import asyncio
 import json
@@ -30,18 +30,18 @@ TARGETS = [
 
 
 @pytest.fixture(scope="module")
-def asked(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, bytes]:
-    """Each request's head, and the answer to it."""
-    folder = tmp_path_factory.mktemp("front")
+def responses(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bytes, bytes]:
+    """The response to each request, by the request's head."""
+    directory = tmp_path_factory.mktemp("front")
     targets = {b"POST %s HTTP/1.1\r\nHost: a" % target for target in TARGETS}
     heads = targets | {b"POST /predict HTTP/1.1\r\nHost: a\r\n%s" % line for line in LINES}
     heads.add(b"POST /predict HTTP/1.1\r\nHost: Jos\xe9")
 
-    async def ask() -> dict[bytes, bytes]:
+    async def send_all() -> dict[bytes, bytes]:
         environment = await ExecutionEnvironment.start(
             Function(FUNCTION, {"MODEL_URI": str(demo_bundle)}, timeout_s=60),
-            log=folder / "environment.log",
-            temporary=folder / "tmp",
+            log=directory / "environment.log",
+            temporary=directory / "tmp",
         )
         try:
             with reserve(LOCALHOST, 0) as bound:
@@ -50,23 +50,23 @@ def asked(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[b
         finally:
             await environment.stop()
 
-    return asyncio.run(ask())
+    return asyncio.run(send_all())
 
 
 async def exchange(address: tuple[str, int], head: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*address)
     length = b"content-length: %d\r\nconnection: close" % len(BODY)
     writer.write(b"%s\r\n%s\r\n\r\n%s" % (head, length, BODY))
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
-    return answer
+    return response
 
 
-def test_no_odd_header_or_query_keeps_a_request_from_its_ranking(asked: dict[bytes, bytes]) -> None:
+def test_a_request_with_an_unusual_header_or_query_is_ranked(responses: dict[bytes, bytes]) -> None:
     unranked = {
-        head: answer[:200]
-        for head, answer in asked.items()
-        if not answer.startswith(b"HTTP/1.1 200 ")
-        or len(json.loads(answer.partition(b"\r\n\r\n")[2])["predictions"]) != 3
+        head: response[:200]
+        for head, response in responses.items()
+        if not response.startswith(b"HTTP/1.1 200 ")
+        or len(json.loads(response.partition(b"\r\n\r\n")[2])["predictions"]) != 3
     }
     assert unranked == {}

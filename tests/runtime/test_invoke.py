@@ -1,4 +1,4 @@
-"""One event through a fresh environment, and what the command line makes of it."""
+"""`feedrank invoke`: one event, one cold start."""
 
 import asyncio
 import json
@@ -20,14 +20,14 @@ MakeEvent = Callable[..., bytes]
 
 
 @pytest.fixture
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_bundle: Path) -> Path:
-    """With one bundle where bundles lie."""
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_bundle: Path) -> Path:
+    """Has one bundle in data/bundles."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(demo_bundle, tmp_path / "data" / "bundles" / "feed_ranker-1")
     return tmp_path
 
 
-def test_an_invocation_has_its_answer_its_log_and_its_report(
+def test_an_invocation_has_a_response_a_log_and_a_report(
     standin: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
     done = asyncio.run(invoke(standin, event("answer", {"a": 1}), tmp_path))
@@ -39,10 +39,10 @@ def test_an_invocation_has_its_answer_its_log_and_its_report(
     assert "Init Duration: " in report
 
 
-def test_a_runtime_that_ignores_hang_ups_has_no_last_words(
+def test_a_runtime_that_ignores_sighup_prints_nothing_at_the_end(
     standin: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
-    """As under nohup, where the kernel wakes it to see the emulator's end."""
+    """As under nohup, where the kernel resumes it after the emulator has ended."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         done = asyncio.run(invoke(standin, event("answer", {}), tmp_path))
@@ -51,7 +51,7 @@ def test_a_runtime_that_ignores_hang_ups_has_no_last_words(
     assert [line.partition(" ")[0] for line in done.log] == ["stand-in", "REPORT"]
 
 
-def test_an_invocation_that_times_out_has_its_error_and_its_report(
+def test_an_invocation_that_times_out_has_an_error_and_a_report(
     impatient: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
     done = asyncio.run(invoke(impatient, event("hang"), tmp_path))
@@ -60,21 +60,21 @@ def test_an_invocation_that_times_out_has_its_error_and_its_report(
     assert "Duration: 5000.00 ms" in done.log[-1]
 
 
-def test_the_command_prints_the_answer_alone_on_standard_output(working_folder: Path) -> None:
+def test_standard_output_is_the_response_alone(working_directory: Path) -> None:
     done = CliRunner().invoke(app, ["invoke", "-e", str(EVENTS / "predict.json")])
     assert done.exit_code == 0
     assert json.loads(json.loads(done.stdout)["body"])["model_version"] == "feed_ranker-1"
     assert done.stderr.splitlines()[-1].startswith("REPORT RequestId: ")
-    assert list((working_folder / "data" / "run").iterdir()) == []
+    assert list((working_directory / "data" / "run").iterdir()) == []
 
 
-def test_an_event_may_come_from_standard_input(working_folder: Path) -> None:
+def test_an_event_may_come_from_standard_input(working_directory: Path) -> None:
     event = (EVENTS / "negative_id.json").read_bytes()
     done = CliRunner().invoke(app, ["invoke", "-e", "-"], input=event)
     assert (done.exit_code, json.loads(done.stdout)["statusCode"]) == (0, 422)
 
 
-def test_a_function_error_is_a_red_line_and_an_exit_code(working_folder: Path) -> None:
+def test_a_function_error_prints_a_line_and_exits_with_code_1(working_directory: Path) -> None:
     done = CliRunner().invoke(
         app, ["invoke", "-e", str(EVENTS / "predict.json"), "--env", "REQUEST_TIMEOUT_MS=soon"]
     )
@@ -84,7 +84,7 @@ def test_a_function_error_is_a_red_line_and_an_exit_code(working_folder: Path) -
     assert "Traceback (most recent call last)" not in done.stderr.splitlines()
 
 
-def test_without_a_bundle_the_message_says_what_makes_one(
+def test_without_a_bundle_the_message_names_the_command_that_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_without_a_bundle_the_message_says_what_makes_one(
 
 
 @pytest.mark.parametrize("content", ["{", None])
-def test_an_event_that_is_not_there_or_not_json_is_refused(
+def test_an_event_that_is_missing_or_not_json_is_refused(
     tmp_path: Path, content: str | None
 ) -> None:
     path = tmp_path / "event.json"

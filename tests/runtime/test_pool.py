@@ -37,7 +37,7 @@ def open_pool(standin: Function, tmp_path: Path) -> OpenPool:
     return make
 
 
-async def ask(pool: EnvironmentPool, event: bytes) -> Any:
+async def invoke(pool: EnvironmentPool, event: bytes) -> Any:
     return json.loads(await pool.invoke(event))
 
 
@@ -45,24 +45,24 @@ def sessions(pool: EnvironmentPool) -> list[int]:
     return [each._process.session for each in pool._environments.values()]
 
 
-def test_as_many_invocations_run_at_a_time_as_there_are_environments(
+def test_there_are_as_many_concurrent_invocations_as_environments(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent
 ) -> None:
     async def work() -> list[int]:
         async with open_pool(2) as pool:
-            pids = [ask(pool, event("process", seconds=0)) for _ in range(6)]
-            return [answer["pid"] for answer in await asyncio.gather(*pids)]
+            pids = [invoke(pool, event("process", seconds=0)) for _ in range(6)]
+            return [response["pid"] for response in await asyncio.gather(*pids)]
 
     assert len(set(runner.run(work()))) == 2
 
 
-def test_the_environment_that_was_busy_last_comes_first(
+def test_the_most_recently_used_environment_comes_first(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent
 ) -> None:
     async def work() -> set[int]:
         async with open_pool(2) as pool:
             await pool.warm_up(event("answer"))
-            return {(await ask(pool, event("process")))["pid"] for _ in range(4)}
+            return {(await invoke(pool, event("process")))["pid"] for _ in range(4)}
 
     assert len(runner.run(work())) == 1
 
@@ -80,7 +80,7 @@ def test_warming_up_runs_every_environments_init(
     assert all(log.read_text().count("stand-in initialised") == 1 for log in logs)
 
 
-def test_when_all_stay_busy_the_invocation_is_throttled(
+def test_an_invocation_is_throttled_while_all_environments_are_busy(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent
 ) -> None:
     async def work() -> None:
@@ -96,19 +96,19 @@ def test_when_all_stay_busy_the_invocation_is_throttled(
 
 
 @pytest.mark.parametrize("failure", ["raise", "exit"])
-def test_an_environment_serves_on_after_a_function_error(
+def test_an_environment_survives_a_function_error(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent, failure: str
 ) -> None:
     async def work() -> Any:
         async with open_pool(1) as pool:
             with pytest.raises(FunctionError):
                 await pool.invoke(event(failure))
-            return await ask(pool, event("answer", 1))
+            return await invoke(pool, event("answer", 1))
 
     assert runner.run(work()) == 1
 
 
-def test_an_environment_that_dies_at_work_is_replaced(
+def test_an_environment_that_dies_while_busy_is_replaced(
     runner: asyncio.Runner,
     open_pool: OpenPool,
     event: MakeEvent,
@@ -118,23 +118,23 @@ def test_an_environment_that_dies_at_work_is_replaced(
         async with open_pool(1) as pool:
             with pytest.raises(EnvironmentLostError):
                 await pool.invoke(event("kill_emulator"))
-            return await ask(pool, event("answer", 1))
+            return await invoke(pool, event("answer", 1))
 
     with caplog.at_level(logging.WARNING):
         assert runner.run(work()) == 1
     assert caplog.messages == ["environment 1 has ended; starting another"]
 
 
-def test_an_environment_that_dies_idle_is_replaced_and_nobody_notices(
+def test_an_environment_that_dies_while_idle_is_replaced_without_an_error(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent
 ) -> None:
     async def work() -> tuple[int, int]:
         async with open_pool(1) as pool:
-            first = (await ask(pool, event("process")))["emulator"]
+            first = (await invoke(pool, event("process")))["emulator"]
             dying = pool._environments[1]
             os.kill(first, signal.SIGKILL)
             await dying.wait()
-            return first, (await ask(pool, event("process")))["emulator"]
+            return first, (await invoke(pool, event("process")))["emulator"]
 
     first, second = runner.run(work())
     assert first != second
@@ -155,7 +155,7 @@ def test_an_init_that_fails_is_a_start_error_with_the_end_of_the_log(
     assert "the end of " in str(caught.value)
 
 
-def test_nothing_is_left_when_the_pool_closes(
+def test_closing_the_pool_ends_every_process(
     runner: asyncio.Runner, open_pool: OpenPool, event: MakeEvent
 ) -> None:
     async def work() -> list[int]:

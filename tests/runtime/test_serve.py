@@ -1,4 +1,4 @@
-"""`feedrank serve` as a user has it: a process of its own, moto, the function, HTTP."""
+"""`feedrank serve` as a process: moto, the function, HTTP."""
 
 import json
 import os
@@ -29,22 +29,22 @@ Command = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def folder(demo_bundle: Path, tmp_path: Path) -> Path:
-    """A working folder that has the bundle of what is in production already."""
+def directory(demo_bundle: Path, tmp_path: Path) -> Path:
+    """A working directory that already has the bundle of the model in production."""
     name = parse_manifest((demo_bundle / MANIFEST).read_bytes()).model_version
     shutil.copytree(demo_bundle, tmp_path / "data" / "bundles" / name)
     return tmp_path
 
 
 @pytest.fixture
-def feedrank(folder: Path, tracking_uri: str) -> Iterator[Command]:
-    """Starts the command in the working folder; what still runs at the end is killed."""
+def feedrank(directory: Path, tracking_uri: str) -> Iterator[Command]:
+    """Starts the command in the working directory; kills it at the end if it still runs."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", "from feedbench.cli import main; main()", *arguments],
-            cwd=folder,
+            cwd=directory,
             env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri, "COLUMNS": "200"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -60,14 +60,14 @@ def feedrank(folder: Path, tracking_uri: str) -> Iterator[Command]:
 
 
 def until_it_serves(process: subprocess.Popen[str]) -> str:
-    """What it has said by then."""
+    """Its output until then."""
     assert process.stdout
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if line.startswith("Serving until"):
-            return said
-    pytest.fail(f"it ended: {said}{process.stderr.read() if process.stderr else ''}")
+            return output
+    pytest.fail(f"it ended: {output}{process.stderr.read() if process.stderr else ''}")
 
 
 def predict(port: int) -> list[int]:
@@ -75,7 +75,7 @@ def predict(port: int) -> list[int]:
     headers = {"content-type": "application/json"}
     request = Request(f"http://{LOCALHOST}:{port}/predict", BODY.encode(), headers)
     with urlopen(request, timeout=LONGEST_S) as response:
-        return [each["item_id"] for each in json.load(response)["predictions"]]
+        return [item["item_id"] for item in json.load(response)["predictions"]]
 
 
 def descendants(pid: int) -> set[int]:
@@ -85,7 +85,7 @@ def descendants(pid: int) -> set[int]:
 
 @contextmanager
 def all_end(pids: set[int]) -> Iterator[None]:
-    """Every one of the processes ends in time after what is done inside."""
+    """All of the processes end in time after the body."""
     handles = [os.pidfd_open(pid) for pid in pids]
     try:
         yield
@@ -97,13 +97,13 @@ def all_end(pids: set[int]) -> Iterator[None]:
 
 
 def test_a_model_is_served_on_the_local_lambda_until_a_signal(
-    feedrank: Command, folder: Path
+    feedrank: Command, directory: Path
 ) -> None:
     port = free_port()
     process = feedrank("serve", "--port", str(port), "--show-answer", "--concurrency", "1")
-    said = until_it_serves(process)
-    assert f"curl -s http://{LOCALHOST}:{port}/predict" in said
-    assert "Items for user 42" in said
+    output = until_it_serves(process)
+    assert f"curl -s http://{LOCALHOST}:{port}/predict" in output
+    assert "Items for user 42" in output
 
     ranked = predict(port)
     assert sorted(ranked) == sorted(json.loads(BODY)["item_ids"])
@@ -111,23 +111,23 @@ def test_a_model_is_served_on_the_local_lambda_until_a_signal(
         ["pgrep", "-P", str(process.pid), "-f", "moto.server"], capture_output=True, check=True
     )
     os.kill(int(moto.stdout), signal.SIGKILL)
-    assert predict(port) == ranked  # what is loaded needs no S3
+    assert predict(port) == ranked  # a loaded model needs no S3
 
     with all_end(descendants(process.pid)):
         process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=LONGEST_S)
     assert (process.returncode, stdout, stderr) == (0, "Stopped.\n", "")
-    records = list((folder / "data" / "predictions").glob("predictions_*.jsonl"))
+    records = list((directory / "data" / "predictions").glob("predictions_*.jsonl"))
     assert len(records) == 1
     assert len(records[0].read_text().splitlines()) == 3
-    assert list((folder / "data" / "run").iterdir()) == []
+    assert list((directory / "data" / "run").iterdir()) == []
 
 
-def test_a_bundle_is_served_by_uvicorn_without_mlflow_and_killing_it_leaves_nothing(
-    feedrank: Command, folder: Path
+def test_uvicorn_serves_a_bundle_without_mlflow_and_killing_it_ends_every_process(
+    feedrank: Command, directory: Path
 ) -> None:
     port = free_port()
-    (bundle,) = (folder / "data" / "bundles").rename(folder / "mine").iterdir()
+    (bundle,) = (directory / "data" / "bundles").rename(directory / "mine").iterdir()
     process = feedrank(
         *("serve", "--port", str(port), "--front", "uvicorn"), *("--bundle", str(bundle))
     )
@@ -137,12 +137,12 @@ def test_a_bundle_is_served_by_uvicorn_without_mlflow_and_killing_it_leaves_noth
         process.kill()
 
 
-def test_a_broken_bundle_is_refused_and_the_message_names_the_file(
-    folder: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+def test_a_corrupt_bundle_is_refused_and_the_message_names_the_file(
+    directory: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(directory)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
-    [model] = folder.glob(f"data/bundles/*/{ONNX_MODEL}")
+    [model] = directory.glob(f"data/bundles/*/{ONNX_MODEL}")
     broken = bytearray(model.read_bytes())
     broken[-1] ^= 1
     model.write_bytes(broken)
@@ -151,13 +151,13 @@ def test_a_broken_bundle_is_refused_and_the_message_names_the_file(
     assert "serving/model.onnx: its SHA-256 is" in str(caught.value)
 
 
-def test_a_port_that_is_taken_is_said_before_anything_else(
+def test_a_port_that_is_in_use_is_reported_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with reserve(LOCALHOST, 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
+    with reserve(LOCALHOST, 0) as other:
+        other.listen()
+        port = other.getsockname()[1]
         with pytest.raises(ListenError) as caught:
             serve(ServeOptions(port=port), Console(quiet=True))
     assert str(caught.value) == (

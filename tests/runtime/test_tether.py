@@ -1,4 +1,4 @@
-"""Whatever ends the starter or the command, nothing of it stays."""
+"""However the parent or the command ends, no process survives."""
 
 import asyncio
 import os
@@ -31,8 +31,8 @@ server = socket.create_server(("127.0.0.1", {port}))
 time.sleep(600)
 """
 STAY = "time.sleep(600)"
-# What starts a tether, and then waits to be killed.
-STARTER = """
+# Starts a tether, then waits to be killed.
+PARENT = """
 import subprocess, sys
 tethered = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, start_new_session=True)
 tethered.wait()
@@ -48,7 +48,7 @@ def family(then: str) -> list[str]:
 
 @contextmanager
 def ends(pid: int) -> Iterator[None]:
-    """The process ends in time after what is done inside."""
+    """The process ends in time after the body."""
     process = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(process, select.POLLIN)
@@ -95,7 +95,7 @@ def test_a_signal_to_the_tether_ends_the_whole_session(tethered: subprocess.Pope
 
 
 def test_a_child_that_started_a_session_of_its_own_ends_too() -> None:
-    """As a server's workers may, which would serve on for ever."""
+    """A server's workers may do that, and would never end."""
     command = family(STAY)
     command[-1] = command[-1].replace("process_group=0", "start_new_session=True")
     with tether_of(command) as process:
@@ -104,19 +104,19 @@ def test_a_child_that_started_a_session_of_its_own_ends_too() -> None:
             process.stdin.close()
 
 
-def test_a_starter_that_is_killed_leaves_nothing() -> None:
-    command = [sys.executable, "-c", STARTER, *TETHER, *family(STAY)]
+def test_no_process_survives_a_parent_that_is_killed() -> None:
+    command = [sys.executable, "-c", PARENT, *TETHER, *family(STAY)]
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as starter,
-        ends(child_of(starter)),
+        subprocess.Popen(command, stdout=subprocess.PIPE) as parent,
+        ends(child_of(parent)),
     ):
-        starter.kill()
+        parent.kill()
 
 
 @pytest.mark.parametrize(
     ("then", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + signal.SIGKILL)]
 )
-def test_a_command_that_ends_takes_its_session_along(then: str, code: int) -> None:
+def test_the_end_of_the_command_ends_its_session(then: str, code: int) -> None:
     with tether_of(family(f"{then}")) as process:
         assert process.wait(LONGEST_S) == code
         assert members_of(process.pid) == []
@@ -129,21 +129,21 @@ def test_an_unknown_command_is_an_error() -> None:
         assert process.stderr.read() == b"/no/such/command: No such file or directory\n"
 
 
-def test_a_process_that_is_never_stopped_ends_with_its_object(tmp_path: Path) -> None:
+def test_a_process_ends_with_the_object_that_is_never_stopped(tmp_path: Path) -> None:
     async def start_and_forget() -> int:
         port = free_port()
         command = [sys.executable, "-c", LISTEN.format(port=port)]
         process = await Process.start("server", command, tmp_path / "log", {"PATH": os.defpath})
         await process.until_listening(port, LONGEST_S)
         session, child = process.session, process._child
-        del process  # the last one that knows it
-        await child.wait()  # so that asyncio has seen its end, and warns of nothing
+        del process  # the last reference
+        await child.wait()  # so that asyncio doesn't warn
         return session
 
     assert members_of(asyncio.run(start_and_forget())) == []
 
 
-def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+def test_no_process_survives_a_tether_that_is_killed(tmp_path: Path) -> None:
     async def kill_the_tether() -> int:
         command = [sys.executable, "-c", FAMILY.format(then=STAY)]
         process = await Process.start("family", command, tmp_path / "log", {"PATH": os.defpath})
@@ -154,10 +154,10 @@ def test_a_tether_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     assert members_of(asyncio.run(kill_the_tether())) == []
 
 
-def test_all_are_stopped_and_then_killed_from_the_youngest_on(
+def test_all_are_stopped_and_then_killed_children_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else one would see the other's end, and say so in the log that they share."""
+    """Otherwise one would see another end, and report it in their common log."""
     sent: list[tuple[int, int]] = []
     kill = os.kill
 

@@ -1,4 +1,4 @@
-"""What `make build` says where it can't, and how `feedrank budget` counts."""
+"""The errors of `make build`, and the sizes of `feedrank budget`."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from feedops.stack.build import build, find_python
 
 PYTHON = "#!/bin/sh\necho Python 3.13.9\n"
 OTHER_PYTHON = "#!/bin/sh\necho Python 3.12.1\n"
-SHIM = "#!/bin/sh\necho 'python3.13: command not found' >&2\nexit 127\n"  # pyenv's, not chosen
+SHIM = "#!/bin/sh\necho 'python3.13: command not found' >&2\nexit 127\n"  # inactive version
 
 
 def _program(path: Path, text: str) -> Path:
@@ -27,7 +27,7 @@ def _file(path: Path, size: int) -> None:
     path.write_bytes(bytes(size))
 
 
-def test_a_missing_bundle_is_said_before_anything_is_built(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="feedrank publish --to layers/model/bundle"):
         build(tmp_path / "build", tmp_path / "bundle")
     assert not (tmp_path / "build").exists()
@@ -38,18 +38,18 @@ def test_the_python_of_lambda_is_found_on_the_path(tmp_path: Path) -> None:
     assert find_python({"PATH": str(python.parent), "HOME": "/nowhere"}) == python
 
 
-def test_a_shim_that_runs_nothing_is_passed_over(tmp_path: Path) -> None:
+def test_a_shim_of_an_inactive_version_is_skipped(tmp_path: Path) -> None:
     shim = _program(tmp_path / "shims" / "python3.13", SHIM)
     python = _program(tmp_path / ".pyenv/versions/3.13.0/bin/python3.13", PYTHON)
     assert find_python({"PATH": str(shim.parent), "HOME": str(tmp_path)}) == python
 
 
-def test_no_python_is_a_clear_message(tmp_path: Path) -> None:
+def test_without_a_python_the_message_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="set LAMBDA_PYTHON"):
         find_python({"PATH": str(tmp_path), "HOME": str(tmp_path)})
 
 
-def test_a_chosen_python_must_be_the_right_one(tmp_path: Path) -> None:
+def test_the_python_of_the_setting_must_have_the_right_version(tmp_path: Path) -> None:
     python = _program(tmp_path / "python", OTHER_PYTHON)
     with pytest.raises(BuildError, match=r"is no python3\.13"):
         find_python({"LAMBDA_PYTHON": str(python)})
@@ -76,12 +76,12 @@ def test_sizes_are_by_part_and_by_distribution(built: Path) -> None:
     )
 
 
-def test_the_table_shows_the_large_ones_the_bar_and_the_limit(built: Path) -> None:
+def test_the_table_has_large_packages_the_bar_and_the_limit(built: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
     print_budget(measure(built), console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    table = console.file.getvalue()  # type: ignore[attr-defined]
     for text in ("numpy 2.4.6", "2 smaller ones", "total", "200.0", "262.1"):
-        assert text in shown
+        assert text in table
 
 
 def test_over_the_bar_is_an_error() -> None:
@@ -90,6 +90,6 @@ def test_over_the_bar_is_an_error() -> None:
         print_budget(Budget(parts, {}), Console(quiet=True))
 
 
-def test_no_build_is_said(tmp_path: Path) -> None:
+def test_a_missing_build_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="make build"):
         measure(tmp_path)

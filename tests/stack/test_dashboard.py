@@ -1,4 +1,4 @@
-"""The dashboard names nothing that doesn't exist; its picture can be drawn from local logs."""
+"""The dashboard names only metrics that exist, and can be drawn from local logs."""
 
 import json
 import re
@@ -37,30 +37,30 @@ def _metrics(widget: dict[str, Any]) -> list[list[Any]]:
     return metrics
 
 
-def _named(widget: dict[str, Any]) -> set[Metric]:
-    named: set[Metric] = set()
+def _metrics_of(widget: dict[str, Any]) -> set[Metric]:
+    metrics: set[Metric] = set()
     for *metric, options in _metrics(widget):
         if metric:
-            named.add((metric[0], metric[1], frozenset(metric[2::2])))
-        elif found := SEARCH.match(options["expression"]):
-            namespace, *dimensions = found[1].split(",")
-            named.add((namespace, found[2], frozenset(dimensions)))
-    return named
+            metrics.add((metric[0], metric[1], frozenset(metric[2::2])))
+        elif match := SEARCH.match(options["expression"]):
+            namespace, *dimensions = match[1].split(",")
+            metrics.add((namespace, match[2], frozenset(dimensions)))
+    return metrics
 
 
 @pytest.mark.parametrize(
     "widget", _widgets(), ids=lambda w: w["properties"].get("title", w["type"])
 )
 def test_a_graph_names_metrics_that_exist(widget: dict[str, Any]) -> None:
-    assert unknown(_named(widget)) == set()
+    assert unknown(_metrics_of(widget)) == set()
 
 
-def test_every_metric_of_the_code_is_shown() -> None:
-    shown = set().union(*map(_named, _widgets()))
+def test_every_metric_of_the_function_is_on_the_dashboard() -> None:
+    shown = set().union(*map(_metrics_of, _widgets()))
     assert of_the_code() - shown == set()
 
 
-def test_sections_come_in_the_order_of_worry() -> None:
+def test_sections_are_in_order_of_urgency() -> None:
     texts = [w["properties"]["markdown"] for w in _widgets() if w["type"] == "text"]
     assert texts[1:] == SECTIONS
 
@@ -92,13 +92,13 @@ def test_statistics_and_ids_are_valid() -> None:
             assert not metric or STATISTIC.fullmatch(options["stat"])
 
 
-def test_expressions_use_what_their_graph_has() -> None:
+def test_expressions_use_only_ids_of_their_graph() -> None:
     chart = Chart({}, 0.0, 3, 60.0)
     for widget in _widgets():
-        chart.lines(_metrics(widget))  # an id that isn't there is a KeyError
+        chart.lines(_metrics(widget))  # raises KeyError for an unknown id
 
 
-def test_dimensions_have_the_deployments_values() -> None:
+def test_dimensions_have_the_values_of_the_deployment() -> None:
     values = {
         "service": NAME,
         "ApiId": "a1b2c3",
@@ -109,8 +109,8 @@ def test_dimensions_have_the_deployments_values() -> None:
     }
     for widget in _widgets():
         for *metric, _options in _metrics(widget):
-            named = dict(zip(metric[2::2], metric[3::2], strict=True))
-            assert named == {key: values[key] for key in named}
+            dimensions = dict(zip(metric[2::2], metric[3::2], strict=True))
+            assert dimensions == {key: values[key] for key in dimensions}
 
 
 def test_without_the_direct_stream_the_other_is_shown() -> None:
@@ -121,8 +121,8 @@ def test_without_the_direct_stream_the_other_is_shown() -> None:
 
 def test_every_alarm_of_the_stack_is_on_the_dashboard() -> None:
     for parameters in ({}, {"DecisionDelivery": "logs", "WarmStart": "none"}):
-        made = resources("observability.yaml", **parameters)
-        alarms = [n for n, r in made.items() if r["Type"] == "AWS::CloudWatch::Alarm"]
+        stack = resources("observability.yaml", **parameters)
+        alarms = [n for n, r in stack.items() if r["Type"] == "AWS::CloudWatch::Alarm"]
         (widget,) = (w for w in _widgets(**parameters) if w["type"] == "alarm")
         assert [arn.rpartition(":")[2] for arn in widget["properties"]["alarms"]] == alarms
 
@@ -161,7 +161,7 @@ def _values(chart: Chart, *metrics: list[Any]) -> list[tuple[str, list[float]]]:
     return [(line.label, line.values.tolist()) for line in chart.lines(metrics)]
 
 
-def test_metrics_are_read_from_an_environments_log(chart: Chart) -> None:
+def test_metrics_are_read_from_the_log_of_an_environment(chart: Chart) -> None:
     nan = np.nan
     lines = _values(
         chart,
@@ -181,12 +181,12 @@ def test_metrics_are_read_from_an_environments_log(chart: Chart) -> None:
     )
 
 
-def test_billed_time_holds_the_init_and_is_rounded_up(log: Path) -> None:
+def test_billed_time_includes_the_init_and_is_rounded_up(log: Path) -> None:
     points = read([log], api_id="local", log_group="/f", filters_namespace="below")
     assert [value for _, value in points["below", "BilledDuration", frozenset()]] == [654]
 
 
-def test_a_search_has_a_line_for_each_that_it_finds(chart: Chart) -> None:
+def test_a_search_has_a_line_per_metric(chart: Chart) -> None:
     search = (
         'SEARCH(\'{feedrank,service,init_type} MetricName="InitDuration" service="feedrank"\', '
         "'Maximum', 60)"
@@ -222,7 +222,7 @@ def test_the_picture_is_drawn(log: Path, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-def test_logs_without_a_metric_make_no_picture(tmp_path: Path) -> None:
+def test_logs_without_a_metric_are_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "environment-1.log"
     empty.write_text("nothing\n")
     with pytest.raises(OperationError, match="no metric"):

@@ -1,4 +1,4 @@
-"""What fails late in a deploy is said by `feedrank build`, before anything is built."""
+"""`feedrank build` reports what a deployment would find late, before it builds anything."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from feedops.stack import environments
 PROVISIONED = "WarmStart=provisioned"
 
 
-def _config(folder: Path, overrides: str, stack_name: str = "feedrank-prod") -> Path:
-    path = folder / "samconfig.toml"
+def _config(directory: Path, overrides: str, stack_name: str = "feedrank-prod") -> Path:
+    path = directory / "samconfig.toml"
     path.write_text(
         f"version = 0.1\n[prod.global.parameters]\nstack_name = '{stack_name}'\n"
         f"[prod.deploy.parameters]\nparameter_overrides = {overrides}\n"
@@ -39,25 +39,25 @@ def test_our_own_environments_can_be_deployed() -> None:
         ),
     ],
 )
-def test_numbers_that_exclude_each_other_are_refused(
+def test_contradictory_numbers_are_refused(
     overrides: list[str], reason: str, tmp_path: Path
 ) -> None:
-    for written in (repr(overrides), repr(" ".join(f'"{each}"' for each in overrides))):
+    for text in (repr(overrides), repr(" ".join(f'"{override}"' for override in overrides))):
         with pytest.raises(BuildError, match=f"prod: {reason}"):
-            environments.check(_config(tmp_path, written))
+            environments.check(_config(tmp_path, text))
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["ProvisionedMin=11"],  # without WarmStart=provisioned they mean nothing
-        [PROVISIONED, "BusyMin=11"],  # nor BusyMin without BusyFrom
+        ["ProvisionedMin=11"],  # not used without WarmStart=provisioned
+        [PROVISIONED, "BusyMin=11"],  # not used without BusyFrom
         [PROVISIONED, "ProvisionedMin=10"],
         [PROVISIONED, "ReservedConcurrency=10"],
         [PROVISIONED, "ReservedConcurrency=-1"],
     ],
 )
-def test_numbers_that_fit_are_taken(overrides: list[str], tmp_path: Path) -> None:
+def test_consistent_numbers_are_accepted(overrides: list[str], tmp_path: Path) -> None:
     environments.check(_config(tmp_path, repr(overrides)))
 
 
@@ -67,7 +67,7 @@ def test_a_stack_name_is_no_longer_than_a_functions(tmp_path: Path) -> None:
         environments.check(_config(tmp_path, "[]", "x" * 65))
 
 
-def test_nothing_is_built_of_what_can_not_be_deployed(
+def test_nothing_is_built_if_an_environment_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = _config(tmp_path, f"['{PROVISIONED}', 'ProvisionedMin=11']")

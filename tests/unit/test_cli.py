@@ -1,4 +1,4 @@
-"""The command line: what it hands on, and how it fails."""
+"""The command line: how it passes options on, and how it fails."""
 
 import subprocess
 import sys
@@ -11,48 +11,54 @@ from typer.testing import CliRunner
 
 from feedmodel.options import TrainOptions, TrainResult
 from feedops.cli.main import app
-from feedops.errors import StartError
+from feedops.errors import OperationError, StartError
 from feedops.local.serve_options import ServeOptions
+from feedrank.errors import BundleError, SettingsError
 
 HEAVY = {"torch", "mlflow", "pandas", "boto3", "aiohttp", "fastapi", "onnxruntime"}
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
-    asked: list[ServeOptions] = []
+    """The options of each server that a command would have started."""
+    servers: list[ServeOptions] = []
     monkeypatch.setattr(
-        "feedops.local.serve.serve", lambda options, _console: asked.append(options)
+        "feedops.local.serve.serve", lambda options, _console: servers.append(options)
     )
-    return asked
+    return servers
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = f"import sys, feedops.cli.main; print({HEAVY!r} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "set()\n"
 
 
-def test_help_lists_the_commands() -> None:
+def test_help_lists_the_commands_under_their_headings() -> None:
     done = CliRunner().invoke(app, ["--help"])
     assert done.exit_code == 0
-    for command in ("train", "publish", "serve", "run", "invoke"):
+    for heading in ("On this machine", "Models", "Deployed stack"):
+        assert f"─ {heading} ─" in done.stdout
+    for command in ("train", "publish", "serve", "run", "invoke", "dashboard", "decisions"):
         assert f" {command} " in done.stdout
 
 
-def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[TrainOptions] = []
+def test_options_of_training_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[TrainOptions] = []
 
     def train(options: TrainOptions, _console: Console) -> TrainResult:
-        asked.append(options)
+        runs.append(options)
         return TrainResult("run", "models:/m-1", options.registered_name, "4", {})
 
     monkeypatch.setattr("feedmodel.demo.train.train", train)
     done = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
     assert done.exit_code == 0
-    assert asked == [TrainOptions(network="two_tower", epochs=3)]
+    assert runs == [TrainOptions(network="two_tower", epochs=3)]
     assert done.stdout.startswith("models:/feed_ranker/4 is the candidate")
     again = CliRunner().invoke(app, ["train", "--alias", "production"])
-    assert (again.exit_code, again.stdout, asked[-1].alias) == (0, "", "production")
+    assert (again.exit_code, again.stdout, runs[-1].alias) == (0, "", "production")
 
 
 @pytest.mark.parametrize(
@@ -63,16 +69,16 @@ def test_options_of_training_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
         (["models:/shop/3"], "models:/shop/3"),
     ],
 )
-def test_what_is_promoted_is_the_candidate_a_number_or_a_uri(
+def test_promote_takes_a_number_a_uri_or_else_the_candidate(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], uri: str
 ) -> None:
-    asked: list[tuple[str, dict[str, object]]] = []
+    calls: list[tuple[str, dict[str, object]]] = []
     monkeypatch.setattr(
-        "feedops.models.promote.promote", lambda name, **how: asked.append((name, how))
+        "feedops.models.promote.promote", lambda name, **options: calls.append((name, options))
     )
     done = CliRunner().invoke(app, ["promote", *arguments, "--force"])
     assert done.exit_code == 0
-    assert [(name, how["force"]) for name, how in asked] == [(uri, True)]
+    assert [(name, options["force"]) for name, options in calls] == [(uri, True)]
 
 
 def test_publishing_to_s3_prints_the_parameter_that_deploys(
@@ -117,13 +123,13 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
     ]
 
 
-def test_serve_and_run_differ_in_the_answer_that_they_show(served: list[ServeOptions]) -> None:
+def test_run_is_serve_with_an_example_response(served: list[ServeOptions]) -> None:
     CliRunner().invoke(app, ["serve"], catch_exceptions=False)
     CliRunner().invoke(app, ["run"], catch_exceptions=False)
     assert served == [ServeOptions(), ServeOptions(show_answer=True)]
 
 
-def test_options_of_serving_are_handed_on(served: list[ServeOptions]) -> None:
+def test_options_of_serving_are_passed_on(served: list[ServeOptions]) -> None:
     arguments = (
         "serve --model models:/mine/3 --publish --front uvicorn --host 0.0.0.0 --port 9000 "
         "--concurrency 4 --memory 3008 --timeout 5 --env A=1 --env B=x=y"
@@ -150,7 +156,7 @@ def test_a_variable_without_a_value_is_refused(served: list[ServeOptions]) -> No
     assert "'A' is not NAME=VALUE" in done.stderr
 
 
-def test_an_error_is_its_text_and_the_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_prints_its_text_and_exits_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_options: ServeOptions, _console: Console) -> None:
         raise StartError("moto's server ended; the end of the log:\n  [red]boom")
 
@@ -158,6 +164,24 @@ def test_an_error_is_its_text_and_the_exit_code_1(monkeypatch: pytest.MonkeyPatc
     done = CliRunner().invoke(app, ["serve"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "moto's server ended; the end of the log:\n  [red]boom\n"
+
+
+@pytest.mark.parametrize(
+    "error", [SettingsError("MODEL_URI: is required"), BundleError("manifest.json: no JSON")]
+)
+def test_errors_of_the_function_itself_print_their_text_too(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_options: ServeOptions, _console: Console) -> None:
+        raise error
+
+    monkeypatch.setattr("feedops.local.serve.serve", fail)
+    done = CliRunner().invoke(app, ["serve"])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"{error}\n")
+
+
+def test_an_operators_error_has_no_http_status() -> None:
+    assert not hasattr(OperationError("text"), "status")
 
 
 def test_with_debug_an_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +202,9 @@ def test_with_debug_an_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         ("localhost", "http://localhost:8000"),
     ],
 )
-def test_the_url_is_one_that_this_machine_reaches(host: str, url: str) -> None:
+def test_the_url_is_one_that_this_machine_can_reach(host: str, url: str) -> None:
     assert ServeOptions(host=host).url == url
 
 
-def test_logs_of_two_that_serve_side_by_side_are_apart() -> None:
+def test_two_servers_on_one_machine_have_different_log_directories() -> None:
     assert ServeOptions(port=8_001).logs == Path("data/logs/port-8001")

@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a command is given, it says so in a line; never by a traceback."""
+"""A mistake in a command's options or files gives one line, never a traceback."""
 
 import json
 import os
@@ -30,15 +30,15 @@ EMF = {
 
 
 @pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With files that are not what a command needs, and no model."""
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has files that no command can use, and no model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     (tmp_path / "text").write_text("no log\n")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "directory").mkdir()
     (tmp_path / "other.jsonl").write_text('{"_aws": {"name": 1}}\n')
     (tmp_path / "log").write_text(json.dumps(EMF) + "\n")
     return tmp_path
@@ -48,22 +48,22 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("line", "message"),
     [
         ("dashboard --metrics missing", "missing: No such file or directory"),
-        ("dashboard --metrics folder", "folder: Is a directory"),
+        ("dashboard --metrics directory", "directory: Is a directory"),
         ("dashboard --metrics text", "these logs hold no metric"),
         ("dashboard --metrics binary", "these logs hold no metric"),
         ("dashboard --metrics other.jsonl", "other.jsonl: no log of a local environment"),
         ("dashboard --metrics log --out text/x.png", "text: File exists"),
         ("dashboard --metrics log --out x.docx", "x.docx: the picture is a PNG"),
         ("invoke -e missing", "event missing: No such file or directory"),
-        ("invoke -e folder", "event folder: Is a directory"),
+        ("invoke -e directory", "event directory: Is a directory"),
         ("invoke -e text", "event text: not JSON"),
         ("invoke -e other.jsonl", "no bundle in data/bundles"),
         ("invoke -e other.jsonl --bundle missing", "missing is no bundle"),
         ("invoke -e other.jsonl --bundle text", "text is no bundle"),
         ("invoke -e other.jsonl --env A", "'A' is not NAME=VALUE"),
         ("serve --bundle missing", "missing is no bundle"),
-        ("serve --bundle folder", "folder is no bundle"),
-        ("serve --bundle folder --model models:/a/1", "--bundle names a bundle"),
+        ("serve --bundle directory", "directory is no bundle"),
+        ("serve --bundle directory --model models:/a/1", "--bundle names a bundle"),
         ("serve --model models:/a/1 --train", "--model names one model"),
         ("serve --model models:/a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
         ("serve --model a/1 --tracking-uri sqlite:///no.db", "MLflow has no such model"),
@@ -80,7 +80,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("build --architecture x", "'x' is not one of"),
         ("budget missing", "in missing"),
         ("budget text", "in text"),
-        ("bench --only x --bundle folder", "no measurement 'x'"),
+        ("bench --only x --bundle directory", "no measurement 'x'"),
         ("bench --bundle missing", "missing is no bundle"),
         ("bench --readme", "results.json holds no results"),
         ("bench --set-baseline", "results.json holds no results"),
@@ -90,7 +90,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("serve --nothing", "No such option: --nothing"),
     ],
 )
-def test_a_mistake_is_said_in_a_line(line: str, message: str) -> None:
+def test_a_mistake_gives_one_line(line: str, message: str) -> None:
     done = CliRunner().invoke(app, line.split())
     assert done.exit_code in (1, 2), done.output
     assert isinstance(done.exception, SystemExit), done.exception
@@ -99,21 +99,21 @@ def test_a_mistake_is_said_in_a_line(line: str, message: str) -> None:
     assert "SECRET" not in done.output
 
 
-def test_a_host_that_is_not_ours_is_blamed_and_not_the_port() -> None:
+def test_a_host_of_another_machine_is_not_reported_as_a_bad_port() -> None:
     done = CliRunner().invoke(app, ["serve", "--host", "203.0.113.9", "--port", "18119"])
     assert "choose another --port" not in done.stderr
 
 
-def test_a_log_that_was_cut_midway_is_drawn_up_to_there(working_folder: Path) -> None:
-    log = working_folder / "log"
-    with log.open("a") as cut:
-        cut.write(json.dumps(EMF)[:90])
+def test_a_log_that_was_cut_off_is_drawn_up_to_there(working_directory: Path) -> None:
+    log = working_directory / "log"
+    with log.open("a") as opened:
+        opened.write(json.dumps(EMF)[:90])
     done = CliRunner().invoke(app, ["dashboard", "--metrics", str(log), "--out", "it.png"])
     assert (done.exit_code, done.stdout) == (0, "it.png\n")
-    assert (working_folder / "it.png").is_file()
+    assert (working_directory / "it.png").is_file()
 
 
-def test_folders_of_others_stay_and_those_of_killed_processes_go(tmp_path: Path) -> None:
+def test_directories_of_dead_processes_are_deleted_and_others_are_kept(tmp_path: Path) -> None:
     others = {"12-monkeys", "2026", "process-of-mine", f"process-{os.getppid()}"}
     for name in (*others, "process-99999999999999999999"):
         (tmp_path / "run" / name).mkdir(parents=True)
@@ -126,26 +126,26 @@ def no_emulator() -> None:
     raise EmulatorMissingError("the Lambda emulator runs on Linux")
 
 
-def test_where_no_emulator_runs_uvicorn_takes_its_place_in_one_line(
+def test_without_an_emulator_uvicorn_serves_and_one_line_tells_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served: list[str | None] = []
+    fronts: list[str | None] = []
 
-    async def note(options: ServeOptions, *_: object) -> None:
-        served.append(options.front)
+    async def record(options: ServeOptions, *_: object) -> None:
+        fronts.append(options.front)
 
     monkeypatch.setattr("feedops.local.serve.find_emulator", no_emulator)
     monkeypatch.setattr("feedops.local.serve._bundle", lambda _options, _console: Path())
-    monkeypatch.setattr("feedops.local.serve._serve", note)
+    monkeypatch.setattr("feedops.local.serve._serve", record)
     serve(ServeOptions(port=18_119), Console())
-    assert served == ["uvicorn"]
+    assert fronts == ["uvicorn"]
     assert capsys.readouterr().out.splitlines() == [
         "No Lambda runtime here, serving by uvicorn instead: the Lambda emulator runs on Linux",
         "Stopped.",
     ]
 
 
-def test_who_asks_for_the_lambda_by_name_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_explicit_front_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedops.local.serve.find_emulator", no_emulator)
     with pytest.raises(EmulatorMissingError):
         serve(ServeOptions(front="lambda"), Console(quiet=True))
@@ -158,13 +158,13 @@ def test_without_a_terminal_each_step_is_a_line(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_every_option_has_its_help_and_no_flag_a_type(command: str) -> None:
+def test_every_option_has_a_help_text_and_no_flag_a_type(command: str) -> None:
     done = CliRunner().invoke(app, [*command.split(), "--help"])
     assert done.exit_code == 0
     assert "<bool>" not in done.stdout
     rows = [line.strip("│ ").split("  ") for line in done.stdout.splitlines() if " --" in line]
-    bare = [row for row in rows if len([cell for cell in row if cell.strip()]) < 2]
-    assert bare == []
+    without_help = [row for row in rows if len([cell for cell in row if cell.strip()]) < 2]
+    assert without_help == []
 
 
 def test_the_version_is_the_packages() -> None:

@@ -1,4 +1,4 @@
-"""What is read out of the emulator's log."""
+"""Invocations and the function's output, read from the emulator's log."""
 
 from feedops.local.emulator_log import Report, printed_by_function, reports
 
@@ -31,7 +31,7 @@ REPORT RequestId: third\tDuration: 3000.00 ms\tBilled Duration: 3000 ms\t{MEMORY
 """.splitlines()
 
 
-def test_each_invocation_has_its_own_times_and_the_first_its_init() -> None:
+def test_each_invocation_has_its_duration_and_the_first_its_init() -> None:
     assert list(reports(FIRST + WARM + TIMED_OUT)) == [
         Report("first", 1.05, 94.122),
         Report("second", 0.9),
@@ -39,23 +39,23 @@ def test_each_invocation_has_its_own_times_and_the_first_its_init() -> None:
     ]
 
 
-def test_an_invocation_that_killed_its_runtime_leaves_no_report() -> None:
+def test_an_invocation_that_killed_its_runtime_has_no_report() -> None:
     assert list(reports(WARM[:3])) == []
 
 
-def test_what_the_function_printed_is_the_rest_of_the_log() -> None:
+def test_the_functions_output_is_the_rest_of_the_log() -> None:
     assert printed_by_function(FIRST + WARM + TIMED_OUT) == [
         "model loaded",
         "predicted",
     ]
 
 
-def test_memory_that_nobody_knows_is_left_out() -> None:
+def test_unknown_memory_use_is_omitted() -> None:
     line = Report("third", 3_000.0).line(memory_mb=1_769, used_mb=None)
     assert line.endswith("\tMemory Size: 1769 MB")
 
 
-def test_a_report_is_written_as_lambda_writes_it() -> None:
+def test_a_report_line_is_lambdas_own() -> None:
     assert Report("first", 1.05, 94.122).line(memory_mb=1_769, used_mb=91) == (
         "REPORT RequestId: first\tDuration: 1.05 ms\tBilled Duration: 96 ms"
         "\tMemory Size: 1769 MB\tMax Memory Used: 91 MB\tInit Duration: 94.12 ms"

@@ -1,4 +1,4 @@
-"""The HTTP front over a function that is faked."""
+"""The HTTP front before a fake function."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from feedops.local.processes import LOCALHOST, reserve
 Invoke = Callable[[bytes], Awaitable[bytes]]
 
 
-def ask(invoke: Invoke, method: str = "GET", timeout_s: float = 30.0, **request: Any) -> Any:
-    """Status, headers and body of what the front answers."""
+def send(invoke: Invoke, method: str = "GET", timeout_s: float = 30.0, **request: Any) -> Any:
+    """Status, headers and body of the front's response."""
 
     async def exchange() -> tuple[int, dict[str, str], bytes]:
         with reserve(LOCALHOST, 0) as bound:
@@ -33,17 +33,17 @@ def ask(invoke: Invoke, method: str = "GET", timeout_s: float = 30.0, **request:
     return asyncio.run(exchange())
 
 
-def ask_raw(invoke: Invoke, head: bytes) -> tuple[int, dict[str, Any]]:
-    """Status and body, for a request as no client library would send it."""
+def send_raw(invoke: Invoke, head: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the response to a request that no client library would send."""
 
     async def exchange() -> bytes:
         with reserve(LOCALHOST, 0) as bound:
             async with serving(Front(invoke), bound):
                 reader, writer = await asyncio.open_connection(*bound.getsockname())
                 writer.write(head + b"Connection: close\r\n\r\n")
-                answer = await reader.read()
+                response = await reader.read()
                 writer.close()
-                return answer
+                return response
 
     first, _, rest = asyncio.run(exchange()).partition(b"\r\n")
     return int(first.split()[1]), json.loads(rest.partition(b"\r\n\r\n")[2])
@@ -69,8 +69,8 @@ async def malformed(_event: bytes) -> bytes:
     return b'{"statusCode": "fine"}'
 
 
-def test_the_request_reaches_the_function_as_it_was_sent() -> None:
-    status, headers, body = ask(echo, "POST", data=b'{"a": 1}', cookies={"session": "1"})
+def test_the_request_reaches_the_function_unchanged() -> None:
+    status, headers, body = send(echo, "POST", data=b'{"a": 1}', cookies={"session": "1"})
     event = json.loads(body)
     assert status == 200
     assert event["rawPath"] == "/a b"
@@ -80,14 +80,14 @@ def test_the_request_reaches_the_function_as_it_was_sent() -> None:
     assert event["requestContext"]["requestId"] == headers["apigw-requestid"]
 
 
-def test_a_compressed_request_is_left_to_the_function() -> None:
+def test_a_compressed_body_is_not_decompressed() -> None:
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
-    _, _, body = ask(echo, "POST", data=b"\x1f\x8b not gzip", headers=headers)
+    _, _, body = send(echo, "POST", data=b"\x1f\x8b not gzip", headers=headers)
     assert json.loads(body)["isBase64Encoded"] is True
 
 
-def test_a_head_request_gets_the_headers_alone() -> None:
-    status, headers, body = ask(echo, "HEAD")
+def test_a_head_request_gets_only_the_headers() -> None:
+    status, headers, body = send(echo, "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) > 0
 
@@ -101,25 +101,25 @@ def test_a_head_request_gets_the_headers_alone() -> None:
         (EnvironmentLostError("Runtime.ExitError", "gone"), gateway.INTERNAL_ERROR),
     ],
 )
-def test_a_function_that_fails_is_answered_as_api_gateway_does(
+def test_the_response_to_a_failed_invocation_is_api_gateways(
     error: Exception, failure: gateway.HttpResponse
 ) -> None:
-    status, headers, body = ask(raising(error))
+    status, headers, body = send(raising(error))
     assert (status, body) == (failure.status, failure.body)
     assert headers.items() >= {k.title(): v for k, v in failure.headers}.items()
 
 
-def test_an_answer_that_is_none_is_an_internal_error() -> None:
-    status, _, body = ask(malformed)
+def test_a_malformed_response_is_an_internal_error() -> None:
+    status, _, body = send(malformed)
     assert (status, body) == (500, gateway.INTERNAL_ERROR.body)
 
 
-def test_a_function_that_takes_too_long_is_unavailable() -> None:
-    status, _, body = ask(never, timeout_s=0.01)
+def test_a_slow_function_is_unavailable() -> None:
+    status, _, body = send(never, timeout_s=0.01)
     assert (status, body) == (503, b'{"message": "Service Unavailable"}')
 
 
-def test_a_function_goes_on_when_its_caller_has_gone() -> None:
+def test_an_invocation_goes_on_after_its_caller_hangs_up() -> None:
     started, finish = asyncio.Event(), asyncio.Event()
     finished: list[bytes] = []
 
@@ -147,43 +147,45 @@ def test_a_function_goes_on_when_its_caller_has_gone() -> None:
     "size",
     [
         gateway.LARGEST_REQUEST_BYTES + 1,
-        gateway.LARGEST_EVENT_BYTES - 100,  # fits the gateway; with the headers, not the function
+        gateway.LARGEST_EVENT_BYTES - 100,  # over Lambda's limit, with the headers
     ],
 )
 def test_a_request_that_is_too_large_does_not_reach_the_function(size: int) -> None:
     headers = {"content-type": "text/plain"}
-    sent = BytesIO(b"x" * size)
-    status, _, body = ask(raising(AssertionError()), "POST", data=sent, headers=headers)
-    assert (status, body) == (413, b'{"message": "Request Entity Too Large"}')
+    body = BytesIO(b"x" * size)
+    status, _, response = send(raising(AssertionError()), "POST", data=body, headers=headers)
+    assert (status, response) == (413, b'{"message": "Request Entity Too Large"}')
 
 
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [
-        (b"Jos\xe9", "Jos\xe9"),  # no UTF-8, so ISO-8859-1
+        (b"Jos\xe9", "Jos\xe9"),  # invalid UTF-8, so ISO-8859-1
         ("Jos\xe9".encode(), "Jos\xe9"),
         ("Sr\u012bperumb\u016bd\u016br".encode(), "Sr\u012bperumb\u016bd\u016br"),
         (b"\xff\xfe", "\xff\xfe"),
         (b"\x80abc", "\x80abc"),
         (b"\xc3", "\xc3"),
-        (b"\xc0\xaf", "\xc0\xaf"),  # what UTF-8 forbids
+        (b"\xc0\xaf", "\xc0\xaf"),  # overlong, which UTF-8 forbids
         (b"\xed\xb3\xa9", "\xed\xb3\xa9"),  # a surrogate
-        (b"\xf5\x80\x80\x80", "\xf5\x80\x80\x80"),  # past Unicode
+        (b"\xf5\x80\x80\x80", "\xf5\x80\x80\x80"),  # beyond Unicode
         (b"a\tb", "a\tb"),
     ],
 )
 @pytest.mark.parametrize("name", ["x", "user-agent", "host", "cookie", "x-amzn-trace-id"])
-def test_a_headers_bytes_are_text_in_the_event(name: str, sent: bytes, shown: str) -> None:
+def test_a_headers_bytes_become_text_in_the_event(name: str, sent: bytes, shown: str) -> None:
     host = b"" if name == "host" else b"Host: a\r\n"
     head = b"GET /a HTTP/1.1\r\n%s%s: %s\r\n" % (host, name.encode(), sent)
-    status, event = ask_raw(echo, head)
+    status, event = send_raw(echo, head)
     assert status == 200
     assert shown == (event["cookies"][0] if name == "cookie" else event["headers"][name])
 
 
-def test_names_lose_their_case_and_repeated_headers_are_joined() -> None:
+def test_header_names_are_lower_case_and_repeated_headers_are_joined() -> None:
     head = b"GET /a HTTP/1.1\r\nhOsT: a\r\nX-oDD: 1\r\nx-Odd: Jos\xe9\r\nX-ODD:\r\n"
-    assert ask_raw(echo, head)[1]["headers"].items() >= {"host": "a", "x-odd": "1,Jos\xe9,"}.items()
+    assert (
+        send_raw(echo, head)[1]["headers"].items() >= {"host": "a", "x-odd": "1,Jos\xe9,"}.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,13 +199,13 @@ def test_names_lose_their_case_and_repeated_headers_are_joined() -> None:
         ("//a:b/[?[", "//a:b/[", "["),
     ],
 )
-def test_an_odd_target_reaches_the_function(target: str, path: str, query: str) -> None:
-    status, event = ask_raw(echo, b"GET %s HTTP/1.1\r\nHost: a\r\n" % target.encode())
+def test_an_unusual_target_reaches_the_function(target: str, path: str, query: str) -> None:
+    status, event = send_raw(echo, b"GET %s HTTP/1.1\r\nHost: a\r\n" % target.encode())
     assert (status, event["rawPath"], event["rawQueryString"]) == (200, path, query)
 
 
 @pytest.mark.parametrize("long", ["target", "header"])
-def test_a_head_past_api_gateways_quota_does_not_reach_the_function(long: str) -> None:
+def test_a_head_over_api_gateways_quota_does_not_reach_the_function(long: str) -> None:
     """The quota counts the request line and the headers' values."""
 
     def head(size: int) -> bytes:
@@ -213,8 +215,8 @@ def test_a_head_past_api_gateways_quota_does_not_reach_the_function(long: str) -
             target, value = value, target
         return b"GET /%s HTTP/1.1\r\nHost: a\r\nx: %s\r\n" % (b"a" * target, b"a" * value)
 
-    assert ask_raw(echo, head(10_240))[0] == 200
-    assert ask_raw(raising(AssertionError()), head(10_241)) == (
+    assert send_raw(echo, head(10_240))[0] == 200
+    assert send_raw(raising(AssertionError()), head(10_241)) == (
         431,
         {"message": "Request Header Fields Too Large"},
     )

@@ -1,4 +1,4 @@
-"""HTTP to event and back, as API Gateway's HTTP API does it."""
+"""HTTP requests to events, and results to responses, as API Gateway's HTTP API does it."""
 
 import base64
 import json
@@ -24,8 +24,8 @@ def event(**request: Any) -> dict[str, Any]:
     return to_event(HttpRequest(**request), "request-1", TIME_S)
 
 
-def response(**answer: Any) -> HttpResponse:
-    return to_response(json.dumps(answer).encode())
+def response(**result: Any) -> HttpResponse:
+    return to_response(json.dumps(result).encode())
 
 
 def test_a_request_becomes_an_event_of_payload_format_2() -> None:
@@ -84,7 +84,7 @@ def test_a_request_becomes_an_event_of_payload_format_2() -> None:
     }
 
 
-def test_what_a_request_lacks_its_event_leaves_out() -> None:
+def test_an_event_has_no_key_for_what_the_request_lacks() -> None:
     bare = event(method="GET", path="/health")
     assert {"cookies", "queryStringParameters", "body"}.isdisjoint(bare)
     assert bare["rawQueryString"] == ""
@@ -95,19 +95,19 @@ def test_an_empty_query_value_is_kept() -> None:
     assert event(query="flag=&x")["queryStringParameters"] == {"flag": "", "x": ""}
 
 
-def test_cookies_of_several_headers_come_together() -> None:
+def test_cookies_of_several_headers_are_one_list() -> None:
     headers = (("cookie", "a=1;b=2"), ("Cookie", "c=3; "))
     assert event(headers=headers)["cookies"] == ["a=1", "b=2", "c=3"]
 
 
-def test_the_caller_is_added_to_those_it_forwards_for() -> None:
-    made = event(headers=(("X-Forwarded-For", "198.51.100.1"),), source_ip="10.0.0.1")
-    assert made["headers"]["x-forwarded-for"] == "198.51.100.1, 10.0.0.1"
+def test_the_callers_address_is_appended_to_x_forwarded_for() -> None:
+    result = event(headers=(("X-Forwarded-For", "198.51.100.1"),), source_ip="10.0.0.1")
+    assert result["headers"]["x-forwarded-for"] == "198.51.100.1, 10.0.0.1"
 
 
-def test_a_request_without_a_trace_gets_one() -> None:
-    made = to_event(HttpRequest("GET", "/"), "request-1", TIME_S)
-    trace = made["headers"]["x-amzn-trace-id"]
+def test_a_request_without_a_trace_id_gets_one() -> None:
+    result = to_event(HttpRequest("GET", "/"), "request-1", TIME_S)
+    trace = result["headers"]["x-amzn-trace-id"]
     assert re.fullmatch(rf"Root=1-{int(TIME_S):08x}-[0-9a-f]{{24}}", trace)
 
 
@@ -122,9 +122,9 @@ def test_a_request_without_a_trace_gets_one() -> None:
         "application/xml",
     ],
 )
-def test_a_text_body_is_passed_as_it_is(content_type: str) -> None:
-    made = event(headers=(("content-type", content_type),), body="é".encode())
-    assert (made["body"], made["isBase64Encoded"]) == ("é", False)
+def test_a_text_body_is_unchanged(content_type: str) -> None:
+    result = event(headers=(("content-type", content_type),), body="é".encode())
+    assert (result["body"], result["isBase64Encoded"]) == ("é", False)
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_a_text_body_is_passed_as_it_is(content_type: str) -> None:
     [
         ("application/octet-stream", b"\x00\x01"),
         ("application/x-www-form-urlencoded", b"a=1"),
-        ("application/json", b"\xff\xfe"),  # says it is text, and isn't
+        ("application/json", b"\xff\xfe"),  # declared as text, but not UTF-8
     ],
 )
-def test_any_other_body_is_passed_in_base64(content_type: str, body: bytes) -> None:
-    made = event(headers=(("content-type", content_type),), body=body)
-    assert made["isBase64Encoded"] is True
-    assert base64.b64decode(made["body"]) == body
+def test_any_other_body_is_in_base64(content_type: str, body: bytes) -> None:
+    result = event(headers=(("content-type", content_type),), body=body)
+    assert result["isBase64Encoded"] is True
+    assert base64.b64decode(result["body"]) == body
 
 
-def test_an_answer_becomes_a_response() -> None:
+def test_a_result_becomes_a_response() -> None:
     assert response(
         statusCode=201,
         headers={"Content-Type": "text/html", "X-Count": 3, "Content-Length": "99"},
@@ -162,18 +162,18 @@ def test_an_answer_becomes_a_response() -> None:
     )
 
 
-def test_an_answer_in_base64_is_decoded() -> None:
+def test_a_body_in_base64_is_decoded() -> None:
     body = base64.b64encode(b"\x00\xff").decode()
     assert response(statusCode=200, body=body, isBase64Encoded=True).body == b"\x00\xff"
 
 
-def test_a_status_alone_is_an_empty_text() -> None:
+def test_a_status_alone_has_an_empty_text_body() -> None:
     plain = (("content-type", "text/plain;charset=UTF-8"),)
     assert response(statusCode="204") == HttpResponse(204, plain, b"")
 
 
 @pytest.mark.parametrize(
-    ("answer", "body"),
+    ("result", "body"),
     [
         ({"rank": 1}, b'{"rank": 1}'),
         ([1, 2], b"[1, 2]"),
@@ -181,13 +181,13 @@ def test_a_status_alone_is_an_empty_text() -> None:
         (None, b"null"),
     ],
 )
-def test_an_answer_without_a_status_is_the_body(answer: object, body: bytes) -> None:
+def test_a_result_without_a_status_is_the_body(result: object, body: bytes) -> None:
     json_type = (("content-type", "application/json"),)
-    assert to_response(json.dumps(answer).encode()) == HttpResponse(200, json_type, body)
+    assert to_response(json.dumps(result).encode()) == HttpResponse(200, json_type, body)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "result",
     [
         {"statusCode": "ok"},
         {"statusCode": None},
@@ -206,16 +206,16 @@ def test_an_answer_without_a_status_is_the_body(answer: object, body: bytes) -> 
         {"statusCode": 200, "cookies": "a=1"},
     ],
 )
-def test_an_answer_that_no_response_can_be_made_of_is_refused(answer: dict[str, Any]) -> None:
+def test_a_malformed_result_is_refused(result: dict[str, Any]) -> None:
     with pytest.raises(MalformedResponseError):
-        response(**answer)
+        response(**result)
 
 
-def test_a_failure_is_said_in_api_gateways_words() -> None:
-    failed = gateway.failure(
+def test_a_failure_has_api_gateways_own_body() -> None:
+    failure = gateway.failure(
         HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", ("retry-after", "1")
     )
-    assert failed == HttpResponse(
+    assert failure == HttpResponse(
         429,
         (("content-type", "application/json"), ("retry-after", "1")),
         b'{"message": "Too Many Requests"}',

@@ -1,1 +1,1 @@
-"""The stack's metrics and dashboard, from local logs."""
+"""The stack's dashboard, drawn from local logs."""

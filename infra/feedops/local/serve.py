@@ -75,8 +75,7 @@ async def _serve(
     options: ServeOptions, bundle: Path, bound: socket.socket, scratch: Path, console: Console
 ) -> None:
     manifest = manifest_of(bundle)
-    assert options.front, "serve() has chosen one"
-    start_backend = BACKENDS[options.front]
+    start_backend = BACKENDS[options.front or "lambda"]
     async with AsyncExitStack() as stack:
         with steps(console, "Starting S3 (moto) and the function"):
             aws = await stack.enter_async_context(local_aws(options.logs / "moto.log"))

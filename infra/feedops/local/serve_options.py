@@ -1,4 +1,4 @@
-"""What `feedrank serve` and `feedrank run` can be given."""
+"""The options of `feedrank serve` and `feedrank run`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

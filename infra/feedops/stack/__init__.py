@@ -1,1 +1,1 @@
-"""The stack: its build, its size, its templates."""
+"""The stack: its build, its size, its templates and its packages."""

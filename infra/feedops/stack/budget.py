@@ -78,14 +78,14 @@ def _large_ones(sizes: Mapping[str, int]) -> dict[str, int]:
 def _by_distribution(site: Path) -> dict[str, int]:
     """Sizes by `name version`, each with its .libs and its .dist-info."""
     versions = {
-        found["name"]: found["version"]
+        match["name"]: match["version"]
         for path in site.glob("*.dist-info")
-        if (found := _VERSIONED.fullmatch(path.name))
+        if (match := _VERSIONED.fullmatch(path.name))
     }
     sizes: Counter[str] = Counter()
     for path in site.iterdir():
-        found = _VERSIONED.fullmatch(path.name)
-        stem = found["name"] if found else path.name.removesuffix(".py").removesuffix(".libs")
+        match = _VERSIONED.fullmatch(path.name)
+        stem = match["name"] if match else path.name.removesuffix(".py").removesuffix(".libs")
         name = DISTRIBUTIONS.get(stem, stem)
         sizes[f"{name} {versions.get(name, '')}".strip()] += _size(path)
     return dict(sizes)

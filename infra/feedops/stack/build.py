@@ -28,16 +28,16 @@ Architecture = Literal["x86_64", "arm64"]
 
 
 def build(
-    folder: Path = BUILD, bundle: Path = BUNDLE, architecture: Architecture = "x86_64"
+    directory: Path = BUILD, bundle: Path = BUNDLE, architecture: Architecture = "x86_64"
 ) -> None:
-    """Build function and layers into `folder`, with `bundle` in the model layer. Lists of their
-    contents and of the images' (CycloneDX) go to `sbom` beside `folder`. Raises BuildError."""
+    """Build function and layers into `directory`, with `bundle` in the model layer. Lists of their
+    contents and of the images' (CycloneDX) go to `sbom` beside it. Raises BuildError."""
     if not (bundle / MANIFEST).is_file():
         raise BuildError(
             f"no bundle in {bundle}\nwrite one with: feedrank publish --to layers/model/bundle"
         )
     python = find_python(os.environ)
-    state = folder.absolute().parent
+    state = directory.absolute().parent
     environ = {
         "PIP_CACHE_DIR": str(state / "pip"),
         "AWS_DEFAULT_REGION": "us-east-1",  # SAM requires one, and makes no request
@@ -51,7 +51,12 @@ def build(
     }
     command = [
         *(sys.executable, "-m", "samcli", "build", "--no-cached"),
-        *("--template-file", str(PROJECT / "template.yaml"), "--build-dir", str(folder.absolute())),
+        *(
+            "--template-file",
+            str(PROJECT / "template.yaml"),
+            "--build-dir",
+            str(directory.absolute()),
+        ),
         *("--config-file", str(PROJECT / "samconfig.toml")),
         *("--parameter-overrides", f"Architecture={architecture}"),
     ]
@@ -69,26 +74,26 @@ def build(
         raise BuildError(f"sam build failed, with exit code {process.returncode}\n{process.stdout}")
     from feedops.stack.sbom import write_boms
 
-    write_boms(folder, state / "sbom")
+    write_boms(directory, state / "sbom")
 
 
 def runtime_packages(python: Path) -> Path:
     """A directory with RUNTIME_PACKAGES, which Lambda provides and no layer has; made once."""
     locked = locked_packages(LOCK, RUNTIME_PACKAGES)
-    folder = STATE / "runtime" / hashlib.sha256(locked.encode()).hexdigest()[:16]
-    if not folder.is_dir():
-        partial = folder.with_name(f"{folder.name}.partial")  # renamed once it is complete
+    directory = STATE / "runtime" / hashlib.sha256(locked.encode()).hexdigest()[:16]
+    if not directory.is_dir():
+        partial = directory.with_name(f"{directory.name}.partial")  # renamed once it is complete
         shutil.rmtree(partial, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        requirements = folder.with_suffix(".txt")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        requirements = directory.with_suffix(".txt")
         requirements.write_text(locked)
         options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir"]
         pinned = ["--require-hashes", "--no-deps", "--requirement", str(requirements)]
         subprocess.run(
             [python, "-m", "pip", "install", *options, "--target", partial, *pinned], check=True
         )
-        partial.rename(folder)
-    return folder
+        partial.rename(directory)
+    return directory
 
 
 def locked_packages(lock: Path, names: Iterable[str]) -> str:
@@ -115,8 +120,8 @@ def find_python(environ: Mapping[str, str]) -> Path:
 
 
 def _candidates(environ: Mapping[str, str]) -> Iterable[Path]:
-    for folder in environ.get("PATH", os.defpath).split(os.pathsep):
-        yield Path(folder, LAMBDA_PYTHON)
+    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
+        yield Path(directory, LAMBDA_PYTHON)
     home = Path(environ.get("HOME", "/nonexistent"))
     yield from sorted(home.glob(f".pyenv/versions/3.13*/bin/{LAMBDA_PYTHON}"))
     yield from sorted(home.glob(f".local/share/uv/python/cpython-3.13*/bin/{LAMBDA_PYTHON}"))

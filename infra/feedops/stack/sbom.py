@@ -38,7 +38,7 @@ LAYER_LICENCES = LAYER_LIST.with_name("LICENSES.md")
 IMAGE_LICENCES = PROJECT / "infra" / "images" / "LICENSES.md"
 HEADING = """# Licences of {}
 
-Made by `make licences`, from what each package says of itself. A test refuses a licence that nobody
+Made by `make licences`, from each package's own metadata. A test refuses a licence that nobody
 has agreed to.
 
 """
