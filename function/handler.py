@@ -15,6 +15,7 @@ from feedrank.settings import init_type, load_settings
 
 settings = load_settings()  # before libraries read the environment
 
+from feedrank import shortcuts
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks import sinks_of
@@ -26,7 +27,9 @@ from feedrank.http.observer import Observer
 from feedrank.http.problems import PROBLEM_JSON
 from feedrank.model.load import load_model
 from feedrank.model.slot import ModelSlot
+from feedrank.ranking.batching import BatchingScorer
 from feedrank.ranking.pipeline import Ranker
+from feedrank.ranking.scorer import InlineScorer, Scorer
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import configure, logger
 from feedrank.telemetry.metrics import count_init
@@ -52,21 +55,36 @@ slot = ModelSlot(
     load_s=settings.model_load_seconds,
 )
 decision_log = DecisionLog([*sinks_of(settings), *extensions.sinks], user_hash(settings))
-ranker = Ranker(
-    slot,
-    decision_log,
-    tracing,
-    strict=settings.context_check == "strict",
-    stages=extensions.stages,
-)
-api = create_app(settings, slot, ranker, stats)
-app = Observer(api, stats, settings)
+
+
+def _ranker(scorer: Scorer) -> Ranker:
+    return Ranker(
+        slot,
+        scorer,
+        decision_log,
+        tracing,
+        strict=settings.context_check == "strict",
+        stages=extensions.stages,
+    )
+
+
+def _app(ranker: Ranker) -> Observer:
+    return Observer(create_app(settings, slot, ranker, stats), stats, settings)
+
+
+def app() -> Observer:
+    """For a web server, which serves requests side by side: uvicorn calls this once."""
+    return _app(_ranker(BatchingScorer() if shortcuts.BATCHING else InlineScorer("server")))
+
+
+ranker = _ranker(InlineScorer())  # Lambda sends a process one request at a time
+lambda_app = _app(ranker)
 slot.load()
 count_init(init_type(), 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
-_adapter = Adapter(app, TEXT_TYPES, Cycle)
+_adapter = Adapter(lambda_app, TEXT_TYPES, Cycle)
 if init_type() == "snap-start":
     from feedrank import snapstart
 

@@ -36,6 +36,7 @@ from feedrank.http.observer import Observer
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
+from feedrank.ranking.batching import BatchingScorer
 from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
 from feedrank.telemetry.container import ContainerStats
@@ -282,6 +283,7 @@ def app_of(model_slot: ModelSlot, *sinks: DecisionSink, **env: str) -> Observer:
     configure(config)
     ranker = Ranker(
         model_slot,
+        BatchingScorer(),
         DecisionLog(sinks),
         strict=config.context_check == "strict",
     )

@@ -138,11 +138,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def app() -> ASGIApp:
     """uvicorn calls this when it has its signal handlers, in each worker."""
-    from handler import app
+    import handler
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _bounded(cast("Callable[..., None]", signal.getsignal(number))))
-    return app
+    return handler.app()
 
 
 def _bounded(drain: Callable[..., None]) -> Callable[[int, FrameType | None], None]:

@@ -7,3 +7,4 @@ app's tests with all of them off.
 
 DIRECT_ROUTE: bool = True
 STRAIGHT_CYCLE: bool = True
+BATCHING: bool = True

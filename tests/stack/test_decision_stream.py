@@ -16,6 +16,7 @@ from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.sinks import bounded, firehose
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.ranking.pipeline import Ranker
+from feedrank.ranking.scorer import InlineScorer
 from stack.faulty import Fault, FaultyFront
 
 Spilled = Callable[[], list[str]]
@@ -185,7 +186,9 @@ def test_a_spill_is_counted_in_its_request(
     front: FaultyFront, capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
     front.faults.append("throttled")
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([FirehoseStream("decisions")]))
+    ranker = Ranker(
+        fakes.slot(fakes.model()), InlineScorer(), DecisionLog([FirehoseStream("decisions")])
+    )
     ranked: Any = [asyncio.run(ranker.rank(fakes.query(), fakes.call())) for _ in range(2)]
     assert [ranking.spilled for ranking in ranked] == [1, 0]
 

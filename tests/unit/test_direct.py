@@ -28,6 +28,7 @@ from feedrank.http.fast_path import App, may_wait
 from feedrank.http.observer import Observer
 from feedrank.http.routes import ROUTES
 from feedrank.ranking.pipeline import Ranker
+from feedrank.ranking.scorer import InlineScorer
 from feedrank.telemetry.container import ContainerStats
 
 ASKED = {"user_id": 1, "item_ids": [10, 30, 20]}
@@ -62,7 +63,7 @@ class _Guard:
 def _app(*, without_model: bool = False, **options: Any) -> tuple[App, Observer]:
     chosen, stats = fakes.settings(), ContainerStats()
     slot = fakes.slot(None if without_model else fakes.model())
-    ranker = Ranker(slot, DecisionLog([]))
+    ranker = Ranker(slot, InlineScorer(), DecisionLog([]))
     made = create_app(chosen, slot, ranker, stats, **options)
     return made, Observer(made, stats, chosen, clock=fakes.NOON.timestamp)
 

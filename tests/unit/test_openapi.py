@@ -19,6 +19,7 @@ from feedrank.http.schemas import PredictRequest
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
+from feedrank.ranking.scorer import InlineScorer
 from feedrank.settings import Settings
 from feedrank.telemetry.container import ContainerStats
 
@@ -30,7 +31,9 @@ def no_model() -> Model:
 def app(**env: str) -> FastAPI:
     settings = Settings.from_environment({"MODEL_URI": "unused", **env})
     slot = ModelSlot(no_model, fallback=None, retry_s=1.0)
-    return create_app(settings, slot, Ranker(slot, DecisionLog([])), ContainerStats())
+    return create_app(
+        settings, slot, Ranker(slot, InlineScorer(), DecisionLog([])), ContainerStats()
+    )
 
 
 APP = app()

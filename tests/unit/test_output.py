@@ -21,14 +21,14 @@ REQUESTS = """
 import asyncio, json, sys
 import handler
 async def send_requests():
-    sent = []
+    app, sent = handler.app(), []
     async def receive():
         return {"type": "http.request", "body": b'{"user_id": 42, "item_ids": [17, 256, 3]}'}
     async def send(message):
         sent.append(message)
     for path, method in (("/predict", "POST"), ("/predict", "POST"), ("/metrics", "GET")):
         scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
-        await handler.app(scope, receive, send)
+        await app(scope, receive, send)
     return [m["status"] for m in sent if "status" in m], json.loads(sent[-1]["body"])
 PREPARE
 from feedrank.telemetry.logging import logger

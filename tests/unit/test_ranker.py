@@ -23,6 +23,7 @@ from feedrank.http.fast_path import run_through
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker, best_first
+from feedrank.ranking.scorer import InlineScorer
 from feedrank.telemetry.metrics import request_metrics
 
 
@@ -32,7 +33,7 @@ def _rank(
     call: Call | None = None,
     sinks: tuple[DecisionSink, ...] = (),
 ) -> Ranking:
-    ranker = Ranker(fakes.slot(loaded), DecisionLog(sinks))
+    ranker = Ranker(fakes.slot(loaded), InlineScorer(), DecisionLog(sinks))
     return asyncio.run(ranker.rank(query or fakes.query(), call or fakes.call()))
 
 
@@ -48,7 +49,7 @@ class LateSlot:
 
 
 def test_a_request_that_waited_for_the_first_model_has_its_budget_once_more_on_lambda() -> None:
-    ranker = Ranker(cast("ModelSlot", LateSlot()), DecisionLog())
+    ranker = Ranker(cast("ModelSlot", LateSlot()), InlineScorer(), DecisionLog())
     call = fakes.call(0.02, limit_s=60)
     assert asyncio.run(ranker.rank(fakes.query(), call)).order == [1, 2, 0]
     with pytest.raises(DeadlineExceededError):
@@ -227,7 +228,7 @@ def test_the_event_loop_goes_on_while_a_stream_takes_its_time() -> None:
                 loop.call_soon_threadsafe(begun.set)
                 assert free.wait(30)
 
-        ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([SlowStream()]))
+        ranker = Ranker(fakes.slot(fakes.model()), InlineScorer(), DecisionLog([SlowStream()]))
         ranked = asyncio.create_task(ranker.rank(fakes.query(), fakes.call(is_alone=False)))
         await begun.wait()
         free.set()
@@ -238,7 +239,7 @@ def test_the_event_loop_goes_on_while_a_stream_takes_its_time() -> None:
 
 def test_on_lambda_a_stream_needs_no_event_loop() -> None:
     stream = fakes.FakeStream()
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog([stream]))
+    ranker = Ranker(fakes.slot(fakes.model()), InlineScorer(), DecisionLog([stream]))
     run_through(ranker.rank(fakes.query(), fakes.call()))
     assert len(stream.lines) == 1
 
@@ -287,6 +288,6 @@ def test_each_step_is_a_span() -> None:
         def handler(self, handler: Any) -> Any:
             return handler
 
-    ranker = Ranker(fakes.slot(fakes.model()), DecisionLog(), Tracing())
+    ranker = Ranker(fakes.slot(fakes.model()), InlineScorer(), DecisionLog(), Tracing())
     asyncio.run(ranker.rank(fakes.query(), fakes.call()))
     assert spans == ["features", "scoring"]

@@ -21,11 +21,13 @@ import fakes
 from feedrank.bundle.layout import ONNX_MODEL
 from feedrank.domain import Call, FloatArray, Query
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
+from feedrank.http.fast_path import run_through
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.load import Model, Pace
 from feedrank.model.runs import watch
-from feedrank.ranking import scorer as scoring
-from feedrank.ranking.scorer import Scorer
+from feedrank.ranking import batching
+from feedrank.ranking.batching import BatchingScorer
+from feedrank.ranking.scorer import InlineScorer, Scorer
 
 THREAD = "scoring"
 POISON = 66  # an item that no run survives
@@ -37,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import fakes
 from feedrank.model.engines.onnx import OnnxEngine
-from feedrank.ranking.scorer import Scorer
+from feedrank.ranking.batching import BatchingScorer
 
 begun = threading.Event()
 
@@ -52,8 +54,8 @@ class Big(OnnxEngine):
 async def ask():
     model = fakes.model(Big(Path(sys.argv[1]), 1))
     rows = await model.features.fetch(fakes.query(), inf)
-    call = fakes.call(is_alone=False)
-    asked = asyncio.create_task(Scorer().score(model, fakes.query(), rows, call))
+    call = fakes.call()
+    asked = asyncio.create_task(BatchingScorer().score(model, fakes.query(), rows, call))
     await asyncio.to_thread(begun.wait)
     asked.cancel()
 
@@ -124,7 +126,7 @@ async def _score(
     query = fakes.query(1, items)
     rows = await model.features.fetch(query, inf)
     async with asyncio.timeout(30):
-        scores = await scorer.score(model, query, rows, call or fakes.call(is_alone=False))
+        scores = await scorer.score(model, query, rows, call or fakes.call())
     return scores.tolist()
 
 
@@ -166,22 +168,29 @@ def _prices(*items: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("least_run_s", "least_item_s", "is_alone", "thread"),
+    ("scorer", "run_s", "item_s", "thread"),
     [
-        (1.0, 0.0, False, THREAD),
-        (0.0, 1.0, False, THREAD),
-        (0.0, scoring.HAND_OVER_S / 4, False, "MainThread"),  # three items: too brief
-        (0.0, scoring.HAND_OVER_S / 2, False, THREAD),
-        (1.0, 1.0, True, "MainThread"),  # nobody else waits for anything
+        (BatchingScorer(), 1.0, 0.0, THREAD),
+        (BatchingScorer(), 0.0, 1.0, THREAD),
+        (BatchingScorer(), 0.0, batching.HAND_OVER_S / 4, "MainThread"),  # three items: too brief
+        (BatchingScorer(), 0.0, batching.HAND_OVER_S / 2, THREAD),
+        (InlineScorer(), 1.0, 1.0, "MainThread"),  # no other request waits
     ],
 )
-def test_a_long_run_is_made_beside_the_event_loop(
-    least_run_s: float, least_item_s: float, thread: str, *, is_alone: bool
+def test_a_long_run_is_made_in_the_thread_where_other_requests_wait(
+    scorer: Scorer, run_s: float, item_s: float, thread: str
 ) -> None:
     engine = StoppableEngine()
-    model, call = _model(engine, least_run_s, least_item_s), fakes.call(is_alone=is_alone)
-    assert asyncio.run(_score(Scorer(), model, call=call)) == _prices(10, 30, 20)
+    assert asyncio.run(_score(scorer, _model(engine, run_s, item_s))) == _prices(10, 30, 20)
     assert engine.threads == [thread]
+
+
+def test_an_inline_run_needs_no_event_loop_and_a_batched_one_does() -> None:
+    assert (InlineScorer().waits, BatchingScorer().waits) == (False, True)
+    query, model = fakes.query(), fakes.model(StoppableEngine())
+    rows = run_through(model.features.fetch(query, inf))
+    scores = run_through(InlineScorer().score(model, query, rows, fakes.call()))
+    assert scores.tolist() == _prices(10, 30, 20)
 
 
 def test_the_event_loop_goes_on_meanwhile() -> None:
@@ -192,14 +201,14 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
         engine.free.set()
 
     async def both() -> list[float]:
-        scores, _ = await asyncio.gather(_score(Scorer(), _model(engine)), go_on())
+        scores, _ = await asyncio.gather(_score(BatchingScorer(), _model(engine)), go_on())
         return scores
 
     assert asyncio.run(both()) == _prices(10, 30, 20)
 
 
 def test_what_waits_is_scored_in_one_run() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
     asked = [[5], [40, 20, 30], [7, 7]]
     outcomes = _while_one_is_scored(
@@ -211,13 +220,13 @@ def test_what_waits_is_scored_in_one_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "least_item_s"), [("MOST_ITEMS", 4, 0.0), ("ENOUGH_S", 4e-9, 1e-9)]
+    ("limit", "value", "least_item_s"), [("MAX_BATCH_ITEMS", 4, 0.0), ("ENOUGH_S", 4e-9, 1e-9)]
 )
 def test_a_run_takes_no_more_once_it_has_enough(
     monkeypatch: pytest.MonkeyPatch, limit: str, value: float, least_item_s: float
 ) -> None:
-    monkeypatch.setattr(scoring, limit, value)
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    monkeypatch.setattr(batching, limit, value)
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine, 1.0, least_item_s)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(5)]
@@ -227,7 +236,7 @@ def test_a_run_takes_no_more_once_it_has_enough(
 
 
 def test_a_model_whose_rows_belong_together_scores_each_request_by_itself() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine, batches=False)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(3)]
@@ -241,7 +250,7 @@ def test_two_models_never_share_a_run() -> None:
         def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
             return super().score(inputs) * 2
 
-    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), Scorer()
+    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), BatchingScorer()
     models = [_model(cheap), _model(dear)]
     outcomes = _while_one_is_scored(
         cheap, scorer, lambda: [_score(scorer, models[at % 2], [at]) for at in range(4)]
@@ -251,7 +260,7 @@ def test_two_models_never_share_a_run() -> None:
 
 
 def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
     asked = [[5, 6], [POISON], [7]]
     good, bad, other = _while_one_is_scored(
@@ -263,13 +272,13 @@ def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
 
 
 def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
 
     async def wrong() -> list[float]:
         query: Query = fakes.query(1, [1], temp="warm")
         rows = await model.features.fetch(query, inf)
-        scores = await scorer.score(model, query, rows, fakes.call(is_alone=False))
+        scores = await scorer.score(model, query, rows, fakes.call())
         return scores.tolist()
 
     bad, good = _while_one_is_scored(engine, scorer, lambda: [wrong(), _score(scorer, model, [5])])
@@ -277,22 +286,22 @@ def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
     assert good == _prices(5)
 
 
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_whose_time_is_up_is_not_scored(*, is_alone: bool) -> None:
+@pytest.mark.parametrize("scorer", [InlineScorer(), BatchingScorer()])
+def test_a_request_whose_time_is_up_is_not_scored(scorer: Scorer) -> None:
     engine = WatchedEngine()
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(_score(Scorer(), _model(engine), call=fakes.call(0, is_alone=is_alone)))
+        asyncio.run(_score(scorer, _model(engine), call=fakes.call(0)))
     assert engine.runs == []
 
 
 def test_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
     late, good = _while_one_is_scored(
         engine,
         scorer,
         lambda: [
-            _score(scorer, model, [5], fakes.call(0, is_alone=False)),
+            _score(scorer, model, [5], fakes.call(0)),
             _score(scorer, model, [6]),
         ],
     )
@@ -308,14 +317,14 @@ def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> Non
             time.sleep(0.2)
             return scores
 
-    engine, scorer = Slow(free=False), Scorer()
+    engine, scorer = Slow(free=False), BatchingScorer()
     model = _model(engine, batches=False)
     good, late = _while_one_is_scored(
         engine,
         scorer,
         lambda: [
             _score(scorer, model, [5]),
-            _score(scorer, model, [6], fakes.call(0.3, is_alone=False)),
+            _score(scorer, model, [6], fakes.call(0.3)),
         ],
     )
     assert good == _prices(5)
@@ -326,23 +335,23 @@ def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> Non
 SHORT_S = 0.5  # of a budget, where it is to run out: enough to begin on a busy machine
 
 
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_a_run_is_ended_at_the_requests_deadline(*, is_alone: bool) -> None:
-    engine, scorer = StoppableEngine(), Scorer()
-    call = fakes.call(SHORT_S, is_alone=is_alone)
+@pytest.mark.parametrize(
+    ("scorer", "thread"), [(InlineScorer(), "MainThread"), (BatchingScorer(), THREAD)]
+)
+def test_a_run_is_stopped_at_the_requests_deadline(scorer: Scorer, thread: str) -> None:
+    engine = StoppableEngine()
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(_score(scorer, _model(engine), [POISON], call))
+        asyncio.run(_score(scorer, _model(engine), [POISON], fakes.call(SHORT_S)))
     assert asyncio.run(_score(scorer, _model(engine))) == _prices(10, 30, 20)
-    assert set(engine.threads) == {"MainThread", THREAD} if is_alone else {THREAD}
+    assert engine.threads == [thread, thread]
 
 
-@pytest.mark.parametrize("is_alone", [True, False])
-def test_a_run_that_can_not_be_ended_keeps_no_request_past_its_deadline(*, is_alone: bool) -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
-    for _ in range(2):  # the other has its run before it all the time
-        call = fakes.call(SHORT_S, is_alone=is_alone)
+@pytest.mark.parametrize("scorer", [InlineScorer(), BatchingScorer()])
+def test_a_run_that_can_not_be_stopped_keeps_no_request_past_its_deadline(scorer: Scorer) -> None:
+    engine = WatchedEngine(free=False)
+    for _ in range(2):  # the second request's run waits for the first one's all the time
         with pytest.raises(DeadlineExceededError):
-            asyncio.run(_score(scorer, _model(engine), call=call))
+            asyncio.run(_score(scorer, _model(engine), call=fakes.call(SHORT_S)))
     assert watch.late
     engine.free.set()
     assert asyncio.run(_score(scorer, _model(engine), [5])) == _prices(5)
@@ -350,12 +359,12 @@ def test_a_run_that_can_not_be_ended_keeps_no_request_past_its_deadline(*, is_al
     assert (engine.runs, set(engine.threads)) == ([3, 1], {THREAD})
 
 
-@pytest.mark.parametrize(("is_alone", "run_s"), [(True, 1.0), (False, 0.0)])
-def test_scores_that_come_too_late_are_not_given(*, is_alone: bool, run_s: float) -> None:
-    engine, call = LateEngine(), fakes.call(SHORT_S, is_alone=is_alone)
+@pytest.mark.parametrize("scorer", [InlineScorer(), BatchingScorer()])
+def test_scores_that_come_too_late_are_not_returned(scorer: Scorer) -> None:
+    engine, call = LateEngine(), fakes.call(SHORT_S)
     engine.until_s = call.deadline_s
     with pytest.raises(DeadlineExceededError):
-        asyncio.run(_score(Scorer(), _model(engine, run_s), call=call))
+        asyncio.run(_score(scorer, _model(engine, run_s=0.0), call=call))
     assert engine.runs == [3]
 
 
@@ -368,7 +377,7 @@ def test_a_run_that_keeps_the_event_loop_too_long_is_made_again_in_the_thread() 
                 inputs = {"features": np.full_like(inputs["features"], POISON / 1_000)}
             return super().score(inputs, stopper)
 
-    engine, scorer = OnceSlow(), Scorer()
+    engine, scorer = OnceSlow(), BatchingScorer()
     model = _model(engine, 0.0)
     assert asyncio.run(_score(scorer, model)) == _prices(10, 30, 20)
     assert engine.threads == ["MainThread", THREAD]
@@ -384,7 +393,7 @@ def test_a_process_ends_in_good_order_within_a_run(demo_bundle: Path) -> None:
 
 
 def test_an_idle_thread_holds_on_to_no_model() -> None:
-    scorer, model = Scorer(), _model(WatchedEngine())
+    scorer, model = BatchingScorer(), _model(WatchedEngine())
     asyncio.run(_score(scorer, model))
     seen = weakref.ref(model.engine)
     del model
@@ -396,7 +405,7 @@ def test_an_idle_thread_holds_on_to_no_model() -> None:
 
 
 def test_who_goes_away_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
 
     async def impatient() -> list[float]:
@@ -412,7 +421,7 @@ def test_who_goes_away_disturbs_nobody() -> None:
 
 
 def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
-    engine, scorer = WatchedEngine(free=False), Scorer()
+    engine, scorer = WatchedEngine(free=False), BatchingScorer()
     model = _model(engine)
 
     async def ask_and_leave() -> None:
@@ -426,7 +435,7 @@ def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
 
 
 def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
-    engine, scorer = StoppableEngine(), Scorer()
+    engine, scorer = StoppableEngine(), BatchingScorer()
     model = fakes.model(engine)
     asyncio.run(_score(scorer, model))  # handed over: nothing is known yet
     assert 0 < model.pace.item_s < model.pace.run_s < 1
@@ -438,7 +447,7 @@ def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
 
 def test_a_brief_model_says_nothing_about_the_one_that_follows_it() -> None:
     """Such as a small fallback about the real model."""
-    engine, scorer = StoppableEngine(), Scorer()
+    engine, scorer = StoppableEngine(), BatchingScorer()
     asyncio.run(_score(scorer, _model(engine, 1e-9, 1e-9)))
     asyncio.run(_score(scorer, fakes.model(engine)))
     asyncio.run(_score(scorer, _model(engine)))
@@ -454,7 +463,7 @@ def test_an_error_in_the_thread_is_the_requests_and_the_thread_goes_on(
             super().score(inputs)
             raise error
 
-    scorer = Scorer()
+    scorer = BatchingScorer()
 
     async def ask(engine: Any) -> Any:
         return (await asyncio.gather(_score(scorer, _model(engine)), return_exceptions=True))[0]

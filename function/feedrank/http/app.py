@@ -49,7 +49,7 @@ def create_app(
             response_model=None,
         )
     app.openapi = lambda: _document(app, settings)  # type: ignore[method-assign]  # FastAPI's way
-    app.serve_directly(PREDICT.path, PREDICT.method, endpoints.ranked, lambda: slot.waits)
+    app.serve_directly(PREDICT.path, PREDICT.method, endpoints.ranked, lambda: ranker.waits)
     return app
 
 

@@ -23,6 +23,7 @@ class Ranker:
     def __init__(
         self,
         slot: ModelSlot,
+        scorer: Scorer,
         log: DecisionLog,
         tracing: Tracing | None = None,
         *,
@@ -31,12 +32,17 @@ class Ranker:
     ) -> None:
         """`strict` refuses a context that has what the model doesn't read."""
         self._slot = slot
-        self._scorer = Scorer()
+        self._scorer = scorer
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._strict = strict
         self._stages = stages
         self._stage_names = tuple(stage.name for stage in stages)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request may wait, and so needs an event loop."""
+        return self._slot.waits or self._scorer.waits
 
     async def rank(self, query: Query, call: Call) -> Ranking:
         """Raises any FeedrankError but RequestTooLargeError."""

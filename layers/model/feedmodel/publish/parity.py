@@ -22,7 +22,7 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, Source
 from feedrank.model.engines.onnx import OnnxEngine
-from feedrank.ranking.scorer import MOST_ITEMS
+from feedrank.ranking.batching import MAX_BATCH_ITEMS
 
 MOST_APART = 1e-5
 MOST_APART_SHARE = 1e-3  # of a score: small ones rank too
@@ -319,7 +319,7 @@ def _batches(served: Served, scored: Sequence[_Scored]) -> bool:
     names = scored[0].inputs
     rows = {name: np.concatenate([each.inputs[name] for each in scored]) for name in names}
     scores = np.concatenate([each.expected for each in scored])
-    most = MOST_ITEMS + MAX_ITEMS
+    most = MAX_BATCH_ITEMS + MAX_ITEMS
     crowd = {name: np.resize(table, (most, table.shape[1])) for name, table in rows.items()}
     singles = [
         {name: table[at : at + 1] for name, table in rows.items()} for at in range(len(scores))
