@@ -7,16 +7,20 @@ import pytest
 
 from contract.test_imports import ROOMS
 from feedrank.bundle import layout
+from feedrank.extensions import KINDS
 
 PROJECT = Path(__file__).parents[2]
 ARCHITECTURE = PROJECT / "function" / "ARCHITECTURE.md"
+EXTENDING = PROJECT / "function" / "EXTENDING.md"
 CONTRIBUTING = PROJECT / "infra" / "CONTRIBUTING.md"
 SECURITY = PROJECT / "infra" / "SECURITY.md"
+EXAMPLES = PROJECT / "tests" / "examples"
 IMAGES = PROJECT / "infra" / "images" / "README.md"
-PAGES = (ARCHITECTURE, CONTRIBUTING, SECURITY, IMAGES)
+PAGES = (ARCHITECTURE, EXTENDING, CONTRIBUTING, SECURITY, IMAGES)
 PATH = re.compile(r"`((?:function|layers|infra|tests|events|\.ci)/[\w./-]*|template\.yaml)`")
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)?(?:#([\w-]+))?\)")
 QUESTIONS = 5
+A_TEAMS_OWN = "function/extensions.py"  # absent here
 
 
 def _anchors(page: Path) -> set[str]:
@@ -27,7 +31,7 @@ def _anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_path_on_a_page_exists(page: Path) -> None:
-    paths = set(PATH.findall(page.read_text()))
+    paths = set(PATH.findall(page.read_text())) - {A_TEAMS_OWN}
     assert {path for path in paths if not (PROJECT / path).exists()} == set()
 
 
@@ -67,3 +71,17 @@ def test_the_table_of_a_bundles_files_is_the_layout() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_readme_leads_to_every_page(page: Path) -> None:
     assert f"({page.relative_to(PROJECT)})" in (PROJECT / "README.md").read_text()
+
+
+def test_the_page_on_extensions_quotes_every_example_as_it_is() -> None:
+    quotes = re.findall(
+        r"^<!-- tests/examples/(\w+\.py) -->\n```python\n(.*?)^```$",
+        EXTENDING.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert dict(quotes) == {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
+
+
+def test_the_page_on_extensions_has_every_name_that_the_module_may_set() -> None:
+    rows = re.findall(r"^\| `([A-Z]+)` \|", EXTENDING.read_text(), re.MULTILINE)
+    assert set(rows) == {*KINDS, "EXPRESSIONS"}
