@@ -1,25 +1,23 @@
-"""What can go wrong, each with the HTTP status a caller gets for it.
+"""What can go wrong. Errors of a request have the HTTP status of its response, others have none.
 
-FeedrankError                     500
-├── SettingsError                 fails at init, never reaches a caller
-├── UnservedEventError            fails the invocation: nobody waits for an answer
-├── MalformedEventError           400
-├── InvalidRequestError           422
-├── RequestTooLargeError          413
-├── ModelUnavailableError         503, with Retry-After
-│   ├── SpecError                 a feature spec that does not hold together
-│   └── BundleError               a bundle that is missing, broken or not what it says
-├── DeadlineExceededError         504
-├── ScoringError                  500
-└── StageError                    500
+FeedrankError
+├── SettingsError                 init fails
+├── UnservedEventError            the invocation fails: it has no response
+└── RequestError                  500
+    ├── MalformedEventError       400
+    ├── InvalidRequestError       422
+    ├── RequestTooLargeError      413
+    ├── ModelUnavailableError     503, with Retry-After
+    │   ├── SpecError             a feature spec that is not valid
+    │   └── BundleError           a bundle that is missing, broken or not the expected one
+    ├── DeadlineExceededError     504
+    ├── ScoringError              500
+    └── StageError                500
 """
 
 
 class FeedrankError(Exception):
-    """The root. `title` is shown to callers; the exception's own text is only logged."""
-
-    status = 500
-    title = "Internal server error"
+    """The root."""
 
 
 class SettingsError(FeedrankError):
@@ -27,7 +25,7 @@ class SettingsError(FeedrankError):
 
 
 class UnservedEventError(FeedrankError):
-    """Not an event that the function serves."""
+    """An event that the function doesn't serve."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -36,29 +34,36 @@ class UnservedEventError(FeedrankError):
         )
 
 
-class MalformedEventError(FeedrankError):
-    """An API's event that no request can be made of."""
+class RequestError(FeedrankError):
+    """A request that fails. Its response shows `title`; the exception's own text is only logged."""
+
+    status = 500
+    title = "Internal server error"
+
+
+class MalformedEventError(RequestError):
+    """An event of an API that can't be turned into a request."""
 
     status = 400
     title = "Request could not be read"
 
 
-class InvalidRequestError(FeedrankError):
-    """The request is no JSON of the schema's, or the model's feature spec can't use it.
+class InvalidRequestError(RequestError):
+    """The request is not JSON of the schema, or the model's feature spec can't use it.
 
-    Unlike the other errors, its text is shown to the caller: it names a field, never a value.
+    Unlike the other errors' texts, this one's is in the response: it names a field, never a value.
     """
 
     status = 422
     title = "Request is not valid"
 
 
-class RequestTooLargeError(FeedrankError):
+class RequestTooLargeError(RequestError):
     status = 413
     title = "Request body is too large"
 
 
-class ModelUnavailableError(FeedrankError):
+class ModelUnavailableError(RequestError):
     """No model serves at the moment."""
 
     status = 503
@@ -70,21 +75,21 @@ class ModelUnavailableError(FeedrankError):
 
 
 class SpecError(ModelUnavailableError):
-    """The feature spec does not hold together; the text names the place in it."""
+    """The feature spec is not valid; the text names the place in it."""
 
 
 class BundleError(ModelUnavailableError):
     """The text names the bundle's file and what is wrong with it."""
 
 
-class DeadlineExceededError(FeedrankError):
+class DeadlineExceededError(RequestError):
     status = 504
     title = "Request ran out of time"
 
 
-class ScoringError(FeedrankError):
-    """The engine's answer is not one score in [0, 1] per item."""
+class ScoringError(RequestError):
+    """The engine did not return one score in [0, 1] for each item."""
 
 
-class StageError(FeedrankError):
-    """A stage after scoring failed, or gave positions that it was not given."""
+class StageError(RequestError):
+    """A stage after scoring failed, or returned positions that it was not given."""

@@ -14,6 +14,7 @@ from feedrank.errors import (
     FeedrankError,
     InvalidRequestError,
     ModelUnavailableError,
+    RequestError,
     RequestTooLargeError,
     ScoringError,
     SpecError,
@@ -22,9 +23,10 @@ from feedrank.http.problems import PROBLEM_JSON, problem
 from feedrank.http.request_context import KEY, RequestContext
 
 STATUS = {
-    "FeedrankError": 500,
-    "SettingsError": 500,
-    "UnservedEventError": 500,
+    "FeedrankError": None,
+    "SettingsError": None,
+    "UnservedEventError": None,
+    "RequestError": 500,
     "MalformedEventError": 400,
     "InvalidRequestError": 422,
     "RequestTooLargeError": 413,
@@ -33,6 +35,7 @@ STATUS = {
     "BundleError": 503,
     "DeadlineExceededError": 504,
     "ScoringError": 500,
+    "StageError": 500,
 }
 
 
@@ -44,9 +47,13 @@ def _answer(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
     return body, dict(response.headers)
 
 
-def test_every_error_carries_its_status() -> None:
+def test_every_error_of_a_request_has_its_status_and_no_other_has_one() -> None:
     defined = [error for error in vars(errors).values() if isinstance(error, type)]
-    tree = {error.__name__: error.status for error in defined if issubclass(error, FeedrankError)}
+    tree = {
+        error.__name__: getattr(error, "status", None)
+        for error in defined
+        if issubclass(error, FeedrankError)
+    }
     assert tree == STATUS
 
 
@@ -65,7 +72,7 @@ def test_the_docstring_draws_the_error(name: str) -> None:
         (SpecError("SECRET"), 503, "No model is available"),
         (DeadlineExceededError("SECRET"), 504, "Request ran out of time"),
         (ScoringError("SECRET"), 500, "Internal server error"),
-        (FeedrankError("SECRET"), 500, "Internal server error"),
+        (RequestError("SECRET"), 500, "Internal server error"),
         (ZeroDivisionError("SECRET"), 500, "Internal server error"),
         (HTTPException(404), 404, "Not Found"),
     ],

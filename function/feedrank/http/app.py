@@ -6,7 +6,7 @@ from types import MethodType
 from starlette.exceptions import HTTPException
 
 from feedrank import __version__
-from feedrank.errors import FeedrankError
+from feedrank.errors import RequestError
 from feedrank.http.endpoints import TITLE, Endpoints
 from feedrank.http.fast_path import App
 from feedrank.http.problems import problem
@@ -17,7 +17,7 @@ from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
 from feedrank.telemetry.container import ContainerStats
 
-TRANSLATED = (FeedrankError, HTTPException, RequestValidationError, Exception)
+TRANSLATED = (RequestError, HTTPException, RequestValidationError, Exception)
 
 
 def create_app(

@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank import shortcuts
-from feedrank.errors import FeedrankError
+from feedrank.errors import RequestError
 from feedrank.http.observer import Observer
 from feedrank.http.problems import problem
 from feedrank.http.web import APIRoute, APIRouter, FastAPI, Request
@@ -95,7 +95,7 @@ class App(FastAPI):
             if NO_LOOP in scope and _lacks_a_loop(error):
                 raise LoopNeededError from error
             await (await problem(Request(scope), error))(scope, receive, send)
-            if not isinstance(error, FeedrankError):
+            if not isinstance(error, RequestError):
                 raise  # as Starlette does, for the log
         else:
             length = (b"content-length", b"%d" % len(body))

@@ -10,10 +10,10 @@ from pydantic.json_schema import models_json_schema
 
 from feedrank.errors import (
     DeadlineExceededError,
-    FeedrankError,
     InvalidRequestError,
     MalformedEventError,
     ModelUnavailableError,
+    RequestError,
     RequestTooLargeError,
 )
 from feedrank.http.problems import PROBLEM_JSON
@@ -115,7 +115,7 @@ PROBLEMS: dict[int, dict[str, Any]] = {
         detail="item_ids.0: Input should be a valid integer",
     ),
     500: _problem(
-        500, FeedrankError.title, "Something unforeseen; the log has it under the request id"
+        500, RequestError.title, "Something unforeseen; the log has it under the request id"
     ),
     503: _problem(
         503,

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from feedrank.errors import FeedrankError, InvalidRequestError, ModelUnavailableError
+from feedrank.errors import InvalidRequestError, ModelUnavailableError, RequestError
 from feedrank.http.request_context import request_context
 from feedrank.http.web import APIRoute, Request, RequestValidationError, Response
 
@@ -41,10 +41,10 @@ async def problem(request: Request, error: Exception) -> Response:
             detail = _cut(listed(error.errors(), _names(request.scope.get("route"))))
         case InvalidRequestError():
             status, title, detail = error.status, error.title, _cut(str(error))
-        case FeedrankError():
+        case RequestError():
             status, title, detail = error.status, error.title, error.title
         case _:
-            status, title, detail = 500, FeedrankError.title, FeedrankError.title
+            status, title, detail = 500, RequestError.title, RequestError.title
     if isinstance(error, ModelUnavailableError):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     context = request_context(request.scope)

@@ -45,7 +45,7 @@ class Ranker:
         return self._slot.waits or self._scorer.waits
 
     async def rank(self, query: Query, call: Call) -> Ranking:
-        """Raises any FeedrankError but RequestTooLargeError."""
+        """Raises any RequestError but RequestTooLargeError and MalformedEventError."""
         model = self._slot.ready
         if model is None:
             model, call = await self._wait_for_model(call)
