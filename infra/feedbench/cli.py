@@ -3,17 +3,19 @@
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from feedbench.results import PLAN, Results, Row
 from feedops.cli.main import app
 from feedops.cli.options import Bundle
 from feedops.errors import OperationError
 from feedops.workspace import DATA, PROJECT, scratch_folder
+
+if TYPE_CHECKING:  # it imports NumPy and Pydantic, which `feedrank --help` shouldn't wait for
+    from feedbench.results import Results, Row
 
 README = PROJECT / "README.md"
 RESULTS = DATA / "bench" / "results.json"
@@ -33,8 +35,14 @@ def bench(
         bool, typer.Option("--quick", help="Fewer rounds: minutes instead of a quarter of an hour.")
     ] = False,
     only: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Take this measurement alone; repeatable.")
-    ] = [],  # noqa: B006
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            default_factory=list,
+            show_default=False,
+            help="Take this measurement alone; repeatable.",
+        ),
+    ],
     check: Annotated[
         bool, typer.Option("--check", help="Fail where something got worse than the baseline.")
     ] = False,
@@ -48,6 +56,7 @@ def bench(
     """Measure cold start, latency, throughput, load, size, memory: with bars and competitors."""
     from feedbench.measures import MEASURES
     from feedbench.report import comparison, markdown
+    from feedbench.results import Results
     from feedops.models.releases import newest_bundle
 
     if set_baseline:
@@ -69,11 +78,12 @@ def bench(
         comparison.check(results, Results.read(comparison.BASELINE), console)
 
 
-def measure(bundle: Path, effort: str, names: list[str]) -> Results:
+def measure(bundle: Path, effort: str, names: list[str]) -> "Results":
     """Raises OperationError, and whatever stops a measurement."""
     from feedbench import generator, machine, target
     from feedbench.bench import Bench
     from feedbench.measures import MEASURES
+    from feedbench.results import PLAN, Results
     from feedops.models.releases import manifest_of
 
     manifest, development = manifest_of(bundle), target.checkout()
@@ -117,7 +127,7 @@ def measure(bundle: Path, effort: str, names: list[str]) -> Results:
     )
 
 
-def show(results: Results) -> None:
+def show(results: "Results") -> None:
     from feedbench.report.markdown import bar, measured
 
     table = Table(title=f"feedrank bench, {results.effort}, {results.setup['target']}")
