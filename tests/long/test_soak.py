@@ -122,10 +122,10 @@ def children_mb() -> float:
 
 def processes() -> Iterator[tuple[int, int, int]]:
     """The id of every process, its parent's and its resident pages."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    for directory in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            resident = int((folder / "statm").read_text().split()[1])
+            parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+            resident = int((directory / "statm").read_text().split()[1])
         except (OSError, IndexError):  # it has just exited
             continue
-        yield int(folder.name), parent, resident
+        yield int(directory.name), parent, resident

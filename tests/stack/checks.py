@@ -58,17 +58,27 @@ def of_cfnlint(template: Mapping[str, Any]) -> set[Finding]:
     }
 
 
-def of_checkov(templates: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, set[Finding]]:
+def of_checkov(
+    templates: Mapping[str, Mapping[str, Any]], directory: Path
+) -> dict[str, set[Finding]]:
     """By the templates' names. One process for all, because most of its time is start-up."""
     for name, template in templates.items():
-        (folder / f"{name}.json").write_text(json.dumps(template, default=str))
-    command = [CHECKOV, "--directory", folder, "--framework", "cloudformation", "--output", "json"]
+        (directory / f"{name}.json").write_text(json.dumps(template, default=str))
+    command = [
+        CHECKOV,
+        "--directory",
+        directory,
+        "--framework",
+        "cloudformation",
+        "--output",
+        "json",
+    ]
     process = subprocess.run(
         [*command, "--skip-download", "--quiet", "--compact"],
         capture_output=True,
         text=True,
         check=False,  # it exits with 1 if there are findings
-        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(directory)},
     )
     findings: dict[str, set[Finding]] = {name: set() for name in templates}
     report = json.loads(process.stdout)

@@ -49,15 +49,15 @@ OVER_TLS = {"aws_SecureTransport": "true"}
 def bundle(tmp_path: Path) -> Path:
     """A manifest and two other files, whose names sort before and after it."""
     manifest = {key: value for key, value in asdict(fakes.manifest()).items() if key != "digest"}
-    folder = tmp_path / "bundle"
+    directory = tmp_path / "bundle"
     for name, text in {
         MANIFEST: json.dumps({"format": FORMAT, **manifest}),
         "MLmodel": "flavors: {}",
         "serving/model.onnx": "weights",
     }.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+    return directory
 
 
 @pytest.fixture

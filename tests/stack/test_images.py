@@ -30,11 +30,13 @@ def test_everything_that_an_image_copies_exists(image: str) -> None:
 def test_an_image_installs_the_layers_list_and_its_own_list(
     image: str, names: tuple[str, ...]
 ) -> None:
-    folder = PROJECT / "infra" / "images" / image
-    copied = re.findall(r"^COPY (\S+) \S+\.txt$", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    directory = PROJECT / "infra" / "images" / image
+    copies = re.findall(
+        r"^COPY (\S+) \S+\.txt$", (directory / "Dockerfile").read_text(), re.MULTILINE
+    )
     own = f"infra/images/{image}/requirements.txt"
-    assert copied == ["layers/runtime/requirements.txt", own]
-    pins = re.findall(r"^([\w.-]+)==", (folder / "requirements.txt").read_text(), re.MULTILINE)
+    assert copies == ["layers/runtime/requirements.txt", own]
+    pins = re.findall(r"^([\w.-]+)==", (directory / "requirements.txt").read_text(), re.MULTILINE)
     assert set(names) - set(pins) == set()
 
 

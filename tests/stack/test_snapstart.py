@@ -70,10 +70,10 @@ for number in range(int(sys.argv[2])):
             function(*arguments, **options)
     context = Context()
     context.aws_request_id = f"request-{number}"
-    answer = handler.lambda_handler(event, context)
-    seen = state() | {"status": answer["statusCode"]}
-    seen["request_id"] = json.loads(answer["body"])["request_id"]
-    os.write(writing, json.dumps(seen).encode())
+    response = handler.lambda_handler(event, context)
+    report = state() | {"status": response["statusCode"]}
+    report["request_id"] = json.loads(response["body"])["request_id"]
+    os.write(writing, json.dumps(report).encode())
     os._exit(0)
 """
 
