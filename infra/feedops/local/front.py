@@ -96,9 +96,7 @@ async def _expect(request: web.Request) -> None:
         raise web.HTTPExpectationFailed(text="Expectation Failed")
     if request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = (
-            0  # the response has not begun; aiohttp's own handler does the same
-        )
+        request.writer.output_size = 0  # as in aiohttp: the response has not begun
 
 
 def _http_request(request: web.Request, body: bytes) -> HttpRequest:
