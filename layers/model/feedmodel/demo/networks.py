@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from feedmodel.training.fit import ClickNetwork
 from feedrank.domain import FloatArray
 
 MAX_DEVIATIONS = 10.0  # a value further from its mean says no more than this
@@ -30,7 +31,7 @@ class Standardise(nn.Module):
         return ((rows - self.mean) / self.deviation).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS)
 
 
-class DeepMLP(nn.Module):
+class DeepMLP(ClickNetwork):
     """512-256-128, each with batch normalisation, ReLU and dropout; then one logit."""
 
     def __init__(
@@ -51,7 +52,7 @@ class DeepMLP(nn.Module):
         return torch.sigmoid(self.logits(features))
 
 
-class TwoTower(nn.Module):
+class TwoTower(ClickNetwork):
     """A user tower and an item tower, 256-128 each; their normalised 128-d outputs' dot product.
 
     The item tower sees item features alone, so a catalogue's vectors can be computed ahead. The

@@ -21,6 +21,14 @@ from feedrank.domain import FloatArray
 SCORED_AT_ONCE = 16_384  # rows; bounds the memory
 
 
+class ClickNetwork(nn.Module):
+    """What `fit` trains: `forward` returns click probabilities, `logits` what its sigmoid takes, so
+    that the loss is stable where the sigmoid is flat. Both take the inputs in the order of the
+    spec and return (rows,)."""
+
+    logits: Callable[..., Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Examples:
     """The model's inputs in the order of the spec, each (rows, features), and the rows' clicks."""
@@ -86,7 +94,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def fit(
-    network: nn.Module,
+    network: ClickNetwork,
     train: Examples,
     validation: Examples,
     schedule: Schedule,
@@ -138,7 +146,7 @@ def _shuffled(examples: Examples, schedule: Schedule) -> Iterator[tuple[list[Ten
 
 
 def _run_epoch(
-    network: nn.Module,
+    network: ClickNetwork,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[tuple[list[Tensor], Tensor]],
     on_batch: Callable[[], None],
