@@ -16,8 +16,10 @@ OperationError
 
 from collections.abc import Sequence
 
+from feedmodel.errors import CommandError
 
-class OperationError(Exception):
+
+class OperationError(CommandError):
     """The root. Nobody gets an HTTP response for one, so there is no status, unlike feedrank's."""
 
 

@@ -10,8 +10,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from feedmodel.options import TrainOptions, TrainResult, tracking_uri
+from feedmodel.demo.options import TrainOptions, TrainResult
 from feedmodel.publish.build import BuiltBundle, PublishOptions
+from feedmodel.publish.tracking import tracking_uri
 from feedops.errors import ModelMissingError, OperationError
 from feedops.models.releases import local_bundle, manifest_of, model_to_serve, newest_bundle
 

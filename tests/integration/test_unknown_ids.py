@@ -10,8 +10,8 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 import fakes
+from feedmodel.demo.options import NetworkName, TrainOptions
 from feedmodel.demo.train import train
-from feedmodel.options import NetworkName, TrainOptions
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedrank.model.load import load_model
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from feedmodel.options import TrainOptions, TrainResult
+from feedmodel.demo.options import TrainOptions, TrainResult
 from feedops.cli.main import app
 from feedops.errors import OperationError, StartError
 from feedops.local.serve_options import ServeOptions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from feedmodel.demo.data import CATEGORIES, DAYS, DRAWS, START_S, Feed, generate_feed
-from feedmodel.options import MIN_ITEMS
+from feedmodel.demo.options import MIN_ITEMS
 from feedmodel.training.evaluation import reliability
 from feedrank.features.expressions import DAY_S, hour
 

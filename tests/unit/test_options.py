@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from feedmodel.options import OptionsError, TrainOptions
+from feedmodel.demo.options import TrainOptions
+from feedmodel.errors import OptionsError
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,8 @@ from feedmodel.options import OptionsError, TrainOptions
         (
             {"alias": "v2"},
             (
-                "alias can't be 'v2': letters, digits, - and _ make one, "
-                "but latest and v1, v2, ... are MLflow's own"
+                "alias can't be 'v2': it may hold letters, digits, - and _, "
+                "but latest and v1, v2, ... are reserved by MLflow"
             ),
         ),
     ],

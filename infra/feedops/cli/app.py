@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from feedmodel.errors import CommandError
 from feedops.errors import OperationError
 from feedops.workspace import is_checkout
 from feedrank.errors import FeedrankError
@@ -56,7 +57,7 @@ class MainGroup(Group):
     def invoke(self, ctx: "Context") -> object:
         try:
             return super().invoke(ctx)
-        except (OperationError, FeedrankError, OSError) as error:
+        except (CommandError, FeedrankError, OSError) as error:
             text = _text_of(error)
             if not text or ctx.params["debug"]:
                 raise

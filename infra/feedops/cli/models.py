@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
-from feedmodel.options import CANDIDATE, NetworkName, TrainOptions
+from feedmodel.demo.options import NetworkName, TrainOptions
+from feedmodel.publish.names import CANDIDATE
 from feedops.cli.app import messages, output
 from feedops.cli.options import DEMO, IN_PRODUCTION, ModelUri, Port, TrackingUri
 from feedops.display import print_facts, print_whole, steps

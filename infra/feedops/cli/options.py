@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from feedmodel.options import PRODUCTION, NetworkName, TrainOptions
+from feedmodel.demo.options import NetworkName, TrainOptions
+from feedmodel.publish.names import PRODUCTION
 
 DEMO = TrainOptions()
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"

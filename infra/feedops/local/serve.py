@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
-from feedmodel.options import TRACKING_VARIABLE
+from feedmodel.publish.tracking import TRACKING_VARIABLE
 from feedops.display import print_facts, print_ranking, print_whole, steps
 from feedops.errors import EmulatorMissingError, OperationError, StartError
 from feedops.local.aws import BUCKET, create_bucket, local_aws, sdk_environment
@@ -34,7 +34,7 @@ EXAMPLE = EVENTS / "predict.json"
 def serve(options: ServeOptions, console: Console) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises OperationError, or an error of training or publishing.
+from feedmodel.publish.tracking import TRACKING_VARIABLE
     """
     options = replace(options, front=_front(options.front, console))
     with reserve(options.host, options.port) as bound, scratch_folder() as scratch:

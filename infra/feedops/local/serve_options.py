@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Literal
 
-from feedmodel.options import NetworkName
+from feedmodel.demo.options import NetworkName
 from feedops.local.processes import LOCALHOST
 from feedops.workspace import LOGS
 

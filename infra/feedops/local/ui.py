@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from feedmodel.options import tracking_uri as tracking_uri_of
-from feedmodel.publish.registry import without_secret
+from feedmodel.publish.tracking import tracking_uri as tracking_uri_of
+from feedmodel.publish.tracking import without_secret
 from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, StartError
 from feedops.local.processes import LOCALHOST, Process, reserve, tail, until_signal

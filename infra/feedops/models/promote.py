@@ -22,7 +22,7 @@ def promote(uri: str, *, tracking_uri: str | None, force: bool, console: Console
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from feedmodel.publish.registry import reason_of
+    from feedmodel.publish.tracking import reason_of
 
     if not has_store(tracking_uri):
         raise ModelMissingError(f"{uri}: nothing was trained here; `feedrank train` makes a model")

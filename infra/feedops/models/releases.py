@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from feedmodel.options import CANDIDATE, PRODUCTION, NetworkName, TrainOptions
+from feedmodel.demo.options import NetworkName, TrainOptions
+from feedmodel.publish.names import CANDIDATE, PRODUCTION
 from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, OperationError
 from feedops.workspace import BUNDLES
@@ -119,7 +120,8 @@ def _resolve(uri: str) -> "ModelAddress | None":
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from feedmodel.publish.registry import reason_of, resolve
+    from feedmodel.publish.registry import resolve
+    from feedmodel.publish.tracking import reason_of
 
     try:
         return resolve(uri)
@@ -135,7 +137,7 @@ def has_store(given: str | None = None) -> bool:
     empty database when it is asked for a model."""
     import mlflow
 
-    from feedmodel.options import tracking_uri
+    from feedmodel.publish.tracking import tracking_uri
 
     uri = tracking_uri(given)
     mlflow.set_tracking_uri(uri)

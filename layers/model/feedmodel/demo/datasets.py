@@ -12,8 +12,8 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.types import ColSpec, DataType, Schema
 
 from feedmodel.demo.data import Feed
+from feedmodel.demo.options import TrainOptions
 from feedmodel.demo.windows import Windows
-from feedmodel.options import TrainOptions
 
 TRAINING, TEST = "training", "test"  # contexts
 DRAWN_BY = ("users", "items", "interactions", "seed")

@@ -26,13 +26,15 @@ from torch import nn
 from torch.fx import config as fx_config
 
 from feedmodel.demo.networks import Network
+from feedmodel.demo.options import TrainOptions
 from feedmodel.demo.tables import Snapshot
 from feedmodel.demo.unknown import SHARE_IN_TRAINING
-from feedmodel.options import SNAPSHOT_AS_OF, TrainOptions
-from feedmodel.publish.registry import impatient, reason_of, tracking_at
+from feedmodel.errors import TrackingError
+from feedmodel.publish.names import SNAPSHOT_AS_OF
+from feedmodel.publish.registry import impatient, tracking_at
+from feedmodel.publish.tracking import reason_of
 from feedmodel.training.fit import Epoch
 from feedrank.domain import FloatArray
-from feedrank.errors import FeedrankError
 from feedrank.features.spec import FeatureSpec, Input
 
 SOURCE = {"mlflow.source.name": "feedrank train"}  # instead of the path of the script
@@ -43,10 +45,6 @@ WHAT_IT_IS = (
     "The probability that a user engages with an item of the feed, from features that `feedrank` "
     "looks up. Trained on a synthetic feed; a share of users and items was unknown."
 )
-
-
-class TrackingError(FeedrankError):
-    """MLflow can't be used as configured."""
 
 
 @contextmanager

@@ -14,12 +14,13 @@ from feedmodel.demo import tracking
 from feedmodel.demo.data import Feed, generate_feed
 from feedmodel.demo.datasets import log_data
 from feedmodel.demo.networks import DeepMLP, Network, TwoTower
+from feedmodel.demo.options import NetworkName, TrainOptions, TrainResult
 from feedmodel.demo.plots import draw
 from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedmodel.demo.tables import Columns, model_inputs, priors, snapshot, training_columns
 from feedmodel.demo.unknown import SHARE_IN_TEST, partly_unknown, unknown_in_test, with_unknown
 from feedmodel.demo.windows import TRAIN_S, split
-from feedmodel.options import NetworkName, TrainOptions, TrainResult, tracking_uri
+from feedmodel.publish.tracking import tracking_uri
 from feedmodel.training.evaluation import Evaluation, WithUnknown, evaluate
 from feedmodel.training.fit import (
     Epoch,

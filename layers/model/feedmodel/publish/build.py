@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from feedmodel.dates import now, parse_moment, parse_past
 from feedmodel.errors import PublishError
-from feedmodel.options import SNAPSHOT_AS_OF, tracking_uri
 from feedmodel.publish.export import Program, load_program, save_program, write_onnx
+from feedmodel.publish.names import SNAPSHOT_AS_OF, SPEC_FILE
 from feedmodel.publish.parity import Served, compare
 from feedmodel.publish.registry import TrackedModel, fetch_model
 from feedmodel.publish.signing import verify_model
 from feedmodel.publish.snapshot import TableName, find_table, read_tables, write_snapshot
+from feedmodel.publish.tracking import tracking_uri
 from feedmodel.publish.upload import files_below, put_in_place
 from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
@@ -34,7 +35,6 @@ from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 
-SPEC_FILE = "feature_spec.json"
 BUNDLES = Path("data/bundles")
 BUILT_WITH = ("torch", "onnx", "onnxruntime", "mlflow", "numpy")
 Step = Callable[[str], None]

@@ -12,8 +12,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from feedmodel.dates import to_moment
 from feedmodel.errors import PromotionError
-from feedmodel.options import PRODUCTION
-from feedmodel.publish.registry import LOGGED_MODEL, REGISTERED, resolve
+from feedmodel.publish.names import LOGGED_MODEL, PRODUCTION, REGISTERED
+from feedmodel.publish.registry import resolve
 
 DECISIVE = "test/model/ndcg_at_10"
 TEST = "test"  # the context of the data that a run was judged on

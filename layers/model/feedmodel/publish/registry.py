@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.artifacts import download_artifacts, list_artifacts
@@ -17,12 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feedmodel.dates import from_milliseconds
 from feedmodel.errors import PublishError
-from feedmodel.options import PRODUCTION, SNAPSHOT_AS_OF, TRACKING_VARIABLE, sqlite_database
 from feedmodel.publish.admission import LOG_IT, MLMODEL
+from feedmodel.publish.names import FEATURES, LOGGED_MODEL, PRODUCTION, REGISTERED, SNAPSHOT_AS_OF
+from feedmodel.publish.tracking import TRACKING_VARIABLE, reason_of, sqlite_database, without_secret
 
-FEATURES = "features"
-REGISTERED = "models:/"
-LOGGED_MODEL = "m-"
 # A server that takes the connection and doesn't answer is given up; MLflow would wait 16 minutes.
 IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 LOAD_MARKER = "registered_model_meta"  # MLflow leaves it where it loads: not part of the artifact
@@ -181,16 +178,3 @@ def _check_database(uri: str) -> None:
             f"{database}: there is no MLflow database; mend --tracking-uri or {TRACKING_VARIABLE}, "
             "or make a model by `feedrank train`"
         )
-
-
-def reason_of(error: Exception, tracking_uri: str) -> str:
-    """One line, without the password that a tracking URI may carry."""
-    reason = " ".join(str(error).split())
-    password = urlsplit(tracking_uri).password
-    return reason.replace(password, "***") if password else reason
-
-
-def without_secret(uri: str) -> str:
-    """A tracking URI may carry a password before the @."""
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]

@@ -17,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from feedmodel.errors import SigningError
-from feedmodel.options import tracking_uri as tracking_at_uri
-from feedmodel.publish.registry import FEATURES, TrackedModel, fetch_model, resolve, tracking_at
+from feedmodel.publish.names import FEATURES
+from feedmodel.publish.registry import TrackedModel, fetch_model, resolve, tracking_at
+from feedmodel.publish.tracking import tracking_uri as tracking_at_uri
 
 if TYPE_CHECKING:
     from model_signing.hashing import Config
