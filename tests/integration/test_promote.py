@@ -91,7 +91,7 @@ def test_one_that_ranks_no_worse_takes_over_and_says_from_what(
 def test_a_loss_is_refused_unless_it_is_forced(client: mlflow.MlflowClient, ndcg: float) -> None:
     add(client, "production", {NDCG: 0.614})
     add(client, "candidate", {NDCG: ndcg})
-    refusal = f"shop/2 is not promoted: it loses in NDCG@10: {ndcg:.4f} against 0.6140\n--force"
+    refusal = f"shop/2 is not promoted: its NDCG@10 is lower: {ndcg:.4f} instead of 0.6140\n--force"
     with pytest.raises(OperationError, match=refusal):
         promoted()
     assert production(client) == "1"

@@ -212,7 +212,7 @@ def test_a_folder_is_replaced_whole_and_only_where_it_holds_a_bundle(
     assert files_below(layer) == files_below(built.folder)
     assert upload(built.folder, str(layer)).uploaded == 0
 
-    with pytest.raises(PublishError, match="holds something that is no bundle"):
+    with pytest.raises(PublishError, match="holds files that are no bundle"):
         upload(built.folder, str(home))
     assert files_below(home) == ["thesis.txt"]
 

@@ -19,7 +19,7 @@ from feedmodel.demo.tracking import tracked_run
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.export import Program
-from feedmodel.publish.parity import same
+from feedmodel.publish.tolerance import same
 from feedrank.bundle.layout import GOLDEN
 from feedrank.features.spec import FeatureSpec
 from shop import SHOP_SPEC, Registry, Shop

@@ -41,7 +41,7 @@ TRAINING = r"training mode \(aten::.* is on\): call model.eval"
 FLOAT = r"log model.float\(\), with an input_example of float32"
 PT2 = r'log the torch.nn.Module by mlflow.pytorch.log_model\(..., serialization_format="pt2"\)'
 
-MEND = "mend --tracking-uri or MLFLOW_TRACKING_URI, or make a model by `feedrank train`"
+CORRECT = "correct --tracking-uri or MLFLOW_TRACKING_URI, or train a model with `feedrank train`"
 
 
 class Scores(nn.Module):
@@ -186,9 +186,9 @@ def test_weights_beyond_what_one_onnx_file_holds_are_refused(
     layer = nn.Linear(WIDTH, WIDTH)
     model_uri = store.log(Scores(nn.Sequential(layer, layer)).eval())
     size = 4 * (WIDTH * WIDTH + WIDTH + WIDTH + 1)
-    monkeypatch.setattr(admission, "MOST_WEIGHT_BYTES", size)
+    monkeypatch.setattr(admission, "MAX_WEIGHT_BYTES", size)
     assert store.publish(model_uri) <= 1e-5
-    monkeypatch.setattr(admission, "MOST_WEIGHT_BYTES", size - 1)
+    monkeypatch.setattr(admission, "MAX_WEIGHT_BYTES", size - 1)
     store.refuse(model_uri, "weights take 0.00 GB, and an ONNX file holds at most .* smaller embed")
 
 
@@ -252,23 +252,23 @@ def test_weights_alone_are_named(store: Store) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--to s3:/bad", "--to s3:/bad: must be s3://bucket/prefix/ or a folder"),
-        ("--to s3//bad/x", "--to s3//bad/x: must be s3://bucket/prefix/ or a folder"),
-        ("--to S3://bad/x", "--to S3://bad/x: must be s3://bucket/prefix/ or a folder"),
-        ("--to https://x/y", "--to https://x/y: must be s3://bucket/prefix/ or a folder"),
-        ("--to gs://b/p", "--to gs://b/p: must be s3://bucket/prefix/ or a folder"),
+        ("--to s3:/bad", "--to s3:/bad: must be s3://bucket/prefix/ or a directory"),
+        ("--to s3//bad/x", "--to s3//bad/x: must be s3://bucket/prefix/ or a directory"),
+        ("--to S3://bad/x", "--to S3://bad/x: must be s3://bucket/prefix/ or a directory"),
+        ("--to https://x/y", "--to https://x/y: must be s3://bucket/prefix/ or a directory"),
+        ("--to gs://b/p", "--to gs://b/p: must be s3://bucket/prefix/ or a directory"),
         ("--to s3://", "--to s3://: names no S3 bucket; write it as s3://bucket/prefix/"),
         ("--to s3:///x", "--to s3:///x: names no S3 bucket; write it as s3://bucket/prefix/"),
         ("--to s3://A_b/x", "--to s3://A_b/x: names no S3 bucket; write it as s3://bucket/prefix/"),
-        ("--to others", "others: holds something that is no bundle, and would be replaced"),
+        ("--to others", "others: holds files that are no bundle, and would be replaced"),
         ("--spec missing.json", "--spec missing.json: there is no such file"),
         ("--users missing.parquet", "--users missing.parquet: there is no such file"),
         ("--items others", "--items others: there is no such file"),
         ("--as-of today", "--as-of: 'today' is no ISO 8601 time, such as 2026-11-24T00:00:00Z"),
-        ("", f"data/mlflow/mlflow.db: there is no MLflow database; {MEND}"),
-        ("--tracking-uri sqlite:///a/b.db", f"a/b.db: there is no MLflow database; {MEND}"),
-        ("--tracking-uri sqlite:///empty.db", f"empty.db: there is no MLflow database; {MEND}"),
-        ("--tracking-uri sqlite:///a.db?mode=rwc", f"a.db: there is no MLflow database; {MEND}"),
+        ("", f"data/mlflow/mlflow.db: there is no MLflow database; {CORRECT}"),
+        ("--tracking-uri sqlite:///a/b.db", f"a/b.db: there is no MLflow database; {CORRECT}"),
+        ("--tracking-uri sqlite:///empty.db", f"empty.db: there is no MLflow database; {CORRECT}"),
+        ("--tracking-uri sqlite:///a.db?mode=rwc", f"a.db: there is no MLflow database; {CORRECT}"),
         (
             "--tracking-uri sqlite:///text",
             "text is no SQLite database: choose another by --tracking-uri or MLFLOW_TRACKING_URI",

@@ -50,7 +50,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture
 def signed(options: PublishOptions, registry: Registry, keys: Keys) -> PublishOptions:
-    """A model of its own, signed, with a features folder, signed too."""
+    """A model of its own, signed, with a features directory, signed too."""
     uri = registry.log(Shop())
     client = mlflow.MlflowClient(registry.uri)
     model = client.get_logged_model(uri.removeprefix("models:/"))
@@ -97,7 +97,7 @@ def test_a_signature_of_the_librarys_own_command_verifies(
         subprocess.run([*command, *options], check=True, capture_output=True)
     build_bundle(signed)
     (registry.artifact(signed.model_uri) / ".gitignore").write_text("")  # by default it covers none
-    with pytest.raises(SigningError, match=r"the signature leaves out \.gitignore"):
+    with pytest.raises(SigningError, match=r"the signature doesn't cover \.gitignore"):
         build_bundle(signed)
 
 
@@ -133,7 +133,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
         lambda artifact, _: (artifact / SIGNATURE).write_text("{}"),
     ),
     "the spec of features": (
-        "the run's features folder .*Hash mismatch for 'note.json'\n",
+        "the run's features directory .*Hash mismatch for 'note.json'\n",
         lambda _, features: _flip(features / "note.json"),
     ),
     "no signature": (
@@ -141,7 +141,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
         lambda artifact, _: (artifact / SIGNATURE).unlink(),
     ),
     "features that are not signed": (
-        "the run's features folder is not signed",
+        "the run's features directory is not signed",
         lambda _, features: (features / SIGNATURE).unlink(),
     ),
 }
@@ -156,7 +156,7 @@ def test_what_was_not_signed_is_refused_before_it_is_loaded(
 ) -> None:
     reason, make = CHANGES[change]
     make(registry.artifact(signed.model_uri), _features(registry, signed.model_uri))
-    for name in ("load_program", "_spec", "read_tables"):
+    for name in ("load_program", "_read_spec", "read_tables"):
         monkeypatch.setattr(publishing, name, lambda *_: pytest.fail("loaded"))
     with pytest.raises(SigningError, match=reason) as refusal:
         build_bundle(signed)

@@ -1,6 +1,6 @@
-"""From a table of any kind of column to float32, or to the reason why not."""
+"""Columns of any type become float32, or are refused with a reason."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from feedmodel.errors import PublishError
-from feedmodel.publish.snapshot import Table, read_tables
+from feedmodel.publish.tables import FeatureTable, read_tables
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 
@@ -23,7 +23,7 @@ def spec(default: float = DEFAULT) -> FeatureSpec:
     return parse_spec({"inputs": [{"name": "x", "features": [feature]}]})
 
 
-def read(price: Any, tmp_path: Path, suffix: str = "parquet", **ids: Any) -> Table:
+def read(price: Any, tmp_path: Path, suffix: str = "parquet", **ids: Any) -> FeatureTable:
     path = tmp_path / f"items.{suffix}"
     frame = pd.DataFrame({"item_id": ids.get("item_id", range(len(price))), "price": price})
     frame.to_parquet(path) if suffix == "parquet" else frame.to_csv(path)
@@ -83,7 +83,7 @@ def test_a_default_that_float32_would_change_is_refused() -> None:
 @pytest.mark.parametrize(
     ("price", "message"),
     [
-        ([datetime(2026, 1, 1)], "holds dates; .* days since"),  # noqa: DTZ001
+        ([datetime(2026, 1, 1, tzinfo=UTC)], "holds dates; .* days since"),
         (pd.to_datetime(["2026-01-01"], utc=True), "holds dates"),
         ([date(2026, 1, 1), None], "holds dates"),
         (pd.to_timedelta(["3s"]), "holds dates"),

@@ -31,7 +31,7 @@ from feedmodel.demo.tables import Snapshot
 from feedmodel.demo.unknown import SHARE_IN_TRAINING
 from feedmodel.errors import TrackingError
 from feedmodel.publish.names import SNAPSHOT_AS_OF
-from feedmodel.publish.registry import impatient, tracking_at
+from feedmodel.publish.registry import short_timeouts, tracking_at
 from feedmodel.publish.tracking import reason_of
 from feedmodel.training.fit import Epoch
 from feedrank.domain import FloatArray
@@ -168,7 +168,7 @@ def _commit() -> dict[str, str]:
 def _experiment_id(uri: str, name: str) -> str:
     try:
         location = _artifacts_beside_database(uri)
-        with impatient():
+        with short_timeouts():
             if experiment := mlflow.get_experiment_by_name(name):
                 return str(experiment.experiment_id)
             return str(mlflow.create_experiment(name, artifact_location=location))

@@ -1,4 +1,4 @@
-"""What a model must be to be published, seen before it is exported to ONNX."""
+"""What a model must be to be published, checked before it is exported to ONNX."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from feedmodel.errors import PublishError
 
 MLMODEL = "MLmodel"
 LOG_IT = 'log the torch.nn.Module by mlflow.pytorch.log_model(..., serialization_format="pt2")'
-MOST_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
+MAX_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
 FLOAT_BYTES = 4
 SWITCHES = {"train", "training"}  # arguments of operators that training mode turns on
-CHANCES = {"p", "dropout", "dropout_p"}
+PROBABILITIES = {"p", "dropout", "dropout_p"}  # of dropping a value
 
 
 def check_artifact(artifact: Path) -> None:
-    """For one without an exported program. Raises PublishError where it holds no PyTorch model that
-    could become one."""
+    """For an artifact without an exported program. Raises PublishError where it holds no PyTorch
+    model that could be exported."""
     if not (artifact / MLMODEL).is_file():
         raise PublishError(
             "the artifact is no MLflow model: it has no MLmodel file, and weights alone (a "
@@ -32,14 +32,14 @@ def check_artifact(artifact: Path) -> None:
     flavors = _flavors(artifact / MLMODEL)
     if "pytorch" not in flavors:
         flavor = next((name for name in flavors if name != "python_function"), "python_function")
-        raise PublishError(f"MLflow has it by the flavour {flavor}, not pytorch: {LOG_IT}")
+        raise PublishError(f"MLflow holds it in the flavour {flavor}, not pytorch: {LOG_IT}")
     if any(_is_torchscript(file) for file in (artifact / "data").glob("**/*.pth")):
         raise PublishError(f"the model is TorchScript, which torch.export can't read: {LOG_IT}")
 
 
 def check_program(program: ExportedProgram) -> None:
-    """Raises PublishError for what can't be exported to one ONNX file that gives a float score for
-    each item, the same one each time."""
+    """Raises PublishError for what can't become one ONNX file that gives each item a float score,
+    the same one each time."""
     _check_weights(program)
     _check_outputs(program)
     for node in program.graph.nodes:
@@ -63,9 +63,10 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def _tensors(program: ExportedProgram) -> Iterator[torch.Tensor]:
-    constants = (each for each in program.constants.values() if isinstance(each, torch.Tensor))
     yield from program.state_dict.values()
-    yield from constants
+    for constant in program.constants.values():
+        if isinstance(constant, torch.Tensor):
+            yield constant
 
 
 def _check_weights(program: ExportedProgram) -> None:
@@ -73,10 +74,10 @@ def _check_weights(program: ExportedProgram) -> None:
     for tensor in tensors:
         _check_precision(tensor, "the model's weights are")
     shared = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    if (size := sum(shared.values())) > MOST_WEIGHT_BYTES:
+    if (size := sum(shared.values())) > MAX_WEIGHT_BYTES:
         raise PublishError(
             f"the model's weights take {size / 1e9:.2f} GB, and an ONNX file holds at most "
-            f"{MOST_WEIGHT_BYTES / 1e9:.2f} GB: train it with smaller embedding tables"
+            f"{MAX_WEIGHT_BYTES / 1e9:.2f} GB: train it with smaller embedding tables"
         )
 
 
@@ -115,24 +116,25 @@ def _check_operator(node: Node) -> None:
     if schema is None:
         return
     names = [argument.name for argument in schema.arguments]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    if _trains(given):
+    arguments = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if _is_training(arguments):
         raise PublishError(
             f"the model was logged in training mode ({schema.name} is on): call model.eval() "
             "before you log it"
         )
     tags = getattr(node.target, "tags", ())
-    if torch.Tag.nondeterministic_seeded in tags and not (SWITCHES | CHANCES) & set(names):
+    if torch.Tag.nondeterministic_seeded in tags and not (SWITCHES | PROBABILITIES) & set(names):
         raise PublishError(
             f"the model draws random numbers ({schema.name}): the same request must get the same "
             "scores. Log it without them"
         )
 
 
-def _trains(given: Mapping[str, Any]) -> bool:
-    """Whether an operator drops values by chance, or normalises by the batch. A chance of 0 does no
-    harm."""
-    chance = max((float(given[name] or 0) for name in CHANCES & given.keys()), default=None)
-    if switches := SWITCHES & given.keys():
-        return any(given[name] is True for name in switches) and chance != 0
-    return bool(chance) and "dropout_p" in given
+def _is_training(arguments: Mapping[str, Any]) -> bool:
+    """Whether an operator drops values at random, or normalises by the batch. A probability of 0
+    has no effect."""
+    names = arguments.keys()
+    probability = max((float(arguments[name] or 0) for name in PROBABILITIES & names), default=None)
+    if switches := SWITCHES & names:
+        return any(arguments[name] is True for name in switches) and probability != 0
+    return bool(probability) and "dropout_p" in names

@@ -1,8 +1,8 @@
-"""From the MLflow artifact to what engines run: an exported torch program and one ONNX file."""
+"""From the MLflow artifact to what the engines load: an exported torch program, one ONNX file."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -15,30 +15,29 @@ from torch.export import Dim, ExportedProgram
 from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
 from feedmodel.publish.registry import environment
-from feedrank.domain import FloatArray
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec, Input
 from feedrank.model.engines.torch import load_program as load_exported
 
 PT2 = "model.pt2"
-EXAMPLE_ROWS = 8  # torch.export takes one row for a constant
+EXAMPLE_ROWS = 8  # torch.export would take a single row for a constant
 OUTPUT = "scores"
-LONGEST_CAUSE = 400  # characters
+MAX_CAUSE = 400  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An exported model. `inputs` are its names in the order in which it takes them; `file` is
-    what MLflow holds, where that can be served byte for byte."""
+    """An exported model. `inputs` are the names of its inputs in its own order; `file` is MLflow's
+    archive, if that can be served byte for byte."""
 
     exported: ExportedProgram
     inputs: tuple[str, ...]
     file: Path | None = None
-    logits: ExportedProgram | None = None  # the program before a sigmoid was put behind it
+    logits: ExportedProgram | None = None  # the program before a sigmoid was appended
 
 
 class Sigmoid(torch.nn.Module):
-    """A model that ends in logits, made to end in probabilities."""
+    """Appends a sigmoid to a model that ends in logits."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -51,8 +50,8 @@ class Sigmoid(torch.nn.Module):
 def load_program(
     artifact: Path, spec: FeatureSpec, *, allow_pickle: bool = False, sigmoid: bool = False
 ) -> Program:
-    """Raises PublishError for a model that is pickled, can't be exported or served, or whose inputs
-    are not the spec's."""
+    """Raises PublishError for a model that is pickled, that can't be exported or served, or whose
+    inputs are not the spec's."""
     file = next((artifact / "data").glob(f"**/{PT2}"), None)
     with _quiet():
         if file:
@@ -69,29 +68,16 @@ def load_program(
 
 
 def save_program(program: Program, path: Path) -> None:
-    """MLflow's own file where there is one, else a new archive."""
+    """MLflow's own file if there is one, else a new archive."""
     if program.file:
         path.write_bytes(program.file.read_bytes())
     else:
         torch.export.save(program.exported, path)
 
 
-def torch_scorer(
-    exported: ExportedProgram, names: Sequence[str]
-) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-    """Gives (items,) float32, as torch scores the inputs of these names."""
-    module = exported.module()
-
-    def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
-        with torch.inference_mode():
-            scores: FloatArray = module(*(torch.from_numpy(inputs[name]) for name in names)).numpy()
-        return scores.reshape(-1)
-
-    return score
-
-
 def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
-    """One file, weights inside, item rows dynamic; the same program gives the same bytes.
+    """One file with the weights inside and a dynamic number of items; the same program gives the
+    same bytes.
 
     Raises PublishError that names an operator which ONNX doesn't have.
     """
@@ -112,7 +98,7 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
         raise PublishError("the model can't be exported to ONNX")
     model = exported.model_proto
     graph = model.graph
-    # Stack traces of the machine that exported it: nothing that serving reads.
+    # Stack traces with this machine's paths, which serving doesn't read.
     described = (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer)
     for part in (*described, *graph.value_info, *model.functions):
         part.ClearField("metadata_props")
@@ -120,7 +106,7 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
 
 
 def check_inputs(program: Program, spec: FeatureSpec) -> None:
-    """Hold the model's inputs against the spec's: names, widths, types, and which rows vary.
+    """Compare the model's inputs with the spec's: names, widths, types, and which rows vary.
 
     Raises PublishError.
     """
@@ -137,16 +123,19 @@ def check_inputs(program: Program, spec: FeatureSpec) -> None:
     for input_ in spec.inputs:
         if input_.per == "request" and str(tensors[input_.name].shape[0]) in item_rows:
             raise PublishError(
-                f"input {input_.name}: the model wants as many rows of it as there are items; "
+                f"input {input_.name}: the model takes as many rows of it as there are items; "
                 'make it "per": "item" in the spec, or log the model with one row of it in the '
                 "input_example"
             )
 
 
 def _check_input(tensor: torch.Tensor, input_: Input) -> None:
-    if tensor.dim() != 2:  # noqa: PLR2004 rows and features
-        raise PublishError(f"input {input_.name}: the model takes {tensor.dim()} dimensions, not 2")
-    rows, width = tensor.shape
+    try:
+        rows, width = tensor.shape
+    except ValueError as error:
+        raise PublishError(
+            f"input {input_.name}: the model takes {tensor.dim()} dimensions, not 2"
+        ) from error
     if width != len(input_.features):
         raise PublishError(
             f"input {input_.name}: the model takes {width} features, the spec describes "
@@ -226,7 +215,7 @@ def _load_pickled(artifact: Path, *, allow_pickle: bool) -> torch.nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters' chatter about packages that are not there says nothing to a publisher."""
+    """Silences the exporters, which report missing packages that don't matter here."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -239,7 +228,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first error of a chain says what was wrong; those around it say who was calling."""
+    """Of the first error of the chain, which says what was wrong; the later ones say who called."""
     while error.__cause__:
         error = error.__cause__
-    return str(error)[:LONGEST_CAUSE] or type(error).__name__
+    return str(error)[:MAX_CAUSE] or type(error).__name__

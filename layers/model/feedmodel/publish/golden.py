@@ -1,7 +1,8 @@
-"""Golden requests: queries that every container must answer as torch did, before it serves.
+"""Golden requests: a container must score them as torch did before it serves.
 
-They are made of the bundle's own tables and spec: known and unknown users and items, one item to a
-hundred, every context key that the spec reads, hours and weekdays spread over a week.
+They are made from the bundle's own tables and spec: known and unknown users and items, one item to
+a hundred, every context key that the spec reads, hours and weekdays spread over a week. More of
+them are compared when a model is published than a bundle keeps.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feedmodel.publish.snapshot import Table, TableName
+from feedmodel.publish.tables import FeatureTable, FeatureTables
 from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
 from feedrank.features import expressions as context
 from feedrank.features.spec import FeatureSpec
@@ -17,41 +18,26 @@ from feedrank.features.spec import FeatureSpec
 SEED = 20_260_101
 MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
 STEP_S = 5 * context.HOUR_S + 1_800
-PARITY_SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)
-GOLDEN = (0, 1, 3, 6, 8, 10, 12, 13)  # which of them a bundle keeps
+SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)  # items
+KEPT_IN_BUNDLE = (0, 1, 3, 6, 8, 10, 12, 13)  # positions among `parity_queries`
 UNKNOWN_ID = 2**63 - 1
 
 
-def parity_queries(spec: FeatureSpec, tables: Mapping[TableName, Table]) -> list[Query]:
+def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
     """About four hundred rows in fourteen requests, the same for the same tables."""
     random = np.random.default_rng(SEED)
     users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
-    known = context_examples(spec)
+    examples = context_examples(spec)
     requests = [
         Query(
-            user_id=UNKNOWN_ID if number == 1 else _one_of(users, random),
-            item_ids=_some_of(items, size, random).tolist(),
-            context=known if number % 2 else {},
+            user_id=UNKNOWN_ID if number == 1 else _draw_id(users, random),
+            item_ids=_draw_items(items, size, random).tolist(),
+            context=examples if number % 2 else {},
             time_s=MONDAY_S + number * STEP_S,
         )
-        for number, size in enumerate(PARITY_SIZES)
+        for number, size in enumerate(SIZES)
     ]
-    return [*requests, _of_defaults(), _of_pairs(tables["pairs"], known)]
-
-
-def _of_defaults() -> Query:
-    """Nothing is known: each feature but the hour's has its default."""
-    return Query(UNKNOWN_ID, [UNKNOWN_ID, UNKNOWN_ID - 1], {}, MONDAY_S)
-
-
-def _of_pairs(pairs: Table, known: Mapping[str, str]) -> Query:
-    """The user with the most pairs, and items of those: chosen at random, few pairs are met."""
-    users, counts = np.unique(pairs.ids[:, 0], return_counts=True)
-    if not len(users):
-        return _of_defaults()
-    user = users[counts.argmax()]
-    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2].tolist()
-    return Query(int(user), items, known, MONDAY_S + context.DAY_S)
+    return [*requests, _defaults_query(), _pairs_query(tables["pairs"], examples)]
 
 
 def context_examples(spec: FeatureSpec) -> dict[str, str]:
@@ -70,15 +56,30 @@ def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
     }
 
 
-def _one_of(ids: IntArray, random: np.random.Generator) -> int:
+def _defaults_query() -> Query:
+    """Nothing is known: each feature but those of the time has its default."""
+    return Query(UNKNOWN_ID, [UNKNOWN_ID, UNKNOWN_ID - 1], {}, MONDAY_S)
+
+
+def _pairs_query(pairs: FeatureTable, examples: Mapping[str, str]) -> Query:
+    """The user with the most pairs, and items of those: random requests rarely hit a pair."""
+    users, counts = np.unique(pairs.ids[:, 0], return_counts=True)
+    if not len(users):
+        return _defaults_query()
+    user = users[counts.argmax()]
+    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2].tolist()
+    return Query(int(user), items, examples, MONDAY_S + context.DAY_S)
+
+
+def _draw_id(ids: IntArray, random: np.random.Generator) -> int:
     return int(random.choice(ids)) if len(ids) else UNKNOWN_ID
 
 
-def _some_of(ids: IntArray, size: int, random: np.random.Generator) -> IntArray:
+def _draw_items(ids: IntArray, size: int, random: np.random.Generator) -> IntArray:
     """Known items, and one unknown where there is more than one."""
     if not len(ids):
         return random.integers(0, UNKNOWN_ID, size)
-    chosen = random.choice(ids, size)
+    items = random.choice(ids, size)
     if size > 1:
-        chosen[size // 2] = UNKNOWN_ID
-    return chosen
+        items[size // 2] = UNKNOWN_ID
+    return items

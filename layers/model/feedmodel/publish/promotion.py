@@ -1,4 +1,4 @@
-"""Which version is in production: a candidate takes its place where it ranks no worse."""
+"""Which version is in production: a candidate replaces it if it ranks no worse."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from feedmodel.publish.names import LOGGED_MODEL, PRODUCTION, REGISTERED
 from feedmodel.publish.registry import resolve
 
 DECISIVE = "test/model/ndcg_at_10"
-TEST = "test"  # the context of the data that a run was judged on
+TEST = "test"  # the context of the data that a run was evaluated on
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # the latter for an alias
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """`test_data` is the digest that MLflow has of it, None where the run names no such data."""
+    """`test_data` is its digest in MLflow, None where the run names no test data."""
 
     name: str
     version: str
@@ -46,7 +46,7 @@ class Comparison:
         return self.production is not None and self.candidate.uri == self.production.uri
 
     def objection(self) -> str | None:
-        """Why the candidate should not take over."""
+        """Why the candidate should not be promoted; None if nothing speaks against it."""
         candidate, production = self.candidate, self.production
         if production is None:
             return None
@@ -55,18 +55,18 @@ class Comparison:
                 "they can't be compared: their runs name "
                 f"{candidate.test_data or 'no'} and {production.test_data or 'no'} test data"
             )
-        challenge, reigning = (each.metrics.get(DECISIVE) for each in (candidate, production))
-        if challenge is None or reigning is None:
+        ndcg, minimum = candidate.metrics.get(DECISIVE), production.metrics.get(DECISIVE)
+        if ndcg is None or minimum is None:
             return f"they can't be compared: a run has no metric {DECISIVE}"
-        if not challenge >= reigning:  # NaN is a loss
-            return f"it loses in NDCG@10: {challenge:.4f} against {reigning:.4f}"
+        if not ndcg >= minimum:  # NaN is worse
+            return f"its NDCG@10 is lower: {ndcg:.4f} instead of {minimum:.4f}"
         return None
 
 
 def compare(uri: str) -> Comparison:
-    """A registered version beside the one that is in production by the same name.
+    """A registered version and the one in production under the same name.
 
-    Raises PromotionError where it is none, MlflowException where MLflow can't say.
+    Raises PromotionError for a URI that names no such version, MlflowException where MLflow fails.
     """
     if not uri.startswith(REGISTERED) or uri.startswith(f"{REGISTERED}{LOGGED_MODEL}"):
         raise PromotionError(f"{uri}: must be a version's number or models:/name/version")
@@ -82,7 +82,7 @@ def compare(uri: str) -> Comparison:
 
 
 def promote(comparison: Comparison) -> None:
-    """Let the alias point to the candidate, and tag its version with when and what was there."""
+    """Point the alias to the candidate, and tag its version with the time and what it replaced."""
     client, candidate = mlflow.MlflowClient(), comparison.candidate
     client.set_registered_model_alias(candidate.name, PRODUCTION, candidate.version)
     for tag, value in {
@@ -97,12 +97,12 @@ def _contender(version: ModelVersion) -> Contender:
         return Contender(version.name, str(version.version), {}, None)
     run_id = version.run_id
     run = _unless_absent(lambda: mlflow.MlflowClient().get_run(run_id))
-    if run is None:  # removed since
+    if run is None:  # deleted since
         return Contender(version.name, str(version.version), {}, None)
     digests = [
-        given.dataset.digest
-        for given in (run.inputs.dataset_inputs if run.inputs else ())
-        if (MLFLOW_DATASET_CONTEXT, TEST) in {(tag.key, tag.value) for tag in given.tags}
+        entry.dataset.digest
+        for entry in (run.inputs.dataset_inputs if run.inputs else ())
+        if (MLFLOW_DATASET_CONTEXT, TEST) in {(tag.key, tag.value) for tag in entry.tags}
     ]
     return Contender(
         version.name,
@@ -112,9 +112,9 @@ def _contender(version: ModelVersion) -> Contender:
     )
 
 
-def _unless_absent(ask: Callable[[], Answer]) -> Answer | None:
+def _unless_absent(request: Callable[[], Result]) -> Result | None:
     try:
-        return ask()
+        return request()
     except MlflowException as error:
         if error.error_code in ABSENT:
             return None

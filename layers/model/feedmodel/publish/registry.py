@@ -20,15 +20,18 @@ from feedmodel.publish.admission import LOG_IT, MLMODEL
 from feedmodel.publish.names import FEATURES, LOGGED_MODEL, PRODUCTION, REGISTERED, SNAPSHOT_AS_OF
 from feedmodel.publish.tracking import TRACKING_VARIABLE, reason_of, sqlite_database, without_secret
 
-# A server that takes the connection and doesn't answer is given up; MLflow would wait 16 minutes.
-IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-LOAD_MARKER = "registered_model_meta"  # MLflow leaves it where it loads: not part of the artifact
+# For a server that accepts the connection and never responds: MLflow would wait 16 minutes.
+SHORT_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# MLflow writes this file when it loads a model; it is no part of the artifact.
+LOAD_MARKER = "registered_model_meta"
+# ImportError: the driver of a database is not installed.
+FETCH_ERRORS = (MlflowException, SQLAlchemyError, ImportError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedModel:
     """`artifact` is a byte-for-byte copy of the MLflow artifact, `features` of the run's features
-    folder, where it has one. `snapshot_as_of` is the run's tag as it was written."""
+    directory, if it has one. `snapshot_as_of` is the run's tag, not yet parsed."""
 
     name: str
     version: str
@@ -51,8 +54,8 @@ class ModelAddress:
 
 @contextmanager
 def tracking_at(uri: str) -> Iterator[None]:
-    """MLflow's tracking URI for what happens inside. Its setter changes the environment variable
-    too, so that one is put back."""
+    """MLflow's tracking URI inside the block. Its setter changes the environment variable too, so
+    that is restored."""
     before = os.environ.get(TRACKING_VARIABLE, "")
     mlflow.set_tracking_uri(uri)
     try:
@@ -63,7 +66,7 @@ def tracking_at(uri: str) -> Iterator[None]:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Environment variables for what happens inside."""
+    """Environment variables inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -77,30 +80,33 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """For the first questions to a server. What the environment says of timeouts goes before."""
-    with environment(**{name: os.environ.get(name, value) for name, value in IMPATIENCE.items()}):
+def short_timeouts() -> Iterator[None]:
+    """For the first requests to a server. Timeouts that the environment sets take precedence."""
+    timeouts = {name: os.environ.get(name, value) for name, value in SHORT_TIMEOUTS.items()}
+    with environment(**timeouts):
         yield
 
 
 def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
-    """`models:/name@alias`, `models:/name/version`, `models:/m-id` or `runs:/id/path`.
+    """Copy a model to disk: `models:/name@alias`, `models:/name/version`, `models:/m-id` or
+    `runs:/id/path`.
 
-    Raises PublishError where MLflow has no such thing, or can't be reached.
+    Raises PublishError where MLflow has no such model, or can't be reached.
     """
     _check_database(tracking_uri)
     try:
         with tracking_at(tracking_uri):
             address = resolve(uri)
-            copied = download_artifacts(address.artifact_uri, dst_path=str(into / "artifact"))
+            artifact = Path(
+                download_artifacts(address.artifact_uri, dst_path=str(into / "artifact"))
+            )
             run = mlflow.MlflowClient().get_run(address.run_id) if address.run_id else None
             features = _features(address.run_id, into) if address.run_id else None
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # a database's driver
+    except FETCH_ERRORS as error:
         at = without_secret(tracking_uri)
         hint = "\n`feedrank promote` sets the alias" if uri.endswith(f"@{PRODUCTION}") else ""
         reason = reason_of(error, tracking_uri)
         raise PublishError(f"{uri}: MLflow at {at}: {reason}{hint}") from error
-    artifact = Path(copied)
     (artifact / LOAD_MARKER).unlink(missing_ok=True)
     return TrackedModel(
         name=address.name,
@@ -116,9 +122,9 @@ def fetch_model(uri: str, tracking_uri: str, into: Path) -> TrackedModel:
 
 
 def resolve(uri: str) -> ModelAddress:
-    """Raises MlflowException where MLflow has no such model or doesn't answer, PublishError for
-    another URI."""
-    with impatient():
+    """Raises MlflowException where MLflow has no such model or doesn't respond, PublishError for
+    another kind of URI."""
+    with short_timeouts():
         return _resolve(uri)
 
 
@@ -144,14 +150,14 @@ def _resolve(uri: str) -> ModelAddress:
 
 def _by_run(uri: str) -> ModelAddress:
     run_id, _, path = uri.removeprefix("runs:/").partition("/")
-    files = [Path(file.path).name for file in list_artifacts(run_id=run_id, artifact_path=path)]
-    if files and MLMODEL not in files:
+    names = {Path(file.path).name for file in list_artifacts(run_id=run_id, artifact_path=path)}
+    if names and MLMODEL not in names:
         raise PublishError(f"{uri}: holds files, but no MLflow model ({MLMODEL}): {LOG_IT}")
     return _by_model_id(Model.load(uri).model_id, uri)
 
 
 def _by_model_id(model_id: str | None, uri: str) -> ModelAddress:
-    """A model without a registered version is known by its own id."""
+    """A model without a registered version is identified by its own id."""
     if not model_id:
         raise PublishError(f"{uri}: was logged by an MLflow before 3; register it first")
     model = mlflow.MlflowClient().get_logged_model(model_id)
@@ -159,22 +165,21 @@ def _by_model_id(model_id: str | None, uri: str) -> ModelAddress:
 
 
 def _end_of(run: Run) -> str:
-    """A run that is not over yet has its start instead."""
+    """A run that has not ended yet gives its start instead."""
     return from_milliseconds(run.info.end_time or run.info.start_time)
 
 
 def _features(run_id: str, into: Path) -> Path | None:
     if not list_artifacts(run_id=run_id, artifact_path=FEATURES):
         return None
-    copied = download_artifacts(run_id=run_id, artifact_path=FEATURES, dst_path=str(into))
-    return Path(copied)
+    return Path(download_artifacts(run_id=run_id, artifact_path=FEATURES, dst_path=str(into)))
 
 
 def _check_database(uri: str) -> None:
-    """MLflow would make an empty database of a path that is mistyped."""
+    """MLflow would create an empty database where a path is mistyped."""
     database = sqlite_database(uri)
     if database and not (database.is_file() and database.stat().st_size):
         raise PublishError(
-            f"{database}: there is no MLflow database; mend --tracking-uri or {TRACKING_VARIABLE}, "
-            "or make a model by `feedrank train`"
+            f"{database}: there is no MLflow database; correct --tracking-uri or "
+            f"{TRACKING_VARIABLE}, or train a model with `feedrank train`"
         )

@@ -1,14 +1,13 @@
-"""OpenSSF model signatures: whoever has the key says that a model in MLflow is theirs.
+"""OpenSSF model signatures: the owner of a key signs a model in MLflow.
 
-The library writes and checks them (a Sigstore bundle around an in-toto statement that lists the
-SHA-256 of every file); `model_signing verify key` of its own command line checks the same ones.
+The library writes and verifies them: a Sigstore bundle around an in-toto statement that lists the
+SHA-256 of every file. Its own command, `model_signing verify key`, verifies the same ones.
 """
 
 import base64
 import json
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,19 +18,21 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from feedmodel.errors import SigningError
 from feedmodel.publish.names import FEATURES
 from feedmodel.publish.registry import TrackedModel, fetch_model, resolve, tracking_at
-from feedmodel.publish.tracking import tracking_uri as tracking_at_uri
+from feedmodel.publish.tracking import tracking_uri as resolve_tracking_uri
 
 if TYPE_CHECKING:
-    from model_signing.hashing import Config
+    from model_signing.hashing import Config as Hashing
+    from model_signing.verifying import Config as Verifier
 
 SIGNATURE = "model.sig"
-_DIFFERENCES = "Hash mismatch|Extra files|Missing files"  # how the library's texts begin
+MAX_REASON = 400  # characters
+_DIFFERENCES = "Hash mismatch|Extra files|Missing files"  # the library's texts start so
 PASSWORD_VARIABLE = "FEEDRANK_KEY_PASSWORD"  # noqa: S105 a name
 
 
 def sign_model(uri: str, tracking_uri: str | None, key: Path, password: str | None) -> list[str]:
-    """Sign the model's artifact, and the features folder of its run where it has one; each gets its
-    `model.sig`. What was signed, by its place in MLflow. Raises SigningError or PublishError."""
+    """Sign the model's artifact, and its run's features directory if it has one; each gets its
+    `model.sig`. Returns their URIs in MLflow. Raises SigningError or PublishError."""
     from model_signing import signing
 
     try:
@@ -41,29 +42,21 @@ def sign_model(uri: str, tracking_uri: str | None, key: Path, password: str | No
         )
     except (OSError, ValueError, TypeError) as error:
         raise SigningError(f"{key}: no private EC key that can be read: {error}") from error
-    at = tracking_at_uri(tracking_uri)
-    signed = []
-    with tempfile.TemporaryDirectory() as scratch, tracking_at(at):
-        model = fetch_model(uri, at, Path(scratch))
-        for folder, place in _places(model, uri):
+    store = resolve_tracking_uri(tracking_uri)
+    with tempfile.TemporaryDirectory() as scratch, tracking_at(store):
+        model = fetch_model(uri, store, Path(scratch))
+        artifacts = {resolve(uri).artifact_uri: model.artifact}
+        if model.features:
+            artifacts[f"runs:/{model.run_id}/{FEATURES}"] = model.features
+        for artifact_uri, directory in artifacts.items():
             signature = Path(scratch) / SIGNATURE
-            signer.set_hashing_config(_hashing(folder)).sign(folder, signature)
-            try:
-                get_artifact_repository(place).log_artifact(str(signature))
-            except (MlflowException, OSError) as error:
-                raise SigningError(f"{place}: can't be written: {error}") from error
-            signed.append(place)
-    return signed
-
-
-def _places(model: TrackedModel, uri: str) -> Iterator[tuple[Path, str]]:
-    yield model.artifact, resolve(uri).artifact_uri
-    if model.features:
-        yield model.features, f"runs:/{model.run_id}/{FEATURES}"
+            signer.set_hashing_config(_hashing(directory)).sign(directory, signature)
+            _log(signature, artifact_uri)
+    return list(artifacts)
 
 
 def verify_model(model: TrackedModel, uri: str, key: Path) -> None:
-    """Raises SigningError unless the artifact, and the run's features folder where it has one, are
+    """Raises SigningError unless the artifact, and the run's features directory if it has one, are
     what the key's owner signed: each file, and no other."""
     from model_signing import verifying
 
@@ -71,54 +64,69 @@ def verify_model(model: TrackedModel, uri: str, key: Path) -> None:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (OSError, ValueError, TypeError) as error:
         raise SigningError(f"{key}: no public EC key that can be read: {error}") from error
-    folders = {"the model": model.artifact}
+    directories = {"the model": model.artifact}
     if model.features:
-        folders["the run's features folder"] = model.features
-    for name, folder in folders.items():
-        signature = folder / SIGNATURE
-        if not signature.is_file():
+        directories["the run's features directory"] = model.features
+    for name, directory in directories.items():
+        if not (directory / SIGNATURE).is_file():
             raise SigningError(
                 f"{uri}: {name} is not signed, and {key} is to verify it\n"
                 f"sign it, where it was trained: feedrank sign {uri} --key PRIVATE_KEY"
             )
         try:
-            verifier.set_hashing_config(_hashing(folder)).verify(folder, signature)
-        except InvalidSignature as error:
-            raise _refused(uri, name, key, "the signature is none of this key") from error
-        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
-            raise _refused(uri, name, key, _reason(error)) from error
-        if uncovered := [
-            p for p in _ignored(signature) if p != SIGNATURE and (folder / p).exists()
-        ]:
-            raise _refused(uri, name, key, f"the signature leaves out {', '.join(uncovered)}")
+            _verify(directory, verifier)
+        except SigningError as error:
+            raise SigningError(
+                f"{uri}: {name} is not what the owner of {key} signed: {str(error)[:MAX_REASON]}\n"
+                "if you know the change, sign it again: "
+                f"feedrank sign {uri} --key PRIVATE_KEY; otherwise train it anew: feedrank train"
+            ) from error
 
 
-def _hashing(folder: Path) -> "Config":
+def _log(signature: Path, artifact_uri: str) -> None:
+    try:
+        get_artifact_repository(artifact_uri).log_artifact(str(signature))
+    except (MlflowException, OSError) as error:
+        raise SigningError(f"{artifact_uri}: can't be written: {error}") from error
+
+
+def _verify(directory: Path, verifier: "Verifier") -> None:
+    """Raises SigningError that says how the directory differs from what was signed."""
+    signature = directory / SIGNATURE
+    try:
+        verifier.set_hashing_config(_hashing(directory)).verify(directory, signature)
+    except InvalidSignature as error:
+        raise SigningError("the signature was made with another key") from error
+    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
+        raise SigningError(_without_digests(error)) from error
+    uncovered = [
+        path
+        for path in _ignored_paths(signature)
+        if path != SIGNATURE and (directory / path).exists()
+    ]
+    if uncovered:
+        raise SigningError(f"the signature doesn't cover {', '.join(uncovered)}")
+
+
+def _hashing(directory: Path) -> "Hashing":
     """Every file but the signature; links are refused."""
     from model_signing.hashing import Config
 
     config = Config().use_file_serialization(hashing_algorithm="sha256", allow_symlinks=False)
-    return config.set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+    return config.set_ignored_paths(paths=[directory / SIGNATURE], ignore_git_paths=False)
 
 
-def _ignored(signature: Path) -> list[str]:
-    """The paths that a verified signature says it doesn't cover."""
+def _ignored_paths(signature: Path) -> list[str]:
+    """What a verified signature itself says it doesn't cover."""
     envelope = json.loads(signature.read_bytes())["dsseEnvelope"]
     statement = json.loads(base64.b64decode(envelope["payload"]))
     paths: list[str] = statement["predicate"]["serialization"].get("ignore_paths", [])
     return paths
 
 
-def _reason(error: Exception) -> str:
-    """The library's, with each file that differs and without the digests, whose bytes it quotes."""
+def _without_digests(error: Exception) -> str:
+    """The library's text with each file that differs, without the digests, which it quotes as
+    escaped bytes."""
     text = " ".join(str(error).replace("\\", "").split())
     text = re.sub(rf": Expected .*?(?={_DIFFERENCES}|$)", " ", text)
     return re.sub(rf"\[['\"](?={_DIFFERENCES})", "", text).rstrip()
-
-
-def _refused(uri: str, name: str, key: Path, reason: str) -> SigningError:
-    return SigningError(
-        f"{uri}: {name} is not what the owner of {key} signed: {reason[:400]}\n"
-        f"where you know the change, sign it again: feedrank sign {uri} --key PRIVATE_KEY; "
-        "otherwise train it anew: feedrank train"
-    )

@@ -1,4 +1,4 @@
-"""From a bundle on disk to S3, or to the folder that the model layer is made of."""
+"""From a bundle on disk to S3, or to the directory that the model layer is built from."""
 
 import hashlib
 import re
@@ -6,48 +6,52 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from feedmodel.errors import PublishError
 from feedrank.bundle.layout import MANIFEST, parse_manifest
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 S3_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
+CHUNK_BYTES = 1 << 20  # of a download that is compared
 OTHER_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|s3:|s3//", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
     uri: str
-    uploaded: int  # files; 0 where the bundle was there already
+    uploaded: int  # files; 0 if the bundle was there already
 
 
 def check_target(to: str) -> None:
-    """Raises PublishError where a bundle can't be brought there, before one is made."""
+    """Raises PublishError where no bundle can be uploaded. Checked before one is built."""
     if to.startswith("s3://"):
         if not S3_URI.fullmatch(to):
             raise PublishError(f"--to {to}: names no S3 bucket; write it as s3://bucket/prefix/")
         return
     if OTHER_URI.match(to):
-        raise PublishError(f"--to {to}: must be s3://bucket/prefix/ or a folder")
-    folder = Path(to)
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-        raise PublishError(f"{to}: holds something that is no bundle, and would be replaced")
+        raise PublishError(f"--to {to}: must be s3://bucket/prefix/ or a directory")
+    target = Path(to)
+    if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
+        raise PublishError(f"{to}: holds files that are no bundle, and would be replaced")
 
 
 def upload(bundle: Path, to: str) -> Published:
-    """Bring a built bundle to `s3://bucket/prefix/`, below which it is named by its digest, or to a
-    folder, which then holds this bundle alone."""
+    """Copy a bundle to `s3://bucket/prefix/`, below which its path ends in its digest, or to a
+    directory, which then holds this bundle alone."""
     check_target(to)
     if to.startswith("s3://"):
         return _to_s3(bundle, to)
-    folder = Path(to)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if _digest_of(folder) == _digest_of(bundle):
+    target = Path(to)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _digest_of(target) == _digest_of(bundle):
         return Published(to, uploaded=0)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".publish-") as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publish-") as scratch:
         copy = Path(shutil.copytree(bundle, Path(scratch) / "bundle"))
-        put_in_place(copy, folder)
-    return Published(to, uploaded=len(files_below(folder)))
+        put_in_place(copy, target)
+    return Published(to, uploaded=len(files_below(target)))
 
 
 def _to_s3(bundle: Path, to: str) -> Published:
@@ -64,17 +68,18 @@ def _to_s3(bundle: Path, to: str) -> Published:
     return Published(f"s3://{bucket}/{base}/", uploaded)
 
 
-def _put_missing(s3: Any, bundle: Path, bucket: str, base: str) -> int:  # noqa: ANN401 boto3
-    """Number of files that were not there. Raises PublishError where a file is, and is another.
+def _put_missing(s3: "S3Client", bundle: Path, bucket: str, base: str) -> int:
+    """Upload the files that are absent, and return their number. Raises PublishError where a
+    different file has a key already.
 
-    The manifest goes last: without it nothing of a broken upload is a bundle.
+    The manifest goes last: an upload that breaks off leaves no bundle.
     """
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{base}/")
-    there = {item["Key"] for page in pages for item in page.get("Contents", ())}
+    present = {item["Key"] for page in pages for item in page.get("Contents", ())}
     uploaded = 0
     for name in sorted(files_below(bundle), key=lambda name: name == MANIFEST):
         key = f"{base}/{name}"
-        if key not in there and _put_new(s3, bundle / name, bucket, key):
+        if key not in present and _put_new(s3, bundle / name, bucket, key):
             uploaded += 1
         elif not _is_same(s3, bundle / name, bucket, key):
             raise PublishError(
@@ -84,8 +89,8 @@ def _put_missing(s3: Any, bundle: Path, bucket: str, base: str) -> int:  # noqa:
     return uploaded
 
 
-def _put_new(s3: Any, path: Path, bucket: str, key: str) -> bool:  # noqa: ANN401
-    """False where the key exists, as S3 itself says: between a look and a write others can write.
+def _put_new(s3: "S3Client", path: Path, bucket: str, key: str) -> bool:
+    """False where the key exists. S3 itself decides: others can write after the listing.
 
     One request a file, which has to be below 5 GB: boto3's managed uploads take no IfNoneMatch.
     """
@@ -101,24 +106,28 @@ def _put_new(s3: Any, path: Path, bucket: str, key: str) -> bool:  # noqa: ANN40
     return True
 
 
-def _is_same(s3: Any, path: Path, bucket: str, key: str) -> bool:  # noqa: ANN401
+def _is_same(s3: "S3Client", path: Path, bucket: str, key: str) -> bool:
+    stored = hashlib.sha256()
     with path.open("rb") as file, s3.get_object(Bucket=bucket, Key=key)["Body"] as body:
-        ours, theirs = (hashlib.file_digest(each, "sha256").digest() for each in (file, body))
-    return ours == theirs
+        for chunk in body.iter_chunks(CHUNK_BYTES):
+            stored.update(chunk)
+        return stored.digest() == hashlib.file_digest(file, "sha256").digest()
 
 
 def files_below(root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
-def put_in_place(source: Path, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    source.rename(folder)
+def put_in_place(source: Path, target: Path) -> None:
+    """Replaces what is there. Both have to be on one file system."""
+    if target.exists():
+        shutil.rmtree(target)
+    source.rename(target)
 
 
-def _digest_of(folder: Path) -> str:
+def _digest_of(directory: Path) -> str:
+    """Empty where there is no bundle."""
     try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        return hashlib.sha256((directory / MANIFEST).read_bytes()).hexdigest()
     except OSError:
         return ""

@@ -13,32 +13,23 @@ NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "
 DATES = {
     "datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period",
 }  # fmt: skip
-MOST_EXACT = 2**24  # the whole numbers that float32 holds, all of them
+MAX_EXACT = 2**24  # float32 holds all whole numbers up to this one
 
 
 def float32_column(series: pd.Series, place: str) -> FloatArray:
-    """(rows,) float32, NaN where a cell is missing. `place` begins the text of a PublishError,
-    raised for what is no number, is not finite, or is a whole number that float32 would change.
+    """(rows,) float32, NaN where a cell is missing.
+
+    Raises PublishError, whose text starts with `place`, for a value that is no number, is not
+    finite, or is a whole number that float32 would change.
     """
-    kind = pd.api.types.infer_dtype(series, skipna=True)
-    if kind in DATES:
-        raise PublishError(
-            f"{place} holds dates; give the model a number in their place, such as the days since "
-            "a fixed date or the hour of the day"
-        )
-    if kind not in NUMBERS:
-        what = {"string": "text", "categorical": "categories"}.get(kind, f"{kind} values")
-        raise PublishError(
-            f"{place} holds {what}: features must be numbers, such as a column of 0 and 1 for "
-            "each of its values"
-        )
+    _check_kind(series, place)
     present = series.dropna()
     # Integers beyond 2**53 would already be rounded as float64.
     exact = present.to_numpy() if series.dtype.kind in "iu" else present.to_numpy(dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = exact.astype(np.float32)
-        if not np.isfinite(rounded).all():
-            raise PublishError(f"{place}: features must be finite, and at most 3.4e38 in size")
+    if not np.isfinite(rounded).all():
+        raise PublishError(f"{place}: features must be finite, and at most 3.4e38 in size")
     _check_whole_numbers(exact, rounded, place)
     if len(rounded) == len(series):
         return rounded
@@ -48,28 +39,43 @@ def float32_column(series: pd.Series, place: str) -> FloatArray:
 
 
 def check_default(value: float | None, place: str) -> None:
-    """A default is a cell, too. Raises PublishError."""
+    """The same check for a feature's default. Raises PublishError."""
     if value is None:
         return
     exact = np.array([value])
     _check_whole_numbers(exact, exact.astype(np.float32), place)
 
 
+def _check_kind(series: pd.Series, place: str) -> None:
+    kind = pd.api.types.infer_dtype(series, skipna=True)
+    if kind in DATES:
+        raise PublishError(
+            f"{place} holds dates; replace them by numbers, such as the days since a fixed date "
+            "or the hour of the day"
+        )
+    if kind not in NUMBERS:
+        content = {"string": "text", "categorical": "categories"}.get(kind, f"{kind} values")
+        raise PublishError(
+            f"{place} holds {content}: features must be numbers, such as a column of 0 and 1 for "
+            "each of its values"
+        )
+
+
 def _check_whole_numbers(exact: NDArray[Any], rounded: FloatArray, place: str) -> None:
-    """An id or a time in seconds means each of its digits; of a real number, rounding takes less
+    """Every digit of an id or of a time in seconds matters; a real number loses less by rounding
     than its own noise."""
     if exact.dtype.kind == "f" and exact.dtype.itemsize == rounded.itemsize:
         return
     with np.errstate(invalid="ignore"):
         changed = rounded.astype(exact.dtype) != exact
-    if exact.dtype.kind in "iu":  # beyond its range the cast back may give anything
+    if exact.dtype.kind in "iu":  # casting back is undefined beyond the integer's range
         changed |= rounded >= float(np.iinfo(exact.dtype).max)
     if not changed.any() or not _is_whole(exact):
         return
     example = exact[changed][0]
     raise PublishError(
         f"{place}: {int(example)} becomes {int(rounded[changed][0])} in float32, which holds whole "
-        f"numbers exactly only up to {MOST_EXACT:,}; subtract an origin, divide (days instead of "
+        f"numbers exactly only up to {MAX_EXACT:,}; subtract an origin, divide (days instead of "
         "seconds), or take the logarithm of a count. Where rounding does no harm, store the column "
         "as float32"
     )

@@ -1,0 +1,34 @@
+"""Whether serving may score the items of several requests in one batch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from feedmodel.publish.scorers import ScoredQuery, Scorers
+from feedmodel.publish.tolerance import same
+from feedrank.domain import MAX_ITEMS
+from feedrank.errors import ScoringError
+from feedrank.ranking.batching import MAX_BATCH_ITEMS
+
+
+def can_batch(scorers: Scorers, samples: Sequence[ScoredQuery]) -> bool:
+    """Whether each item's score is independent of the others: alone, and in the largest batch that
+    serving builds, filled with items of all samples, it is what it was in its own request."""
+    if len(scorers.per_item) < len(scorers.spec.inputs):
+        return False  # an input that is one row a request ties the items together
+    rows = {
+        name: np.concatenate([sample.inputs[name] for sample in samples])
+        for name in samples[0].inputs
+    }
+    expected = np.concatenate([sample.expected for sample in samples])
+    size = MAX_BATCH_ITEMS + MAX_ITEMS
+    full = {name: np.resize(matrix, (size, matrix.shape[1])) for name, matrix in rows.items()}
+    singles = [
+        {name: matrix[at : at + 1] for name, matrix in rows.items()} for at in range(len(expected))
+    ]
+    try:
+        alone = np.concatenate([scorers.onnx.score(single) for single in singles])
+        batched = scorers.onnx.score(full)
+    except ScoringError:
+        return False
+    return same(alone, expected) and same(batched, np.resize(expected, size))
