@@ -66,8 +66,8 @@ def _published(
     import mlflow
 
     import demo
-    from feedmodel.demo.tracking import log_network, register, tracked_run
     from feedmodel.publish.build import PublishOptions, build_bundle
+    from feedmodel.training.runs import log_network, register, tracked_run
     from feedrank.features.spec_reader import parse_spec
 
     directory = directories.mktemp(network)

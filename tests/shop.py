@@ -11,7 +11,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
-from feedmodel.demo.tracking import tracked_run
+from feedmodel.training.runs import tracked_run
 
 SHOP_SPEC: dict[str, Any] = {
     "inputs": [

@@ -11,9 +11,9 @@ import pytest
 from mlflow.entities import Run
 
 import demo
-from feedmodel.demo.tracking import log_network, tracked_run
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
+from feedmodel.training.runs import log_network, tracked_run
 from feedrank.bundle.layout import MANIFEST, Manifest
 from feedrank.features.spec_reader import parse_spec
 

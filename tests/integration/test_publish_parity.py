@@ -15,11 +15,10 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
 import feedmodel.publish.build
-from feedmodel.demo.tracking import tracked_run
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.export import Program
-from feedmodel.publish.tolerance import same
+from feedmodel.training.runs import tracked_run
 from feedrank.bundle.layout import GOLDEN
 from feedrank.features.spec import FeatureSpec
 from shop import SHOP_SPEC, Registry, Shop
@@ -231,16 +230,6 @@ def test_onnx_that_differs_from_torch_is_refused(
     monkeypatch.setattr(feedmodel.publish.build, "write_onnx", wrong)
     with pytest.raises(PublishError, match=r"torch gives 0\.\d+, ONNX Runtime 0\.\d+; 1e-05 apart"):
         build_bundle(options)
-
-
-def test_small_scores_are_compared_by_their_own_size_and_nan_is_never_the_same() -> None:
-    expected = np.array([2e-7, 0.5], np.float32)
-    assert same(expected, expected)
-    assert not same(expected + np.array([1e-9, 0], np.float32), expected)
-    assert not same(np.array([2e-7, np.nan], np.float32), expected)
-    assert not same(expected, np.array([np.nan, 0.5], np.float32))
-    small = np.linspace(2e-7, 1.2e-6, 100, dtype=np.float32)
-    assert not same(small[::-1], small)
 
 
 def test_what_publishing_says_of_empty_cells(options: PublishOptions) -> None:

@@ -17,11 +17,11 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from feedmodel.demo.tracking import tracked_run
 from feedmodel.errors import PublishError
 from feedmodel.publish import admission
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.upload import check_target
+from feedmodel.training.runs import tracked_run
 from feedops.cli.main import app
 from shop import Registry
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from feedmodel.demo.data import generate_feed
 from feedmodel.demo.datasets import digest
+from feedmodel.demo.feed import generate_feed
 from feedmodel.demo.options import NetworkName, TrainOptions, TrainResult
-from feedmodel.demo.tracking import tracked_run
 from feedmodel.demo.train import train
 from feedmodel.demo.windows import split
 from feedmodel.errors import TrackingError
 from feedmodel.publish.registry import LOAD_MARKER, tracking_at
 from feedmodel.publish.tracking import DEFAULT_TRACKING_URI, tracking_uri
+from feedmodel.training.runs import tracked_run
 from feedrank.features.spec_reader import parse_spec
 
 SMALL = TrainOptions(users=50, items=200, interactions=4_000, epochs=2, batch_size=256)

@@ -5,7 +5,7 @@ import torch
 
 from feedmodel.demo.networks import DeepMLP
 from feedmodel.training.evaluation import auc, log_loss
-from feedmodel.training.fit import Epoch, Examples, Schedule, best_of, fit, score, seeded
+from feedmodel.training.fit import Epoch, Examples, Schedule, best_of, fit, predict, seeded
 
 SCHEDULE = Schedule(epochs=4, batch_size=64, learning_rate=1e-2, patience=4)
 
@@ -86,12 +86,12 @@ def test_a_seed_leaves_the_random_numbers_outside_alone() -> None:
 
 def test_training_learns_what_there_is_to_learn() -> None:
     network, _ = fitted(seed=1)
-    assert auc(VALIDATION.clicked, score(network, VALIDATION)) > 0.9
+    assert auc(VALIDATION.clicked, predict(network, VALIDATION)) > 0.9
 
 
 def test_the_best_epochs_weights_are_kept() -> None:
     network, epochs = fitted(seed=1, validation=CONTRARY)
-    kept = log_loss(CONTRARY.clicked, score(network, CONTRARY))
+    kept = log_loss(CONTRARY.clicked, predict(network, CONTRARY))
     assert best_of(epochs).number == 1
     assert kept == epochs[0].validation_loss < epochs[-1].validation_loss
 

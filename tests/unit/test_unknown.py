@@ -1,14 +1,15 @@
-"""What a network is shown of unknown users and items is what serving makes of them."""
+"""Training rows with unknown ids equal what serving builds for them."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from feedmodel.demo.data import generate_feed
+from feedmodel.demo.features import training_columns
+from feedmodel.demo.feed import generate_feed
 from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
-from feedmodel.demo.tables import Columns, model_inputs, training_columns
-from feedmodel.demo.unknown import SHARE_IN_TRAINING, partly_unknown, with_unknown
+from feedmodel.training.matrix import FeatureColumns, column_inputs
+from feedmodel.training.unknown import SHARE_IN_TRAINING, partly_unknown, with_unknown
 from feedrank.domain import FeatureRows, Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec, Source
@@ -21,7 +22,7 @@ ROWS = len(FEED.clicked)
 make_specs = pytest.mark.parametrize("make_spec", [deep_mlp_spec, two_tower_spec])
 
 
-def changed(spec: FeatureSpec, columns: Columns, source: Source) -> np.ndarray:
+def changed(spec: FeatureSpec, columns: FeatureColumns, source: Source) -> np.ndarray:
     """(rows,): whether any column of that source is another than in COLUMNS."""
     names = [feature.name for feature in spec.columns(source)]
     return np.any([columns[name] != COLUMNS[name] for name in names], axis=0)
@@ -56,7 +57,8 @@ def test_an_unknown_row_is_what_serving_builds_for_an_id_that_no_table_has(
     served = MatrixBuilder(spec).build(query, rows)
     unknown = with_unknown(spec, COLUMNS, source, np.arange(ROWS) == row)  # type: ignore[arg-type]
     assert {name: matrix.tolist() for name, matrix in served.items()} == {
-        name: matrix[row : row + 1].tolist() for name, matrix in model_inputs(spec, unknown).items()
+        name: matrix[row : row + 1].tolist()
+        for name, matrix in column_inputs(spec, unknown).items()
     }
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from feedmodel.demo.data import DAYS, START_S, generate_feed
+from feedmodel.demo.feed import DAYS, START_S, generate_feed
 from feedmodel.demo.windows import TRAIN_S, WEEK_S, split
 
 DAY_S = 86_400

@@ -1,4 +1,4 @@
-"""What a run was trained and judged on, for MLflow: a description and a digest, no data."""
+"""What a run was trained and evaluated on, for MLflow: a description and a digest, no data."""
 
 import hashlib
 import json
@@ -11,12 +11,13 @@ from mlflow.data.dataset import Dataset
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.types import ColSpec, DataType, Schema
 
-from feedmodel.demo.data import Feed
+from feedmodel.demo.feed import Feed
 from feedmodel.demo.options import TrainOptions
+from feedmodel.demo.run_log import STARTED_BY
 from feedmodel.demo.windows import Windows
 
 TRAINING, TEST = "training", "test"  # contexts
-DRAWN_BY = ("users", "items", "interactions", "seed")
+GENERATED_BY = ("users", "items", "interactions", "seed")  # options
 SCHEMA = Schema(
     [
         *(ColSpec(DataType.long, name) for name in ("user_id", "item_id", "time_s", "dwell_ms")),
@@ -27,11 +28,11 @@ SCHEMA = Schema(
 
 
 class WindowData(MetaDataset):
-    """The interactions of one window. Two of the same digest hold the same ones."""
+    """The interactions of one window. The same digest means the same interactions."""
 
     def __init__(self, feed: Feed, window: slice, context: str, options: TrainOptions) -> None:
-        drawn_by = {name: str(getattr(options, name)) for name in DRAWN_BY}
-        source = CodeDatasetSource({"mlflow.source.name": "feedrank train"} | drawn_by)
+        arguments = {name: str(getattr(options, name)) for name in GENERATED_BY}
+        source = CodeDatasetSource(STARTED_BY | arguments)
         super().__init__(source, f"synthetic_feed_{context}", digest(feed, window), SCHEMA)
         clicked = feed.clicked[window]
         self._profile = {"num_rows": len(clicked), "clicks": int(clicked.sum())}
@@ -45,7 +46,7 @@ class WindowData(MetaDataset):
 
 
 def log_data(feed: Feed, windows: Windows, options: TrainOptions) -> Dataset:
-    """The training and the test window. Returns the latter."""
+    """Log the training and the test window. Returns the latter."""
     test = WindowData(feed, windows.test, TEST, options)
     mlflow.log_input(WindowData(feed, windows.train, TRAINING, options), context=TRAINING)
     mlflow.log_input(test, context=TEST)
@@ -53,8 +54,8 @@ def log_data(feed: Feed, windows: Windows, options: TrainOptions) -> Dataset:
 
 
 def digest(feed: Feed, window: slice) -> str:
-    """Of what was shown to whom, when, and what came of it; 16 hexadecimal digits."""
-    found = hashlib.sha256("\n".join(feed.device[window].tolist()).encode())
+    """Of what was shown to whom, when, and with what outcome; 16 hexadecimal digits."""
+    hash_ = hashlib.sha256("\n".join(feed.device[window].tolist()).encode())
     for column in (feed.user_id, feed.item_id, feed.time_s, feed.clicked, feed.dwell_ms):
-        found.update(np.ascontiguousarray(column[window]).tobytes())
-    return found.hexdigest()[:16]
+        hash_.update(np.ascontiguousarray(column[window]).tobytes())
+    return hash_.hexdigest()[:16]

@@ -1,7 +1,6 @@
-"""The demo's two networks. Both read raw feature values and answer probabilities.
+"""The demo's two networks. Both read raw feature values and return probabilities.
 
-`forward` takes the spec's inputs by position, its parameters named as they are. `logits` is what
-training compares with the clicks, for a loss that is stable where the sigmoid is flat.
+`forward` takes the spec's inputs by position; its parameters have their names.
 """
 
 import torch
@@ -11,11 +10,11 @@ from torch.nn import functional
 from feedmodel.training.fit import ClickNetwork
 from feedrank.domain import FloatArray
 
-MAX_DEVIATIONS = 10.0  # a value further from its mean says no more than this
+MAX_DEVIATIONS = 10.0  # from the mean; a value further away is clipped
 
 
 class Standardise(nn.Module):
-    """Mean 0 and deviation 1 over the training rows, kept in the module: serving can't forget."""
+    """Mean 0 and deviation 1 over the training rows. Part of the module, so that serving has it."""
 
     mean: Tensor
     deviation: Tensor
@@ -55,8 +54,8 @@ class DeepMLP(ClickNetwork):
 class TwoTower(ClickNetwork):
     """A user tower and an item tower, 256-128 each; their normalised 128-d outputs' dot product.
 
-    The item tower sees item features alone, so a catalogue's vectors can be computed ahead. The
-    user tower runs once a request: its one row is compared with every item row.
+    The item tower reads item features alone, so a catalogue's vectors can be precomputed. The user
+    tower runs once a request: its one row is compared with every item row.
     """
 
     def __init__(

@@ -1,11 +1,12 @@
-"""The pictures of a run. Figures without pyplot: no display, no global state."""
+"""The plots of a run. Figures without pyplot: no display, no global state."""
 
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from feedmodel.training.evaluation import Evaluation, Reliability
+from feedmodel.demo.baselines import Evaluation
+from feedmodel.training.evaluation import Reliability
 from feedmodel.training.fit import Epoch, best_of
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -44,7 +45,7 @@ def learning_curve(epochs: list[Epoch]) -> Figure:
         markeredgecolor=ORANGE,
         markeredgewidth=2,
         linestyle="none",
-        label=f"kept: epoch {best.number}, loss {best.validation_loss:.4f}",
+        label=f"best: epoch {best.number}, loss {best.validation_loss:.4f}",
     )
     axes.set(xlabel="epoch", ylabel="binary cross-entropy (nats)", xticks=numbers)
     axes.legend(frameon=False, labelcolor=INK)
@@ -71,11 +72,11 @@ def calibration(reliability: Reliability) -> Figure:
 
 
 def ranking_quality(evaluation: Evaluation) -> Figure:
-    covered = (
+    subtitle = (
         f"Of the way in NDCG@10 to the known best: {evaluation.way_from_popularity:.0%} from "
         f"popularity, {evaluation.way_from_click_rate:.0%} from the click rate"
     )
-    figure, axes = _figure(f"Ranking quality on the test window\n{covered}")
+    figure, axes = _figure(f"Ranking quality on the test window\n{subtitle}")
     rankings = evaluation.rankings()
     colours = {"model": BLUE, "known best": GREEN}
     bars = (

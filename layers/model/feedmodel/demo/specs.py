@@ -1,16 +1,16 @@
-"""What the demo's networks read: 15 features, laid out as one input or as two."""
+"""The demo's feature specs: 15 features as one input, or 14 as two."""
 
 from dataclasses import dataclass
 
 from feedrank.features.spec import Feature, FeatureSpec, Input, UnknownItems
 
-# A fair guess at an unknown item's probability is the mean, and that lies above most items.
+# The best guess at an unknown item's probability is the mean, which is above most items.
 UNKNOWN_ITEMS: UnknownItems = "last"
 
 
 @dataclass(frozen=True, slots=True)
 class Priors:
-    """What to expect of someone or something never seen before."""
+    """What to expect of a user or an item without a history."""
 
     ctr: float
     dwell_s: float
@@ -19,11 +19,11 @@ class Priors:
 
 
 def demo_features(prior: Priors) -> tuple[Feature, ...]:
-    """The 15 features in their order, each with what stands in for an unknown value.
+    """The 15 features in their order, each with its default.
 
     An interaction is an item shown, clicked or not. `item_popularity` is log(1 + clicks),
     `user_days_active` counts different days (UTC), dwell times are in seconds per click. An unknown
-    item is of average age: taken for a new one it would outrank most of the catalogue.
+    item has the average age: as a new one it would outrank most of the catalogue.
     """
     return (
         Feature("user_historical_ctr", "user", prior.ctr),
@@ -54,7 +54,7 @@ def deep_mlp_spec(prior: Priors) -> FeatureSpec:
 def two_tower_spec(prior: Priors) -> FeatureSpec:
     """The user tower reads user and context, once a request; the item tower reads items alone.
 
-    The pair feature is left out: with it, an item's vector could not be computed ahead.
+    There is no pair feature: with it, an item's vector could not be precomputed.
     """
     features = demo_features(prior)
     of_user = tuple(f for f in features if f.source in {"user", "context"})

@@ -6,22 +6,22 @@ from functools import partial
 
 import mlflow
 import numpy as np
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from feedmodel.demo import tracking
-from feedmodel.demo.data import Feed, generate_feed
+from feedmodel.demo import run_log
+from feedmodel.demo.baselines import Evaluation, WithUnknown, evaluate
 from feedmodel.demo.datasets import log_data
+from feedmodel.demo.features import feature_tables, priors, training_columns
+from feedmodel.demo.feed import Feed, generate_feed
 from feedmodel.demo.networks import DeepMLP, Network, TwoTower
 from feedmodel.demo.options import NetworkName, TrainOptions, TrainResult
 from feedmodel.demo.plots import draw
 from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
-from feedmodel.demo.tables import Columns, model_inputs, priors, snapshot, training_columns
-from feedmodel.demo.unknown import SHARE_IN_TEST, partly_unknown, unknown_in_test, with_unknown
 from feedmodel.demo.windows import TRAIN_S, split
 from feedmodel.publish.tracking import tracking_uri
-from feedmodel.training.evaluation import Evaluation, WithUnknown, evaluate
 from feedmodel.training.fit import (
     Epoch,
     Examples,
@@ -29,8 +29,16 @@ from feedmodel.training.fit import (
     best_of,
     fit,
     optimizer_of,
-    score,
+    predict,
     seeded,
+)
+from feedmodel.training.matrix import FeatureColumns, column_inputs
+from feedmodel.training.runs import log_features, log_network, register, tracked_run
+from feedmodel.training.unknown import (
+    SHARE_IN_TEST,
+    partly_unknown,
+    unknown_in_test,
+    with_unknown,
 )
 from feedrank.domain import FloatArray
 from feedrank.features.spec import FeatureSpec
@@ -45,81 +53,101 @@ NETWORKS: dict[NetworkName, Callable[..., Network]] = {"deep_mlp": DeepMLP, "two
 
 
 def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
-    """Draw a feed, train and judge a network on it, and register it with all that serving needs.
+    """Generate a feed, train and evaluate a network on it, and register it with all that serving
+    needs.
 
     Raises TrackingError where MLflow can't be used.
     """
     console = console or Console(stderr=True)
     uri = tracking_uri(options.tracking_uri)
-    run = tracking.tracked_run(uri, options.experiment, options.network)
+    run = tracked_run(uri, options.experiment, options.network, run_log.run_tags())
     with run as run_id, _progress(console) as progress:
-        with _step(progress, f"Draw {options.interactions:,} interactions"):
+        with _step(progress, f"Generate {options.interactions:,} interactions"):
             feed = generate_feed(options.users, options.items, options.interactions, options.seed)
         with _step(progress, "Compute features"):
             prior = priors(feed, TRAIN_S)
             spec = SPECS[options.network](prior)
             columns = training_columns(feed, prior)
-        tracking.log_options(options)
+        run_log.log_options(options)
         test_data = log_data(feed, split(feed), options)
         network, epochs = _fit(options, spec, columns, feed, progress)
         with _step(progress, "Evaluate"):
             evaluation = _evaluate(network, spec, columns, feed)
         with _step(progress, "Log to MLflow"):
-            tracking.log_features(spec, snapshot(feed, feed.end_s, prior), feed.end_s)
-            model_uri = tracking.log_network(network, spec, model_inputs(spec, columns))
-            tracking.log_quality(
+            log_features(spec, feature_tables(feed, feed.end_s, prior), feed.end_s)
+            model_uri = log_network(
+                network,
+                spec,
+                column_inputs(spec, columns),
+                run_log.STARTED_BY | {MLFLOW_RUN_NOTE: run_log.DESCRIPTION},
+            )
+            run_log.log_quality(
                 evaluation.metrics() | {"train/best_epoch": best_of(epochs).number},
                 model_uri,
                 test_data,
             )
             for name, figure in draw(epochs, evaluation).items():
                 mlflow.log_figure(figure, f"plots/{name}.png")
-            version = tracking.register(
+            version = register(
                 model_uri,
                 run_id,
                 options.registered_name,
                 options.alias,
                 {"network": options.network},
+                description=run_log.DESCRIPTION,
             )
     console.print(_summary(options, version, evaluation))
     return TrainResult(run_id, model_uri, options.registered_name, version, evaluation.metrics())
 
 
 def _fit(
-    options: TrainOptions, spec: FeatureSpec, columns: Columns, feed: Feed, progress: Progress
+    options: TrainOptions,
+    spec: FeatureSpec,
+    columns: FeatureColumns,
+    feed: Feed,
+    progress: Progress,
 ) -> tuple[Network, list[Epoch]]:
     windows = split(feed)
-    learn = _examples(spec, partly_unknown(spec, columns, options.seed), feed, windows.train)
-    validate = _examples(spec, columns, feed, windows.validation)
+    train_examples = _examples(
+        spec, partly_unknown(spec, columns, options.seed), feed, windows.train
+    )
+    validation = _examples(spec, columns, feed, windows.validation)
     schedule = Schedule(options.epochs, options.batch_size, options.learning_rate, options.patience)
-    batches = schedule.epochs * schedule.batches(len(learn))
+    batches = schedule.epochs * schedule.batches(len(train_examples))
     with (
         seeded(options.seed),
         _step(progress, f"Train {options.network}", batches) as advance,
     ):
-        network = NETWORKS[options.network](*learn.inputs.values())
-        tracking.log_architecture(network, optimizer_of(network, schedule))
+        network = NETWORKS[options.network](*train_examples.inputs.values())
+        run_log.log_architecture(network, optimizer_of(network, schedule))
         epochs = fit(
-            network, learn, validate, schedule, on_batch=advance, on_epoch=tracking.log_epoch
+            network,
+            train_examples,
+            validation,
+            schedule,
+            on_batch=advance,
+            on_epoch=run_log.log_epoch,
         )
     return network, epochs
 
 
-def _evaluate(network: Network, spec: FeatureSpec, columns: Columns, feed: Feed) -> Evaluation:
+def _evaluate(
+    network: Network, spec: FeatureSpec, columns: FeatureColumns, feed: Feed
+) -> Evaluation:
     test = split(feed).test
 
-    def scored(columns: Columns) -> FloatArray:
-        return score(network, _examples(spec, columns, feed, test))
+    def predictions(columns: FeatureColumns) -> FloatArray:
+        return predict(network, _examples(spec, columns, feed, test))
 
     unknown = unknown_in_test(len(feed.clicked))
     everyone = np.ones(len(feed.clicked), dtype=np.bool_)
     return evaluate(
         feed.slate[test],
         feed.clicked[test],
-        model=scored(columns),
+        model=predictions(columns),
         with_unknown=WithUnknown(
-            users=scored(with_unknown(spec, columns, "user", everyone)),
-            items=scored(with_unknown(spec, columns, "item", unknown)),
+            users=predictions(with_unknown(spec, columns, "user", everyone)),
+            items=predictions(with_unknown(spec, columns, "item", unknown)),
             unknown_items=unknown[test],
         ),
         popularity=columns["item_popularity"][test],
@@ -128,9 +156,9 @@ def _evaluate(network: Network, spec: FeatureSpec, columns: Columns, feed: Feed)
     )
 
 
-def _examples(spec: FeatureSpec, columns: Columns, feed: Feed, window: slice) -> Examples:
-    shown = {name: column[window] for name, column in columns.items()}
-    return Examples(model_inputs(spec, shown), feed.clicked[window])
+def _examples(spec: FeatureSpec, columns: FeatureColumns, feed: Feed, window: slice) -> Examples:
+    inputs = column_inputs(spec, {name: column[window] for name, column in columns.items()})
+    return Examples(inputs, feed.clicked[window])
 
 
 def _progress(console: Console) -> Progress:
@@ -146,7 +174,8 @@ def _progress(console: Console) -> Progress:
 
 @contextmanager
 def _step(progress: Progress, text: str, total: int = 1) -> Iterator[Callable[[], None]]:
-    """One bar; what comes out advances it by one. It is full at the end, however short it fell."""
+    """One progress bar, and the function that advances it by one. It is full at the end, even after
+    an early stop."""
     if not progress.console.is_terminal:
         progress.console.print(text, highlight=False)
     task = progress.add_task(text, total=total)

@@ -1,14 +1,14 @@
 """The feed split in time: warm-up, then training, validation and test.
 
-The warm-up gives the others a history and the priors; nothing is trained or judged on it. Each
-window is a number of whole weeks, so that every one has its share of weekends.
+The warm-up gives the others a history and the priors; nothing is trained or evaluated on it. Each
+window has whole weeks, so that each has its share of weekends.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from feedmodel.demo.data import DAYS, START_S, Feed
+from feedmodel.demo.feed import DAYS, START_S, Feed
 from feedrank.features.expressions import DAY_S
 
 WEEK_S = 7 * DAY_S
@@ -23,7 +23,7 @@ VALIDATION_S = TEST_S - VALIDATION_WEEKS * WEEK_S
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Where each window's interactions stand in the feed, which is in the order of time."""
+    """Each window's interactions in the feed, which is in the order of time."""
 
     train: slice
     validation: slice

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,8 @@ def _put_new(s3: "S3Client", path: Path, bucket: str, key: str) -> bool:
 
 def _is_same(s3: "S3Client", path: Path, bucket: str, key: str) -> bool:
     stored = hashlib.sha256()
-    with path.open("rb") as file, s3.get_object(Bucket=bucket, Key=key)["Body"] as body:
+    response = s3.get_object(Bucket=bucket, Key=key)
+    with path.open("rb") as file, closing(response["Body"]) as body:
         for chunk in body.iter_chunks(CHUNK_BYTES):
             stored.update(chunk)
         return stored.digest() == hashlib.file_digest(file, "sha256").digest()

@@ -1,8 +1,8 @@
 """Fitting a network: Adam on binary cross-entropy, stopped early, the best weights kept.
 
-All of it runs in one thread. Two gain a tenth on an idle machine and take many times as long on a
+All of it runs in one thread. Two are a tenth faster on an idle machine and many times slower on a
 busy one, where they wait for each other; and sums depend on their number. So on one kind of
-processor the same seed gives the same weights, however many cores there are.
+processor the same seed gives the same weights, whatever the number of cores.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from feedmodel.training.evaluation import auc, log_loss
 from feedrank.domain import FloatArray
 
-SCORED_AT_ONCE = 16_384  # rows; bounds the memory
+PREDICTED_AT_ONCE = 16_384  # rows; bounds the memory
 
 
 class ClickNetwork(nn.Module):
@@ -51,13 +51,13 @@ class Schedule:
     patience: int  # epochs without a lower validation loss, after which training stops
 
     def batches(self, rows: int) -> int:
-        """A last batch that isn't full is left out, unless it is the only one."""
+        """A last batch that isn't full is skipped, unless it is the only one."""
         return max(rows // self.batch_size, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Losses are mean binary cross-entropies in nats, training's with dropout while it learns."""
+    """Losses are mean binary cross-entropies in nats, of training with dropout."""
 
     number: int  # from 1
     train_loss: float
@@ -71,7 +71,7 @@ def best_of(epochs: list[Epoch]) -> Epoch:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers come from `seed` inside, and go on outside as if nothing happened."""
+    """Torch draws its random numbers from `seed` inside the block; outside they are unaffected."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -83,7 +83,7 @@ def optimizer_of(network: nn.Module, schedule: Schedule) -> torch.optim.Adam:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes in one thread inside, and in as many as before outside."""
+    """Torch computes in one thread inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -108,7 +108,7 @@ def fit(
     weights = _copy_weights(network)
     while len(epochs) < schedule.epochs and not _out_of_patience(epochs, schedule.patience):
         loss = _run_epoch(network, optimizer, _shuffled(train, schedule), on_batch)
-        probability = score(network, validation)
+        probability = predict(network, validation)
         epochs.append(
             Epoch(
                 number=len(epochs) + 1,
@@ -126,13 +126,13 @@ def fit(
 
 
 @one_thread()
-def score(network: nn.Module, examples: Examples) -> FloatArray:
+def predict(network: nn.Module, examples: Examples) -> FloatArray:
     """The probability of a click, (rows,), in evaluation mode."""
     network.eval()
     inputs = examples.tensors()
-    starts = range(0, len(examples), SCORED_AT_ONCE)
+    starts = range(0, len(examples), PREDICTED_AT_ONCE)
     with torch.inference_mode():
-        parts = [network(*(rows[at : at + SCORED_AT_ONCE] for rows in inputs)) for at in starts]
+        parts = [network(*(rows[at : at + PREDICTED_AT_ONCE] for rows in inputs)) for at in starts]
         return torch.cat(parts).numpy()
 
 
@@ -151,7 +151,7 @@ def _run_epoch(
     batches: Iterable[tuple[list[Tensor], Tensor]],
     on_batch: Callable[[], None],
 ) -> float:
-    """Returns the mean loss of the batches, each taken before the step that it led to."""
+    """Returns the mean loss of the batches, each before its optimiser step."""
     network.train()
     losses = []
     for inputs, clicked in batches:

@@ -1,50 +1,46 @@
-"""The feature tables: one for training, which can't see the future, and three for serving.
+"""The demo's features: columns for training, which can't see the future, and tables for serving.
 
 Training: each row's aggregates come from interactions strictly earlier than the row; a slate's rows
-share one time and don't see each other. Serving: the same aggregates over all interactions before
-one moment, `as_of_s`; the demo's is the end of the feed, so serving goes on where the data stops.
-Both go through the same formulas: a training row at time t and a snapshot as of t agree to the
-last bit.
+have one time and don't see each other. Serving: the same aggregates over all interactions before
+one time, `as_of_s`; the demo's is the end of the feed, so serving continues where the data ends.
+Both use the same formulas: a training row at time t and the tables as of t agree to the last bit.
 
 Rates and means are smoothed: `(sum + strength * prior) / (count + strength)`. The priors come from
-the warm-up, the first part of the feed, which is never trained on: not even they see the future.
+the warm-up, the first part of the feed, which is never trained on: they see no future either.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feedmodel.demo.data import DEVICES, Feed
+from feedmodel.demo.feed import DEVICES, Feed
 from feedmodel.demo.specs import Priors, demo_features
+from feedmodel.publish.tables import TableName
 from feedrank.domain import FloatArray, IntArray
 from feedrank.features.expressions import DAY_S
 from feedrank.features.matrix import context_column
-from feedrank.features.spec import FeatureSpec
 
-PRIOR_INTERACTIONS = 20  # strength of the prior of a click rate
-PRIOR_CLICKS = 5  # strength of the prior of a mean dwell time
-
-Columns = dict[str, FloatArray]
+PRIOR_INTERACTIONS = 20  # strength of a click rate's prior
+PRIOR_CLICKS = 5  # strength of a mean dwell time's prior
 
 
 def priors(feed: Feed, until_s: int) -> Priors:
     """From the interactions before `until_s`, the end of the warm-up."""
-    seen = feed.time_s < until_s
-    clicks = max(int(feed.clicked[seen].sum()), 1)
-    devices = [(feed.device[seen] == device).sum() for device in DEVICES]
+    past = feed.time_s < until_s
+    rows, clicks = max(int(past.sum()), 1), max(int(feed.clicked[past].sum()), 1)
+    devices = [(feed.device[past] == device).sum() for device in DEVICES]
     return Priors(
-        ctr=clicks / max(int(seen.sum()), 1),
-        dwell_s=float(feed.dwell_ms[seen].sum()) / 1_000 / clicks,
+        ctr=clicks / rows,
+        dwell_s=float(feed.dwell_ms[past].sum()) / 1_000 / clicks,
         device=str(DEVICES[np.argmax(devices)]),
-        age_days=float(_age_s(feed)[seen].sum()) / DAY_S / max(int(seen.sum()), 1),
+        age_days=float(_age_s(feed)[past].sum()) / DAY_S / rows,
     )
 
 
-def training_columns(feed: Feed, prior: Priors) -> Columns:
+def training_columns(feed: Feed, prior: Priors) -> dict[str, FloatArray]:
     """All 15 features of each interaction by name, (interactions,) float32."""
     ones = np.ones(len(feed.time_s), dtype=np.int64)
     by_user = _Past(feed.user_id, feed.time_s)
@@ -70,25 +66,12 @@ def training_columns(feed: Feed, prior: Priors) -> Columns:
     )
 
 
-def model_inputs(spec: FeatureSpec, columns: Columns) -> dict[str, FloatArray]:
-    """Each of the spec's inputs, (rows, features); a per-request input too has one row a row."""
-    return {
-        input_.name: np.column_stack([columns[feature.name] for feature in input_.features])
-        for input_ in spec.inputs
-    }
+def feature_tables(feed: Feed, as_of_s: int, prior: Priors) -> dict[TableName, pd.DataFrame]:
+    """What serving looks up: the aggregates over all interactions before `as_of_s`, by id.
 
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What serving looks up: an id, or a pair of ids, and the features of that source."""
-
-    users: pd.DataFrame  # user_id, then the 4 user features; users seen so far
-    items: pd.DataFrame  # item_id, then the 4 item features; items that exist, shown or not
-    pairs: pd.DataFrame  # user_id, item_id, count; pairs seen so far
-
-
-def snapshot(feed: Feed, as_of_s: int, prior: Priors) -> Snapshot:
-    """The aggregates over all interactions before `as_of_s`, in the order of the ids."""
+    `users` and `pairs` have a row for each one so far, `items` one for each that exists, shown or
+    not.
+    """
     past = feed.time_s < as_of_s
     clicked, dwell_ms = feed.clicked[past], feed.dwell_ms[past]
     user_id, user = np.unique(feed.user_id[past], return_inverse=True)
@@ -108,17 +91,18 @@ def snapshot(feed: Feed, as_of_s: int, prior: Priors) -> Snapshot:
         as_of_s - feed.created_s[item_id - 1],
         prior,
     )
-    pair, shown = np.unique(_pair_keys(feed)[past], return_counts=True)
+    pair, counts = np.unique(_pair_keys(feed)[past], return_counts=True)
     pair_user, pair_item = np.divmod(pair, len(feed.created_s) + 1)
-    return Snapshot(
-        users=pd.DataFrame({"user_id": user_id, **users}),
-        items=pd.DataFrame({"item_id": item_id, **items}),
-        pairs=pd.DataFrame({"user_id": pair_user, "item_id": pair_item, **_pair_columns(shown)}),
-    )
+    pairs = _pair_columns(counts)
+    return {
+        "users": pd.DataFrame({"user_id": user_id, **users}),
+        "items": pd.DataFrame({"item_id": item_id, **items}),
+        "pairs": pd.DataFrame({"user_id": pair_user, "item_id": pair_item, **pairs}),
+    }
 
 
 class _Past:
-    """Sums over the rows of the same key and a strictly earlier time."""
+    """Sums over the rows with the same key and a strictly earlier time."""
 
     def __init__(self, key: IntArray, time_s: IntArray) -> None:
         self._order = np.lexsort((time_s, key))
@@ -129,7 +113,7 @@ class _Past:
         self._first_of_moment = _latest(new_moment)
 
     def total(self, values: NDArray[np.integer[Any] | np.bool_]) -> IntArray:
-        """(rows,), whole numbers, so that no rounding can carry one row's value to another."""
+        """(rows,); of whole numbers, so that no rounding leaks one row's value into another."""
         before = np.concatenate(([0], np.cumsum(values[self._order], dtype=np.int64)))
         totals = np.empty(len(values), dtype=np.int64)
         totals[self._order] = before[self._first_of_moment] - before[self._first_of_key]
@@ -137,7 +121,7 @@ class _Past:
 
 
 def _latest(starts: NDArray[np.bool_]) -> IntArray:
-    """For each position, the last one up to it where something starts."""
+    """For each position, the last one up to it that is a start."""
     return np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
 
 
@@ -149,7 +133,7 @@ def _sums(
 
 
 def _age_s(feed: Feed) -> IntArray:
-    """Of the item, at each interaction."""
+    """Of the item, in seconds, at each interaction."""
     return feed.time_s - feed.created_s[feed.item_id - 1]
 
 
@@ -168,7 +152,7 @@ def _opens_a_day(feed: Feed) -> NDArray[np.bool_]:
 
 def _user_columns(
     interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, days: IntArray, prior: Priors
-) -> Columns:
+) -> dict[str, FloatArray]:
     return {
         "user_historical_ctr": _rate(clicks, interactions, prior),
         "user_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
@@ -179,7 +163,7 @@ def _user_columns(
 
 def _item_columns(
     interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, age_s: IntArray, prior: Priors
-) -> Columns:
+) -> dict[str, FloatArray]:
     return {
         "item_ctr": _rate(clicks, interactions, prior),
         "item_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
@@ -188,12 +172,14 @@ def _item_columns(
     }
 
 
-def _pair_columns(interactions: IntArray) -> Columns:
+def _pair_columns(interactions: IntArray) -> dict[str, FloatArray]:
     return {"user_item_previous_interactions": interactions.astype(np.float32)}
 
 
-def _context_columns(context: Mapping[str, Any], time_s: IntArray, prior: Priors) -> Columns:
-    """The very functions that serving computes them with, over columns."""
+def _context_columns(
+    context: Mapping[str, Any], time_s: IntArray, prior: Priors
+) -> dict[str, FloatArray]:
+    """By the functions that serving uses, over columns."""
     return {
         feature.name: np.asarray(context_column(feature)(context, time_s), dtype=np.float32)
         for feature in demo_features(prior)

@@ -1,10 +1,10 @@
 """A synthetic feed with a known engagement probability.
 
 A user opens the feed on a device and is shown a slate of distinct items; each shown item is one
-interaction, clicked or not. The click is drawn from a probability that is kept beside it, so an
-evaluation can say how far a model is from the best that anyone could do. What a model has to find
-out: an item's quality, how fast it ages (faster on weekdays), how well it fits the user's
-preferred category, how easily the user clicks, and what hour, weekday and device change.
+interaction, clicked or not. The click is drawn from a probability that is stored with it, so an
+evaluation can say how far a model is from the best that anyone could do. What a model has to
+learn: an item's quality, how fast it ages (faster on weekdays), how well it fits the user's
+preferred category, how easily the user clicks, and the effect of hour, weekday and device.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ Reals = NDArray[np.float64]
 
 START_S = 1_788_134_400  # Monday 2026-08-31, 00:00 UTC
 DAYS = 56
-BACKLOG_DAYS = 56  # half of the items were there before the first day, this long at most
+BACKLOG_DAYS = 56  # half of the items are older than the first day, by at most this
 CATEGORIES = 10
 DEVICES = np.array(["mobile", "desktop", "tablet"])
 DEVICE_SHARES = (0.6, 0.3, 0.1)
-DRAWS = 20  # for one slate; an item drawn twice is shown once
-FEWEST_SHOWN = 10  # mean items a slate, in the smallest catalogue of MIN_ITEMS
+DRAWS = 20  # a slate; an item drawn twice is shown once
+MIN_MEAN_SHOWN = 10  # items a slate, in the smallest catalogue of MIN_ITEMS
 
-ACTIVITY_TAIL = 1.3  # Pareto exponents: few users and few items make up most of the feed
+ACTIVITY_TAIL = 1.3  # Pareto exponents: few users and few items account for most of the feed
 EXPOSURE_TAIL = 1.6
-HEAVIEST = 50.0  # times the lightest user or item
+MAX_WEIGHT = 50.0  # times the lightest user or item
 PREFERRED_SHARE = 0.45  # of the draws come from the user's preferred category
-FAVOURITE_DEVICE_SHARE = 0.75
+USUAL_DEVICE_SHARE = 0.75
 HOUR_ACTIVITY = np.array(
     [4, 2, 1, 1, 1, 2, 5, 9, 11, 8, 7, 8, 12, 11, 8, 7, 8, 10, 13, 15, 17, 16, 12, 8], dtype=float
 )
@@ -39,7 +39,7 @@ WEEKDAY_ACTIVITY = np.array([1.0, 0.95, 0.95, 1.0, 1.05, 1.3, 1.35])
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Interactions in the order of time; the rows of a slate share one time and stand together.
+    """Interactions in the order of time; the rows of a slate have one time and are adjacent.
 
     Ids count from 1. `dwell_ms` is 0 without a click; whole milliseconds, so that sums are exact.
     `probability` is for evaluation only: no feature may come from it.
@@ -53,7 +53,7 @@ class Feed:
     clicked: NDArray[np.bool_]
     dwell_ms: IntArray
     probability: Reals
-    created_s: IntArray  # (items,): when item n came into being, at n - 1
+    created_s: IntArray  # (items,): when item n was created, at n - 1
 
     @property
     def end_s(self) -> int:
@@ -95,7 +95,7 @@ def generate_feed(users: int, items: int, interactions: int, seed: int) -> Feed:
     rng = np.random.default_rng(seed)
     crowd = _draw_users(rng, users)
     catalogue = _draw_items(rng, items)
-    slates = _draw_slates(rng, crowd, interactions // FEWEST_SHOWN + 1)
+    slates = _draw_slates(rng, crowd, interactions // MIN_MEAN_SHOWN + 1)
     slate, item = _fill_slates(rng, slates, crowd, catalogue, interactions)
     probability = _engagement(crowd, catalogue, slates, slate, item)
     clicked = rng.random(interactions) < probability
@@ -116,7 +116,7 @@ def generate_feed(users: int, items: int, interactions: int, seed: int) -> Feed:
 
 
 def _draw_users(rng: np.random.Generator, users: int) -> _Users:
-    taste = 1.0 / np.arange(2, CATEGORIES + 2)  # some categories have more friends than others
+    taste = 1.0 / np.arange(2, CATEGORIES + 2)  # some categories are more popular than others
     return _Users(
         activity=_power_law(rng, ACTIVITY_TAIL, users),
         preferred=rng.choice(CATEGORIES, users, p=taste / taste.sum()),
@@ -149,33 +149,33 @@ def _draw_slates(rng: np.random.Generator, crowd: _Users, slates: int) -> _Slate
     daily = np.tile(WEEKDAY_ACTIVITY, DAYS // len(WEEKDAY_ACTIVITY))
     day = rng.choice(DAYS, slates, p=daily / daily.sum())
     hour_of_day = rng.choice(24, slates, p=HOUR_ACTIVITY / HOUR_ACTIVITY.sum())
-    elsewhere = rng.choice(len(DEVICES), slates, p=DEVICE_SHARES)
-    at_home = rng.random(slates) < FAVOURITE_DEVICE_SHARE
+    any_device = rng.choice(len(DEVICES), slates, p=DEVICE_SHARES)
+    is_usual = rng.random(slates) < USUAL_DEVICE_SHARE
     return _Slates(
         user=user,
         time_s=START_S + day * DAY_S + hour_of_day * HOUR_S + rng.integers(0, HOUR_S, slates),
-        device=np.where(at_home, crowd.device[user], elsewhere),
+        device=np.where(is_usual, crowd.device[user], any_device),
     )
 
 
 def _fill_slates(
     rng: np.random.Generator, slates: _Slates, crowd: _Users, items: _Items, interactions: int
 ) -> tuple[IntArray, IntArray]:
-    """Which slate and which item each interaction has, in the order of time; (interactions,) both.
+    """Each interaction's slate and item, in the order of time; (interactions,) both.
 
     Items are drawn by exposure among those of a category that exist by then. As catalogue rows
-    are sorted by category and creation, these stand together: a draw is a point in a stretch of
-    the cumulated exposure.
+    are sorted by category and creation, these are adjacent: a draw is a point in a range of the
+    cumulative exposure.
     """
     shape = (len(slates.user), DRAWS)
     preferred = rng.random(shape) < PREFERRED_SHARE
-    anywhere = rng.integers(0, CATEGORIES, shape)
-    category = np.where(preferred, crowd.preferred[slates.user][:, None], anywhere)
+    any_category = rng.integers(0, CATEGORIES, shape)
+    category = np.where(preferred, crowd.preferred[slates.user][:, None], any_category)
     first = np.searchsorted(items.category, category)
     past_last = _existing(items, category, slates.time_s[:, None])
-    cumulated = np.concatenate(([0.0], np.cumsum(items.exposure)))
-    point = rng.uniform(cumulated[first], cumulated[past_last])
-    item = np.clip(np.searchsorted(cumulated, point, side="right") - 1, first, past_last - 1)
+    cumulative = np.concatenate(([0.0], np.cumsum(items.exposure)))
+    point = rng.uniform(cumulative[first], cumulative[past_last])
+    item = np.clip(np.searchsorted(cumulative, point, side="right") - 1, first, past_last - 1)
 
     item.sort(axis=1)
     shown = np.diff(item, axis=1, prepend=-1) != 0
@@ -186,7 +186,7 @@ def _fill_slates(
 
 
 def _existing(items: _Items, category: IntArray, time_s: IntArray) -> IntArray:
-    """The position behind the last item of the category that exists at the time."""
+    """The position after the last item of the category that exists at the time."""
     span_s = int(items.created_s.max()) + 1
     moments = items.category * span_s + items.created_s
     return np.searchsorted(moments, category * span_s + np.minimum(time_s, span_s - 1), "right")
@@ -209,7 +209,7 @@ def _engagement(
         + crowd.eagerness[user]
         + 0.3 * evening
         + np.where(weekend, 0.25, 0.0)
-        - np.where(weekday({}, time_s) == 0, 0.15, 0.0)  # nobody likes Mondays
+        - np.where(weekday({}, time_s) == 0, 0.15, 0.0)
         + np.where(on_mobile, 0.15, 0.0)
     )
     probability: Reals = 1.0 / (1.0 + np.exp(-logit))
@@ -219,7 +219,7 @@ def _engagement(
 def _draw_dwell(
     rng: np.random.Generator, crowd: _Users, items: _Items, user: IntArray, item: IntArray
 ) -> IntArray:
-    """How long a click is looked at, in ms: log-normal, with a median of 20 s for the average."""
+    """How long a clicked item is looked at, in ms: log-normal, with a median of 20 s on average."""
     fitting = np.where(_fits(crowd, items, user, item), 0.3, 0.0)
     log_s = np.log(20.0) + crowd.patience[user] + 0.35 * items.quality[item] + fitting
     dwell_ms: Reals = 1_000 * rng.lognormal(log_s, 0.5)
@@ -232,4 +232,4 @@ def _fits(crowd: _Users, items: _Items, user: IntArray, item: IntArray) -> NDArr
 
 
 def _power_law(rng: np.random.Generator, tail: float, count: int) -> Reals:
-    return np.minimum(rng.pareto(tail, count) + 1.0, HEAVIEST)
+    return np.minimum(rng.pareto(tail, count) + 1.0, MAX_WEIGHT)

@@ -1,6 +1,6 @@
 """Columns of any type become float32, or are refused with a reason."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def test_a_default_that_float32_would_change_is_refused() -> None:
 @pytest.mark.parametrize(
     ("price", "message"),
     [
-        ([datetime(2026, 1, 1, tzinfo=UTC)], "holds dates; .* days since"),
+        ([pd.Timestamp("2026-01-01")], "holds dates; .* days since"),
         (pd.to_datetime(["2026-01-01"], utc=True), "holds dates"),
         ([date(2026, 1, 1), None], "holds dates"),
         (pd.to_timedelta(["3s"]), "holds dates"),

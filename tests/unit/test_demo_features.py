@@ -5,18 +5,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feedmodel.demo.data import Feed, generate_feed
-from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
-from feedmodel.demo.tables import (
+from feedmodel.demo.features import (
     PRIOR_CLICKS,
     PRIOR_INTERACTIONS,
-    Columns,
-    model_inputs,
+    feature_tables,
     priors,
-    snapshot,
     training_columns,
 )
+from feedmodel.demo.feed import Feed, generate_feed
+from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedmodel.demo.windows import TRAIN_S
+from feedmodel.training.matrix import FeatureColumns, column_inputs
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.features.expressions import DAY_S
 from feedrank.features.matrix import MatrixBuilder
@@ -52,7 +51,7 @@ def feed() -> Feed:
 
 
 @pytest.fixture(scope="module")
-def columns(feed: Feed) -> Columns:
+def columns(feed: Feed) -> FeatureColumns:
     return training_columns(feed, PRIOR)
 
 
@@ -88,7 +87,7 @@ def naive_pair(feed: Feed, user_id: int, item_id: int, before_s: int) -> list[fl
     return [sum(same.tolist())]
 
 
-def table(columns: Columns, names: list[str], rows: list[int]) -> FloatArray:
+def table(columns: FeatureColumns, names: list[str], rows: list[int]) -> FloatArray:
     return np.column_stack([columns[name][rows] for name in names])
 
 
@@ -118,7 +117,9 @@ def test_a_stranger_is_what_the_priors_say() -> None:
     }
 
 
-def test_a_rows_aggregates_are_those_of_strictly_earlier_rows(feed: Feed, columns: Columns) -> None:
+def test_a_rows_aggregates_are_those_of_strictly_earlier_rows(
+    feed: Feed, columns: FeatureColumns
+) -> None:
     rows = rows_to_look_at(feed)
     who = [(int(feed.user_id[r]), int(feed.item_id[r]), int(feed.time_s[r])) for r in rows]
     expected = [
@@ -130,12 +131,16 @@ def test_a_rows_aggregates_are_those_of_strictly_earlier_rows(feed: Feed, column
     assert actual[:, -1].max() > 1  # some met the item again
 
 
-def test_the_first_day_counts_as_active_once_it_has_a_past(feed: Feed, columns: Columns) -> None:
+def test_the_first_day_counts_as_active_once_it_has_a_past(
+    feed: Feed, columns: FeatureColumns
+) -> None:
     first_slate = feed.slate == 0
     assert columns["user_days_active"][first_slate].tolist() == [0.0] * first_slate.sum()
 
 
-def test_no_row_changes_when_the_rows_from_its_own_time_on_do(feed: Feed, columns: Columns) -> None:
+def test_no_row_changes_when_the_rows_from_its_own_time_on_do(
+    feed: Feed, columns: FeatureColumns
+) -> None:
     now_s = int(feed.time_s[3_000])
     future = feed.time_s >= now_s
     rng = np.random.default_rng(1)
@@ -155,7 +160,7 @@ def test_no_row_changes_when_the_rows_from_its_own_time_on_do(feed: Feed, column
 
 
 def test_a_rows_own_outcome_and_its_slates_are_no_part_of_its_features(
-    feed: Feed, columns: Columns
+    feed: Feed, columns: FeatureColumns
 ) -> None:
     now = feed.time_s == feed.time_s[3_000]
     other = replace(feed, clicked=feed.clicked ^ now, dwell_ms=feed.dwell_ms + 1_000 * now)
@@ -181,29 +186,29 @@ def test_the_priors_are_those_of_the_warm_up(feed: Feed) -> None:
 
 def test_a_snapshot_equals_a_naive_recomputation(feed: Feed) -> None:
     as_of_s = int(feed.time_s[4_000])
-    tables = snapshot(feed, as_of_s, PRIOR)
+    tables = feature_tables(feed, as_of_s, PRIOR)
     past = range(int(np.searchsorted(feed.time_s, as_of_s)))
     users = sorted({int(feed.user_id[row]) for row in past})
     items = [n + 1 for n, created_s in enumerate(feed.created_s) if created_s < as_of_s]
     pairs = sorted({(int(feed.user_id[row]), int(feed.item_id[row])) for row in past})
 
-    assert tables.users.columns.tolist() == ["user_id", *USER]
-    assert tables.items.columns.tolist() == ["item_id", *ITEM]
-    assert tables.pairs.columns.tolist() == ["user_id", "item_id", *PAIR]
-    assert tables.users["user_id"].tolist() == users
-    assert tables.items["item_id"].tolist() == items
-    assert list(zip(tables.pairs["user_id"], tables.pairs["item_id"], strict=True)) == pairs
+    assert tables["users"].columns.tolist() == ["user_id", *USER]
+    assert tables["items"].columns.tolist() == ["item_id", *ITEM]
+    assert tables["pairs"].columns.tolist() == ["user_id", "item_id", *PAIR]
+    assert tables["users"]["user_id"].tolist() == users
+    assert tables["items"]["item_id"].tolist() == items
+    assert list(zip(tables["pairs"]["user_id"], tables["pairs"]["item_id"], strict=True)) == pairs
     for actual, expected in (
-        (tables.users[USER], [naive_user(feed, user, as_of_s) for user in users]),
-        (tables.items[ITEM], [naive_item(feed, item, as_of_s) for item in items]),
-        (tables.pairs[PAIR], [naive_pair(feed, *pair, as_of_s) for pair in pairs]),
+        (tables["users"][USER], [naive_user(feed, user, as_of_s) for user in users]),
+        (tables["items"][ITEM], [naive_item(feed, item, as_of_s) for item in items]),
+        (tables["pairs"][PAIR], [naive_pair(feed, *pair, as_of_s) for pair in pairs]),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_snapshot_ids_are_int64_and_features_float32(feed: Feed) -> None:
-    tables = snapshot(feed, feed.end_s, PRIOR)
-    for frame, ids in ((tables.users, 1), (tables.items, 1), (tables.pairs, 2)):
+    tables = feature_tables(feed, feed.end_s, PRIOR)
+    for frame, ids in ((tables["users"], 1), (tables["items"], 1), (tables["pairs"], 2)):
         assert [str(kind) for kind in frame.dtypes] == ["int64"] * ids + ["float32"] * (
             len(frame.columns) - ids
         )
@@ -218,19 +223,19 @@ def known_rows(spec: FeatureSpec, tables: pd.DataFrame, source: Source, key: obj
 
 @pytest.mark.parametrize("make_spec", [deep_mlp_spec, two_tower_spec])
 def test_a_training_row_is_what_serving_builds_from_a_snapshot_of_that_moment(
-    feed: Feed, columns: Columns, make_spec: Callable[[Priors], FeatureSpec]
+    feed: Feed, columns: FeatureColumns, make_spec: Callable[[Priors], FeatureSpec]
 ) -> None:
     spec = make_spec(PRIOR)
-    inputs, builder = model_inputs(spec, columns), MatrixBuilder(spec)
+    inputs, builder = column_inputs(spec, columns), MatrixBuilder(spec)
     for row in rows_to_look_at(feed)[::25]:
         user, item = int(feed.user_id[row]), int(feed.item_id[row])
         at = int(feed.time_s[row])
-        tables = snapshot(feed, at, PRIOR)
-        pair_table = tables.pairs.set_index(["user_id", "item_id"])
+        tables = feature_tables(feed, at, PRIOR)
+        pair_table = tables["pairs"].set_index(["user_id", "item_id"])
         pair = known_rows(spec, pair_table, "pair", (user, item)) if spec.columns("pair") else []
         known = FeatureRows(
-            user=known_rows(spec, tables.users.set_index("user_id"), "user", user),
-            items=known_rows(spec, tables.items.set_index("item_id"), "item", item)[None],
+            user=known_rows(spec, tables["users"].set_index("user_id"), "user", user),
+            items=known_rows(spec, tables["items"].set_index("item_id"), "item", item)[None],
             pairs=np.array([pair], dtype=np.float32),
             unknown_user=False,
             unknown_items=np.zeros(1, np.bool_),

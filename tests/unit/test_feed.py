@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from feedmodel.demo.data import CATEGORIES, DAYS, DRAWS, START_S, Feed, generate_feed
+from feedmodel.demo.feed import CATEGORIES, DAYS, DRAWS, START_S, Feed, generate_feed
 from feedmodel.demo.options import MIN_ITEMS
 from feedmodel.training.evaluation import reliability
 from feedrank.features.expressions import DAY_S, hour
