@@ -1,6 +1,6 @@
 """A feature store over SQLite: today's rows of users and items, the snapshot's where there is none.
 
-Tables `users` and `items` have `id` and a column for each feature of theirs in the feature spec.
+Tables `users` and `items` have `id` and a column for each of their float32 features in the spec.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class SqliteStore:
     def _read(
         self, database: sqlite3.Connection, source: Source, ids: Sequence[int]
     ) -> dict[int, FloatArray]:
-        columns = ", ".join(f'"{feature.name}"' for feature in self._spec.columns(source))
+        columns = ", ".join(f'"{feature.name}"' for feature in self._spec.block(source, "values"))
         places = ", ".join("?" * len(ids))
         text = f"SELECT id, {columns} FROM {source}s WHERE id IN ({places})"  # noqa: S608 own names
         return {row[0]: np.array(row[1:], np.float32) for row in database.execute(text, ids)}

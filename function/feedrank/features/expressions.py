@@ -170,7 +170,7 @@ def parse(expression: str) -> ContextFeature:
         "as hour(Europe/Berlin) or hour(offset)), equals(key, literal), number(key), text(key), "
         "list(key); a key or literal with a "
         'comma, a parenthesis or a quote goes in quotes, such as equals(city, "Paris, TX")'
-        + "".join(f"; EXTENSIONS has {name}" for name in _registered)
+        f"; EXTENSIONS has {', '.join(_registered) or 'none'}"
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from feedmodel.publish.upload import Published
 
 VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
+EXTENSIONS = "FEEDRANK_EXTENSIONS"
 
 
 def train(
@@ -179,6 +180,15 @@ def publish(
             help="Public EC key (PEM): refuse a model that its owner has not signed.",
         ),
     ] = None,
+    extensions: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=EXTENSIONS,
+            exists=True,
+            dir_okay=False,
+            help="Python file whose EXPRESSIONS the feature spec uses, as the function has it.",
+        ),
+    ] = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Export a model in MLflow to a bundle, compare its scores with torch, and upload it."""
@@ -187,9 +197,12 @@ def publish(
     if to:
         check_target(to)
     from feedmodel.publish.build import PublishOptions, build_bundle
+    from feedrank.extensions import load_extensions_file
 
     if verify_key is None and VERIFY_KEY in os.environ:
         raise OperationError(f"{VERIFY_KEY}: is empty; name the public key, or unset it")
+    if extensions:
+        load_extensions_file(extensions)
     options = PublishOptions(
         model,
         tracking_uri=tracking_uri,
