@@ -17,7 +17,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
-from feedrank.bundle import layout as bundle_module
+from feedrank.bundle import fetch as fetch_module
 from feedrank.bundle import sources as source_module
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import (
@@ -180,7 +180,7 @@ def test_an_s3_that_drips_is_not_waited_for(  # noqa: PLR0917
     digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
     # The manifest has half a minute to come, and what drips after it half a second.
     now_s = lambda: deadline_s - 0.5 if endless_s3.served else 0.0  # noqa: E731
-    for module in (bundle_module, source_module):
+    for module in (fetch_module, source_module):
         monkeypatch.setattr(module, "perf_counter", now_s)
     with pytest.raises(BundleError, match=f"^{name}: takes too long to fetch"):
         fetch_bundle(URI, digest, tmp_path / "cache", [SNAPSHOT], deadline_s)
