@@ -63,7 +63,7 @@ def _adapter(app: Any, *, waits: bool) -> Adapter:
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_the_answer_is_the_same_with_a_loop_and_without(*, waits: bool) -> None:
+def test_the_response_is_the_same_with_a_loop_and_without(*, waits: bool) -> None:
     answer = _adapter(_echo, waits=waits)(EVENT, fakes.LambdaContext())
     assert answer == {
         "statusCode": 201,

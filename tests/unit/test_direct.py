@@ -133,6 +133,7 @@ GUARDS: dict[str, Callable[[App], object]] = {
 every_guard = pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS.keys())
 
 
+@pytest.mark.shortcut
 def test_with_nothing_added_the_way_is_direct() -> None:
     app, observed = _app()
     assert not app.may_wait(dict(SCOPE))
@@ -250,7 +251,7 @@ def test_a_wrapper_or_a_subclass_that_does_not_say_may_wait() -> None:
     ids=["ranked", "invalid", "no JSON", "too large", "unknown user"],
 )
 @pytest.mark.parametrize("without_model", [False, True], ids=["a model", "no model"])
-def test_the_direct_way_answers_as_fastapis_own_does(content: str, *, without_model: bool) -> None:
+def test_the_direct_way_responds_as_fastapis_own_does(content: str, *, without_model: bool) -> None:
     (_, direct), (plain, routed) = (_app(without_model=without_model) for _ in range(2))
     plain.dependency_overrides[_checked] = _checked
     assert may_wait(routed, dict(SCOPE))

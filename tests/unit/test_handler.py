@@ -282,6 +282,7 @@ def test_the_app_is_not_started_and_stopped_around_every_event(handler: ModuleTy
     assert handler._adapter.lifespan == "off"
 
 
+@pytest.mark.shortcut
 def test_a_ranked_answer_takes_no_turn_of_the_event_loop(
     handler: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +318,7 @@ async def _thread() -> None:
     await asyncio.to_thread(int)
 
 
+@pytest.mark.shortcut
 @pytest.mark.parametrize("wait", [_turn_of_the_loop, _thread])
 def test_what_waits_although_it_says_that_it_does_not_gets_its_event_loop(
     demo_bundle: Path, printed: fakes.LogLines, wait: Callable[[], Awaitable[None]]

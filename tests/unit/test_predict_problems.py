@@ -74,7 +74,8 @@ def test_a_body_that_is_cut_off_is_422(printed: fakes.LogLines) -> None:
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(dict(message))
 
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [],
+             "query_string": b""}  # fmt: skip
     asyncio.run(fakes.app(fakes.model())(scope, receive, send))
     assert sent[0]["status"] == 422
     lines = [(line["level"], line.get("error")) for line in printed()]

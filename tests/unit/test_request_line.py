@@ -80,7 +80,9 @@ def test_requests_side_by_side_log_their_own_ids(printed: fakes.LogLines) -> Non
             if message["type"] == "http.response.start":
                 ids[user_id] = dict(message["headers"])[b"x-request-id"].decode()
 
-        await app({"type": "http", "method": "POST", "path": "/predict"}, receive, send)
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [],
+                 "query_string": b""}  # fmt: skip
+        await app(scope, receive, send)
 
     async def ask_all() -> None:
         tasks = [asyncio.create_task(ask(user_id)) for user_id in range(4)]

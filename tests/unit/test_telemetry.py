@@ -8,7 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 import fakes
 from feedrank.telemetry import metrics as telemetry
 from feedrank.telemetry.container import ContainerStats
-from feedrank.telemetry.logging import configure
+from feedrank.telemetry.logging import configure, request_ids
 from feedrank.telemetry.metrics import METRICS, count_init, log_request, request_metrics
 from feedrank.telemetry.tracing import NoTracing
 
@@ -17,6 +17,7 @@ REQUEST = {"level": "INFO", "message": "request", "service": "feedrank"}
 
 @pytest.fixture(autouse=True)
 def _configured() -> None:
+    request_ids.set(None)  # of a request that another test has served
     configure(fakes.settings())
 
 

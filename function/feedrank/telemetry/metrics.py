@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from feedrank import shortcuts
 from feedrank.domain import Ranking
 from feedrank.telemetry.logging import logger, service
 from feedrank.telemetry.output import output
@@ -95,10 +96,13 @@ def log_request(fields: Mapping[str, Any], samples: Mapping[str, float]) -> None
         "service": service.name,
     }
     lost = output.lost - output.reported
+    if samples and lost:
+        samples = {**samples, "LinesLost": lost}
     if samples:
-        if lost:
-            samples = {**samples, "LinesLost": lost}
-        line["_aws"] = _emf(now_s, tuple(samples))
+        if shortcuts.EMF_LINE:
+            line["_aws"] = _emf(now_s, tuple(samples))
+        else:
+            line |= _by_powertools(samples)
     is_written = output.write(orjson.dumps({**line, **fields, **samples}, option=ONE_LINE))
     if lost and samples and is_written:
         output.reported += lost
@@ -126,6 +130,16 @@ def _emf(time_s: float, names: tuple[str, ...]) -> dict[str, Any]:
         "Timestamp": int(1_000 * time_s),  # milliseconds
         "CloudWatchMetrics": _directive(service.namespace, names),
     }
+
+
+def _by_powertools(samples: Mapping[str, float]) -> dict[str, Any]:
+    """What the shortcut replaces."""
+    from aws_lambda_powertools.metrics import EphemeralMetrics
+
+    metrics = EphemeralMetrics(namespace=service.namespace, service=service.name)
+    for name, sample in samples.items():
+        metrics.add_metric(name, METRICS[name].unit, sample)
+    return dict(metrics.serialize_metric_set())
 
 
 @cache
