@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from feedrank.bundle.layout import DIGEST_SIDECAR, MANIFEST, Manifest, parse_manifest
-from feedrank.bundle.sources import Copies, FolderSource, S3Source, Source
+from feedrank.bundle.sources import BundleSource, Copies, FolderSource, S3Source
 from feedrank.errors import BundleError
 
 Fetched = TypeVar("Fetched")
@@ -41,7 +41,7 @@ def fetch_bundle(
     Raises BundleError that names the file. `deadline_s` is of `perf_counter()`.
     """
     copies = Copies(cache_dir, deadline_s)
-    source: Source = (
+    source: BundleSource = (
         S3Source(uri, copies) if uri.startswith("s3://") else FolderSource(Path(uri), copies)
     )
     raw = _each([MANIFEST], lambda name: source.fetch(name, LARGEST_MANIFEST_BYTES), deadline_s)[
@@ -80,7 +80,7 @@ def _fulfil(future: Future[Fetched], fetch: Callable[[str], Fetched], name: str)
         future.set_exception(error)
 
 
-def _fetch_verified(source: Source, manifest: Manifest, name: str) -> mmap.mmap:
+def _fetch_verified(source: BundleSource, manifest: Manifest, name: str) -> mmap.mmap:
     entry = manifest.files.get(name)
     if entry is None:
         raise BundleError(f"{name}: the manifest doesn't list it")
@@ -99,7 +99,7 @@ def _digest_in(uri: str) -> str:
     return match[1] if match else ""
 
 
-def _digest_beside(source: Source, deadline_s: float) -> str:
+def _digest_beside(source: BundleSource, deadline_s: float) -> str:
     found = _each(
         [DIGEST_SIDECAR], lambda name: source.fetch(name, LARGEST_SIDECAR_BYTES), deadline_s
     )

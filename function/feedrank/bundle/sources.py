@@ -30,7 +30,7 @@ class Content(NamedTuple):
     sha256: str  # of these very bytes
 
 
-class Source(Protocol):
+class BundleSource(Protocol):
     """Where a bundle lies. `fetch` raises BundleError, also for a file of more bytes than that."""
 
     def fetch(self, name: str, largest: int) -> Content: ...
