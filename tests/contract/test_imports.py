@@ -1,4 +1,4 @@
-"""What may import what, read from the source, and what a serving process really loads."""
+"""The order of imports, read from the source, and the modules that a serving process loads."""
 
 import ast
 import json
@@ -79,14 +79,14 @@ context = SimpleNamespace(
     get_remaining_time_in_millis=lambda: 9_000,
 )
 event = json.loads(sys.argv[2])
-answer = handler.lambda_handler(event, context)
+response = handler.lambda_handler(event, context)
 loaded = sorted(sys.modules)
 openapi = sys.modules["fastapi.openapi.models"].OpenAPI
 built = [openapi.__pydantic_complete__]
 event["requestContext"]["http"] = {"method": "GET", "path": "/openapi.json", "sourceIp": "::1"}
 document = json.loads(handler.lambda_handler(event, context)["body"])
 built.append(openapi.__pydantic_complete__)
-print(json.dumps({"status": answer["statusCode"], "modules": loaded, "built": built,
+print(json.dumps({"status": response["statusCode"], "modules": loaded, "built": built,
                   "paths": sorted(document["paths"])}))
 """
 
@@ -99,35 +99,35 @@ def _modules(package: str) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(path: Path, *, at_load: bool = False) -> set[str]:
-    """Every module that the file imports; only what runs when it is loaded, if so asked."""
-    found: set[str] = set()
+    """Every module that the file imports; with `at_load`, only those that loading it imports."""
+    modules: set[str] = set()
     todo: list[ast.AST] = [ast.parse(path.read_text())]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             module = node.module or ""
-            found |= {f"{module}.{a.name}" for a in node.names if _is_module(module, a.name)} or {
+            modules |= {f"{module}.{a.name}" for a in node.names if _is_module(module, a.name)} or {
                 module
             }
         if not (at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             todo += ast.iter_child_nodes(node)
-    return found
+    return modules
 
 
 def _is_module(package: str, name: str) -> bool:
     """`from feedrank.features import matrix` imports a module, `import FeatureStore` doesn't."""
-    folder = PACKAGES.get(package.split(".", maxsplit=1)[0])
-    if folder is None:
+    directory = PACKAGES.get(package.split(".", maxsplit=1)[0])
+    if directory is None:
         return False
-    path = folder.joinpath(*package.split(".")[1:], name)
+    path = directory.joinpath(*package.split(".")[1:], name)
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 def _room(module: str) -> int:
-    """A module beside a package's rooms belongs to the package itself."""
+    """The index of the module's room; a module outside the rooms belongs to its package."""
     room = ".".join(module.split(".")[:2])
     return ROOMS.index(room if room in ROOMS else module.split(".", maxsplit=1)[0])
 
@@ -144,13 +144,13 @@ def test_imports_point_down(module: str, path: Path) -> None:
     assert [name for name in ours if _room(name) < _room(module)] == []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_is_no_import_cycle() -> None:
     names = {name for name, _ in ALL}
     needs = {name: _imports(path, at_load=True) & names for name, path in ALL}
     TopologicalSorter(needs).prepare()  # raises CycleError, which names them
 
 
-def test_every_room_is_there_and_every_module_of_the_function_is_in_one() -> None:
+def test_every_room_exists_and_contains_every_module_of_the_function() -> None:
     assert {ROOMS[_room(name)] for name, _ in ALL} == set(ROOMS)
     assert [n for n, _ in ALL if ROOMS[_room(n)] == "feedrank" and n != "feedrank"] == []
 
@@ -175,39 +175,39 @@ def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
 
 
 def _serve_one(bundle: Path, **env: str) -> dict[str, Any]:
-    """What a fresh process tells that answered one request, then one for its OpenAPI document."""
-    done = subprocess.run(
+    """The report of a fresh process after a request and one for its OpenAPI document."""
+    process = subprocess.run(
         [sys.executable, "-c", ONE_REQUEST, str(FUNCTION), json.dumps(REQUEST)],
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env},
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert told["status"] == 200
-    return told
+    assert process.returncode == 0, process.stderr
+    report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    assert report["status"] == 200
+    return report
 
 
-def test_a_process_that_serves_a_folder_has_loaded_nothing_heavy(demo_bundle: Path) -> None:
+def test_a_process_that_serves_from_a_directory_loads_nothing_heavy(demo_bundle: Path) -> None:
     loaded = {name.split(".")[0] for name in _serve_one(demo_bundle)["modules"]}
     assert sorted(loaded & ABSENT) == []
 
 
-def test_of_botocore_no_more_is_loaded_than_what_powertools_looks_for(demo_bundle: Path) -> None:
-    """Powertools registers its name with botocore where there is one: that is one small module."""
+def test_only_the_part_of_botocore_that_powertools_needs_is_loaded(demo_bundle: Path) -> None:
+    """Powertools registers its name with botocore if that is installed: one small module."""
     loaded = {
         name for name in _serve_one(demo_bundle)["modules"] if name.split(".")[0] == "botocore"
     }
     assert loaded == {"botocore"}
 
 
-def test_x_ray_is_loaded_only_where_tracing_is_on(demo_bundle: Path) -> None:
+def test_x_ray_is_loaded_only_if_tracing_is_on(demo_bundle: Path) -> None:
     traced = _serve_one(demo_bundle, TRACING="on", POWERTOOLS_TRACE_DISABLED="true")
     assert "aws_xray_sdk" in traced["modules"]
 
 
-def test_fastapi_is_imported_where_its_schemas_are_kept_from_being_built() -> None:
+def test_only_the_module_that_defers_its_schemas_imports_fastapi() -> None:
     importing = [
         module
         for module, path in _modules("feedrank")
@@ -216,7 +216,7 @@ def test_fastapi_is_imported_where_its_schemas_are_kept_from_being_built() -> No
     assert importing == ["feedrank.http.web"]
 
 
-def test_where_fastapi_can_not_be_imported_other_models_are_built_as_ever() -> None:
+def test_if_fastapi_can_not_be_imported_other_models_are_not_deferred() -> None:
     check = """
 import sys
 sys.modules["fastapi"] = None
@@ -226,21 +226,21 @@ try:
 except ImportError:
     print(BaseModel.model_config)
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=FUNCTION
     )
-    assert done.stdout == "{}\n"
+    assert process.stdout == "{}\n"
 
 
-def test_the_documents_schemas_are_built_when_the_document_is_asked_for(demo_bundle: Path) -> None:
-    told = _serve_one(demo_bundle)
-    assert told["built"] == [False, True]
-    assert "/predict" in told["paths"]
+def test_the_documents_schemas_are_built_on_its_first_request(demo_bundle: Path) -> None:
+    report = _serve_one(demo_bundle)
+    assert report["built"] == [False, True]
+    assert "/predict" in report["paths"]
 
 
-def test_a_process_that_serves_writes_nothing_into_the_home_folder(
+def test_a_serving_process_writes_nothing_to_the_home_directory(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
-    """ONNX Runtime would: an id of the machine, and what it has been used for."""
+    """ONNX Runtime would write a machine id and usage data."""
     _serve_one(demo_bundle, HOME=str(tmp_path))
     assert list(tmp_path.rglob("*")) == []

@@ -1,4 +1,4 @@
-"""What is deployed may be passed on: each licence is known, and agreed to."""
+"""Everything that is deployed may be distributed: each licence is known and accepted."""
 
 import re
 
@@ -7,25 +7,25 @@ from license_expression import get_spdx_licensing
 
 from feedops.stack import sbom
 
-# None of them asks anything of what it is used with.
+# Licences without conditions for the software that uses the package.
 PERMISSIVE = {
     *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "MIT", "MIT-0"),
     *("PSF-2.0", "Zlib", "LLVM-exception"),
 }
-# Others, by package, with why they may be there.
-AGREED = {
-    "orjson": {"MPL-2.0"},  # of each file, for changes to it; we make none
+# Others, by package, with the reason for accepting them.
+ACCEPTED = {
+    "orjson": {"MPL-2.0"},  # applies to changed files; we change none
 }
 SPDX = get_spdx_licensing()
 
 
-def _listed(text: str) -> dict[str, str]:
+def _licences(text: str) -> dict[str, str]:
     return dict(re.findall(r"^\| (\S+) \S+ \| (.+) \|$", text, re.MULTILINE))
 
 
 def _refused(package: str, licence: str) -> set[str]:
-    """An OR may be taken either way: it is simplified to what is allowed first."""
-    allowed = PERMISSIVE | AGREED.get(package, set())
+    """The keys that are not accepted. Of an OR, the alternative with the fewest counts."""
+    allowed = PERMISSIVE | ACCEPTED.get(package, set())
     parsed = SPDX.parse(licence, validate=True)
     return _needed(parsed, allowed)
 
@@ -39,19 +39,19 @@ def _needed(parsed: object, allowed: set[str]) -> set[str]:
     return set().union(*arguments)
 
 
-def test_the_lists_are_what_the_packages_say() -> None:
+def test_the_lists_agree_with_the_packages() -> None:
     for path, text in sbom.tables().items():
         assert path.read_text() == text, "run `make licences`"
 
 
-def test_each_licence_is_agreed_to() -> None:
-    listed: dict[str, str] = {}
+def test_every_licence_is_accepted() -> None:
+    licences: dict[str, str] = {}
     for text in sbom.tables().values():
-        listed |= _listed(text)
-    assert len(listed) > 40
-    of_cuda = {n for n in listed if n.startswith(("nvidia-", "cuda-")) or n == "triton"}
-    assert {name for name, licence in listed.items() if licence == sbom.UNKNOWN} == of_cuda
-    refused = {name: _refused(name, listed[name]) for name in listed.keys() - of_cuda}
+        licences |= _licences(text)
+    assert len(licences) > 40
+    cuda = {n for n in licences if n.startswith(("nvidia-", "cuda-")) or n == "triton"}
+    assert {name for name, licence in licences.items() if licence == sbom.UNKNOWN} == cuda
+    refused = {name: _refused(name, licences[name]) for name in licences.keys() - cuda}
     assert {name: keys for name, keys in refused.items() if keys} == {}
 
 
@@ -66,12 +66,10 @@ def test_each_licence_is_agreed_to() -> None:
         ("a", "Apache-2.0 WITH LLVM-exception", set()),
     ],
 )
-def test_a_licence_that_asks_for_more_is_refused(
-    package: str, licence: str, keys: set[str]
-) -> None:
+def test_a_licence_with_conditions_is_refused(package: str, licence: str, keys: set[str]) -> None:
     assert _refused(package, licence) == keys
 
 
-def test_words_that_are_no_licence_are_refused() -> None:
+def test_an_unknown_licence_is_refused() -> None:
     with pytest.raises(Exception, match="Unknown license key"):
         _refused("a", "See the file")

@@ -1,4 +1,4 @@
-"""Every package is installed by hash, from a list that says all that is installed."""
+"""Every package is installed by hash, from a complete list."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def _pins(lock: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, _, version in pins}
 
 
-def test_every_list_of_packages_is_known_here() -> None:
+def test_every_list_of_packages_is_checked_here() -> None:
     lists = {
         file
         for file in FILES
@@ -59,21 +59,21 @@ def test_every_requirement_is_pinned_and_has_its_hashes(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_no_list_names_where_packages_come_from(lock: str) -> None:
+def test_no_list_names_an_index(lock: str) -> None:
     assert not re.search(r"://|^-", "\n".join(_requirements(lock)), re.MULTILINE)
 
 
 def test_torch_has_the_hashes_of_both_builds() -> None:
-    """PyPI's and, for a CPU alone, PyTorch's own, which a build here installs."""
-    of_cpu = {line.split()[0] for line in _text(".ci/torch-cpu.sha256").splitlines()}
-    assert len(of_cpu) == 6
+    """PyPI's build with CUDA, and PyTorch's own build for CPUs."""
+    cpu_hashes = {line.split()[0] for line in _text(".ci/torch-cpu.sha256").splitlines()}
+    assert len(cpu_hashes) == 6
     for lock in ("requirements-dev.lock", "infra/feedbench/competitors/requirements.txt"):
         (torch,) = (line for line in _requirements(lock) if line.startswith("torch=="))
         hashes = set(re.findall(r"sha256:(\w+)", torch))
-        assert of_cpu < hashes
+        assert cpu_hashes < hashes
 
 
-def test_the_lock_marks_what_has_no_wheel_beside_linux() -> None:
+def test_the_lock_marks_packages_with_wheels_for_linux_only() -> None:
     (client,) = (
         line for line in _requirements("requirements-dev.lock") if line.startswith("awslambdaric")
     )
@@ -82,24 +82,24 @@ def test_the_lock_marks_what_has_no_wheel_beside_linux() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_what_is_deployed_is_what_is_tested(lock: str) -> None:
-    """checkov and the competitors are no part of it."""
+    """checkov and the competitors are neither."""
     if lock in (LOCKS[0], LOCKS[1], LOCKS[-1]):
         return
     tested, pins = _pins("requirements-dev.lock"), _pins(lock)
     cuda = {name for name in pins if name.startswith(("nvidia-", "cuda-", "triton"))}
-    of_windows = {"colorama"}
-    assert {n: v for n, v in pins.items() if n not in cuda | of_windows} == {
-        n: tested[n] for n in pins.keys() - cuda - of_windows
+    windows = {"colorama"}
+    assert {n: v for n, v in pins.items() if n not in cuda | windows} == {
+        n: tested[n] for n in pins.keys() - cuda - windows
     }
 
 
-def test_what_installs_a_list_asks_for_hashes() -> None:
+def test_every_command_that_installs_a_list_requires_hashes() -> None:
     installers = [f for f in FILES if re.search(r"(Makefile|Dockerfile)$", f)]
     commands = [
         command.partition("\n")[0].replace("LOCKED)", LOCKED)
         for file in installers
         for command in INSTALL.split(_text(file).replace("\\\n", " "))[1:]
     ]
-    of_lists = [command for command in commands if "--requirement" in command]
-    assert len(of_lists) == 8
-    assert [c for c in of_lists if "--require-hashes" not in c or "--no-deps" not in c] == []
+    list_commands = [command for command in commands if "--requirement" in command]
+    assert len(list_commands) == 8
+    assert [c for c in list_commands if "--require-hashes" not in c or "--no-deps" not in c] == []

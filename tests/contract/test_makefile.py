@@ -1,4 +1,4 @@
-"""The Makefile is a list of one-line wrappers, and of the environments that they need."""
+"""The Makefile has a wrapper for every command, and the environments that they need."""
 
 import re
 from importlib.util import find_spec
@@ -21,12 +21,12 @@ RULES = {
 }
 
 
-def test_each_command_has_its_target() -> None:
+def test_every_command_has_a_target() -> None:
     commands = {str(c.callback.__name__) for c in app.registered_commands if c.callback}
     assert commands - set(RULES) == set()
 
 
-def test_each_target_that_is_no_file_is_phony() -> None:
+def test_every_target_that_is_not_a_file_is_phony() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert {t for t in RULES if re.fullmatch(r"[a-z-]+", t)} == set(phony.split())
 
@@ -35,7 +35,7 @@ def test_each_target_that_is_no_file_is_phony() -> None:
     "module",
     re.findall(r"(?:-m|from) (feed[\w.]+)", MAKEFILE + (PROJECT / ".ci" / "lock").read_text()),
 )
-def test_each_module_of_ours_that_a_recipe_or_the_lock_runs_exists(module: str) -> None:
+def test_every_module_that_a_recipe_or_the_lock_runs_exists(module: str) -> None:
     assert find_spec(module)
 
 
@@ -45,7 +45,7 @@ def test_a_load_needs_no_competitor() -> None:
     assert ".venv-bench" not in needs
 
 
-def test_what_is_installed_is_said_before() -> None:
+def test_every_installation_is_announced() -> None:
     install = re.compile(r"\$\((?:PIP|LOCKED|call locked_with_torch\b.*)\)")
     installing = [rule["recipe"] for rule in RULES.values() if install.search(rule["recipe"])]
     assert len(installing) == 4

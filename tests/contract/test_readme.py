@@ -1,4 +1,4 @@
-"""The README says what the code does: a new user reads it first."""
+"""The README agrees with the code; a new user reads it first."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ def block(name: str) -> str:
 
 
 def settings_table() -> str:
-    """What the README must show, made of the fields of `Settings`."""
+    """The README's table, generated from the fields of `Settings`."""
     rows = ["| variable | default | what it does |", "| --- | --- | --- |"]
     for field in Settings.model_fields.values():
         default = "required" if field.is_required() else shown(field.default)
@@ -38,17 +38,17 @@ def shown(default: Any) -> str:
     return f"`{default}`" if default not in {"", None} else ""
 
 
-def test_the_settings_table_is_the_settings() -> None:
+def test_the_settings_table_agrees_with_the_settings() -> None:
     assert block("settings") == settings_table()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
-def test_every_make_target_that_it_names_exists(target: str) -> None:
+def test_every_make_target_in_the_readme_exists(target: str) -> None:
     assert re.search(f"^{target}:.*##", MAKEFILE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?://|#)([^)#]+)", README))))
-def test_every_file_that_it_links_exists(link: str) -> None:
+def test_every_linked_file_exists(link: str) -> None:
     assert (ROOT / link).exists()
 
 

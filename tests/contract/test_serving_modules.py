@@ -1,6 +1,6 @@
-"""What the serving process may import: this list, and the standard library.
+"""A serving process may import this list and the standard library.
 
-A package that joins it costs cold-start time and layer size. Measure both (`feedrank bench --only
+Another package costs cold-start time and layer size. Measure both (`feedrank bench --only
 "cold start"`), then add it here.
 """
 
@@ -18,7 +18,7 @@ from feedops.workspace import FUNCTION
 ALLOWED = {
     "handler",
     "feedrank",
-    # What the function is built on.
+    # The function's own dependencies.
     "aws_lambda_powertools",
     "fastapi",
     "mangum",
@@ -27,14 +27,14 @@ ALLOWED = {
     "orjson",
     "pydantic",
     "starlette",
-    # FastAPI imports it where it is. The layer has none; here model-signing brings it.
+    # FastAPI imports it if it is installed. The layer lacks it; here model-signing requires it.
     "email_validator",
     "idna",
-    # What these bring.
+    # Their dependencies.
     "annotated_doc",
     "annotated_types",
     "anyio",
-    "botocore",  # its top module alone: Powertools puts its name into the user agent
+    "botocore",  # only its top module: Powertools adds its name to the user agent
     "jmespath",
     "opentelemetry",
     "pydantic_core",
@@ -53,16 +53,16 @@ class Context:
     aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
     def get_remaining_time_in_millis(self):
         return 10_000
-answer = handler.lambda_handler(event, Context())
+response = handler.lambda_handler(event, Context())
 loaded = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()
           if name not in before}
-print(json.dumps({"status": answer["statusCode"], "loaded": loaded}), file=sys.stderr)
+print(json.dumps({"status": response["statusCode"], "loaded": loaded}), file=sys.stderr)
 """
 
 
 @pytest.fixture(scope="module")
 def imported(demo_bundle: Path) -> set[str]:
-    """Top-level packages that a fresh interpreter has after its first ranked answer."""
+    """The top-level packages of a fresh process after its first ranked response."""
     (body,) = traffic.requests(demo_bundle, 5, 1)
     environ = {
         "PATH": os.defpath,
@@ -71,7 +71,7 @@ def imported(demo_bundle: Path) -> set[str]:
         "AWS_LAMBDA_FUNCTION_NAME": "feedrank",
         "AWS_REGION": "eu-west-1",
     }
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SERVE_ONCE],
         input=json.dumps(traffic.event(body)),
         env=environ,
@@ -79,16 +79,16 @@ def imported(demo_bundle: Path) -> set[str]:
         text=True,
         check=True,
     )
-    found = json.loads(done.stderr.splitlines()[-1])
-    assert found["status"] == 200
-    tops = {name.partition(".")[0] for name, file in found["loaded"].items() if file}
+    report = json.loads(process.stderr.splitlines()[-1])
+    assert report["status"] == 200
+    tops = {name.partition(".")[0] for name, file in report["loaded"].items() if file}
     third_party = tops - sys.stdlib_module_names
     return {name for name in third_party if not name.startswith("_sysconfigdata")}
 
 
-def test_the_serving_process_imports_nothing_that_is_not_on_the_list(imported: set[str]) -> None:
+def test_the_serving_process_imports_only_packages_on_the_list(imported: set[str]) -> None:
     assert imported - ALLOWED == set()
 
 
-def test_the_list_holds_nothing_that_is_no_longer_imported(imported: set[str]) -> None:
+def test_every_package_on_the_list_is_imported(imported: set[str]) -> None:
     assert ALLOWED - imported == set()
