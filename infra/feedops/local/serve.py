@@ -34,7 +34,7 @@ EXAMPLE = EVENTS / "predict.json"
 def serve(options: ServeOptions, console: Console) -> None:
     """Serve until SIGINT or SIGTERM.
 
-from feedmodel.publish.tracking import TRACKING_VARIABLE
+    Raises OperationError, or an error of training or publishing.
     """
     options = replace(options, front=_front(options.front, console))
     with reserve(options.host, options.port) as bound, scratch_folder() as scratch:
