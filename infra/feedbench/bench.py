@@ -3,25 +3,27 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from feedbench import traffic
-from feedbench.target import Target
-from feedops.errors import OperationError
-from feedops.local.emulator import ExecutionEnvironment
+from feedops.errors import BuildError, OperationError
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.local.processes import LINES_QUOTED
-from feedops.workspace import PROJECT
+from feedops.stack.build import BUILD, find_python, runtime_packages
+from feedops.workspace import FUNCTION, PROJECT
 
 PROBES = Path(__file__).with_name("probes")
 INFRA = PROJECT / "infra"
 COMPETITORS_PATH = (INFRA, PROJECT / "layers" / "model")
 EVENTS = 64
+INIT_TIMEOUT_S = 60  # the machine may be busy
 TIMEOUT_S = 900
 
 K = TypeVar("K")
@@ -35,8 +37,8 @@ class Bench:
     `target` is what is deployed, `development` the checkout: torch is only there.
     """
 
-    target: Target
-    development: Target
+    target: Function
+    development: Function
     bundle: Path
     effort: SimpleNamespace  # one of the plan's
     scratch: Path
@@ -45,32 +47,27 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def variables(self) -> dict[str, str]:
-        return {"MODEL_URI": str(self.bundle)}
+    def target_name(self) -> str:
+        return "development environment" if self.target == self.development else "built artifact"
 
     def events(self, items: int, count: int = EVENTS) -> str:
         """A file of requests with that many items."""
         bodies = traffic.requests(self.bundle, items, count)
         return str(traffic.write_events(self.scratch / f"events-{items}.json", bodies))
 
-    def environ(
-        self, target: Target, *paths: Path, variables: Mapping[str, str] = {}
-    ) -> dict[str, str]:
+    def environ(self, function: Function, *paths: Path, **variables: str) -> dict[str, str]:
         """The function's own variables, nothing of the shell's. `paths` are imported from after
         the function and its layers."""
         temporary = self.scratch / "tmp"
         temporary.mkdir(exist_ok=True)
-        environ = target.function({**self.variables, **variables}).lambda_environ(temporary)
-        environ["ORT_DISABLE_TELEMETRY"] = "1"  # some import it before feedrank does
-        environ["PYTHONPATH"] = os.pathsep.join(map(str, (environ["PYTHONPATH"], *paths)))
-        return environ
+        variables = {**function.variables, "ORT_DISABLE_TELEMETRY": "1", **variables}
+        environ = replace(function, variables=variables).lambda_environ(temporary)
+        return environ | {"PYTHONPATH": os.pathsep.join([environ["PYTHONPATH"], *map(str, paths)])}
 
-    def probe(self, name: str, target: Target | None = None, **options: Any) -> Any:  # noqa: ANN401 JSON
+    def probe(self, name: str, function: Function | None = None, **options: Any) -> Any:  # noqa: ANN401 JSON
         """What the function `probes.NAME` returns. What the handler prints goes into a file."""
-        target = target or self.target
-        result = self.scratch / "result.json"
-        line = probe_command(target, name, result, **options)
-        self.run(line, self.environ(target, INFRA))
+        result, function = self.scratch / "result.json", function or self.target
+        self.run(probe_command(function, name, result, **options), self.environ(function, INFRA))
         return json.loads(result.read_bytes())
 
     def time_to_finish(self, line: list[str], environ: dict[str, str], result: Path) -> float:
@@ -81,15 +78,14 @@ class Bench:
 
     def run(self, line: list[str], environ: dict[str, str]) -> None:
         """Raises OperationError with the end of its standard error."""
+        options: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "timeout": TIMEOUT_S,
+            "env": environ,
+        }
         with (self.scratch / "output.log").open("wb") as output:
             done = subprocess.run(
-                line,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.PIPE,
-                timeout=TIMEOUT_S,
-                check=False,
+                line, stdout=output, stderr=subprocess.PIPE, check=False, **options
             )
         if done.returncode:
             last = done.stderr.decode(errors="replace").splitlines()[-LINES_QUOTED:]
@@ -97,26 +93,55 @@ class Bench:
 
     @asynccontextmanager
     async def environment(self, name: str) -> AsyncIterator[ExecutionEnvironment]:
-        """The target in the emulator."""
-        function = self.target.on_emulator.function(self.variables)
-        log, temporary = self.scratch / f"{name}.log", self.scratch / name
+        """The target in the emulator, with the runtime client where its Python has none."""
+        function, log = self.target, self.scratch / f"{name}.log"
+        if function.python != Path(sys.executable):
+            client = runtime_packages(function.python)
+            function = replace(function, layers=(*function.layers, client))
         log.unlink(missing_ok=True)
-        environment = await ExecutionEnvironment.start(function, log=log, temporary=temporary)
+        environment = await ExecutionEnvironment.start(
+            function, log=log, temporary=self.scratch / name
+        )
         try:
             yield environment
         finally:
             await environment.stop()
 
 
-def command(target: Target, *arguments: str | Path) -> list[str]:
-    """Unbuffered, as the runtime client is; nothing is imported from beside the script."""
-    return [str(target.python), "-u", "-P", *map(str, arguments)]
+def checkout(bundle: Path) -> Function:
+    return Function(FUNCTION, {"MODEL_URI": str(bundle)}, timeout_s=INIT_TIMEOUT_S)
 
 
-def probe_command(target: Target, name: str, result: Path | str = "", **options: Any) -> list[str]:  # noqa: ANN401 JSON
-    return command(
-        target, "-m", "feedbench.probes", name, result or os.devnull, json.dumps(options)
+def built_artifact(bundle: Path, build: Path = BUILD) -> Function | None:
+    """None where nothing was built, or where the Python that it was built for is missing: it holds
+    compiled extensions."""
+    layer = build / "RuntimeLayer" / "python"
+    try:
+        python = find_python(os.environ) if layer.is_dir() else None
+    except BuildError:
+        python = None
+    function = replace(checkout(bundle), task_root=build / "Function", layers=(layer,))
+    return replace(function, python=python) if python else None
+
+
+def is_current(built: Path, source: Path = FUNCTION) -> bool:
+    """Whether an artifact was built from the code as it is now."""
+    built_files, files = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*.py")}
+        for root in (built, source)
     )
+    return built_files == files
+
+
+def command(function: Function, *arguments: str | Path) -> list[str]:
+    """Unbuffered, as the runtime client is; nothing is imported from beside the script."""
+    return [str(function.python), "-u", "-P", *map(str, arguments)]
+
+
+def probe_command(
+    function: Function, name: str, result: Path | str = os.devnull, **options: object
+) -> list[str]:
+    return command(function, "-m", "feedbench.probes", name, result, json.dumps(options))
 
 
 def by_turns(samplers: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:

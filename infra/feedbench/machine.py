@@ -3,12 +3,12 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-VERSION_TIMEOUT_S = 60
 VERSIONS = """
 import importlib.metadata, json, platform, sys
 here = {each.name.lower(): each.version for each in importlib.metadata.distributions()}
@@ -18,8 +18,11 @@ print(json.dumps({"python": platform.python_version(), **versions}))
 
 
 def description() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return {
-        "cpu": _cpu(),
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
@@ -27,20 +30,10 @@ def description() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
 def versions(python: Path, *packages: str) -> dict[str, str]:
     """Of this Python, and of those packages that it has."""
-    command: list[str | Path] = [python, "-c", VERSIONS, *packages]
-    printed: dict[str, str] = json.loads(
-        subprocess.check_output(command, timeout=VERSION_TIMEOUT_S)
-    )
-    return printed
+    printed = subprocess.check_output([str(python), "-c", VERSIONS, *packages])
+    return dict(json.loads(printed))
 
 
 def on_last_core(command: list[str | Path]) -> list[str | Path]:

@@ -1,12 +1,10 @@
 """Serves the app at a URL until the context exits."""
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedbench.front_server import front_server
-from feedops.local.processes import LOCALHOST
+from feedbench.server import front_server
 from uvicorns import uvicorn
 
 
@@ -19,10 +17,5 @@ def under_uvicorn(bundle: Path, _scratch: Path, **env: str) -> Iterator[str]:
 @contextlib.contextmanager
 def on_the_local_lambda(bundle: Path, scratch: Path, **_env: str) -> Iterator[str]:
     """The HTTP front with the real emulator and runtime client behind it."""
-    front = front_server(scratch, bundle, environments=1, longest_wait_s=60.0)
-    with asyncio.Runner() as runner:
-        port = runner.run(front.__aenter__())
-        try:
-            yield f"http://{LOCALHOST}:{port}"
-        finally:
-            runner.run(front.__aexit__(None, None, None))
+    with front_server(scratch, bundle, environments=1, longest_wait_s=60.0) as url:
+        yield url

@@ -49,7 +49,7 @@ def test_near_saturation_every_response_is_good_and_memory_is_constant(
         saturation = asyncio.run(closed_loop(url, bodies, SATURATING_S))
         before_mb = children_mb()
         rate, seconds = SHARE * saturation, SECONDS or 1.0
-        result = asyncio.run(open_loop(url, bodies, rate, seconds))
+        result = asyncio.run(open_loop(f"{url}/predict", bodies, rate, seconds))
         after_mb = children_mb()
     p50, p99 = np.percentile(result["latencies_ms"], [50, 99])
     statuses, requests = Counter(result["statuses"]), len(result["latencies_ms"])

@@ -7,17 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from feedbench.bench import Bench
+from feedbench.bench import Bench, checkout
 from feedbench.measures import warm
 from feedbench.results import PLAN
-from feedbench.target import checkout
 
 
 @pytest.fixture(scope="module")
 def bench(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(
-        target=checkout(),
-        development=checkout(),
+        target=checkout(demo_bundle),
+        development=checkout(demo_bundle),
         bundle=demo_bundle,
         effort=SimpleNamespace(warm_rounds=2, warm_calls=2),
         scratch=tmp_path_factory.mktemp("bench"),

@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 
 from feedbench import generator, traffic
+from feedbench.bench import is_current
 from feedbench.load.verdict import COLUMNS, problems, read, requests, verdict
-from feedbench.measures import memory, servers
+from feedbench.measures import environment, servers
 from feedbench.results import FLOOR, OURS, PLAN
-from feedbench.target import Target, is_current
 from feedops.local.processes import LOCALHOST, free_port
 from feedrank.http.schemas import PredictRequest
 
@@ -37,11 +37,10 @@ def test_an_artifact_of_other_code_is_known(tmp_path: Path) -> None:
     source.mkdir()
     (source / "handler.py").write_text("answer = 1\n")
     shutil.copytree(source, built)
-    artifact = Target("built artifact", built, Path("python"))
 
-    assert is_current(artifact, source)
+    assert is_current(built, source)
     (source / "handler.py").write_text("answer = 2\n")
-    assert not is_current(artifact, source)
+    assert not is_current(built, source)
 
 
 def test_requests_are_valid_the_same_each_time_and_hold_new_items_too(demo_bundle: Path) -> None:
@@ -72,8 +71,8 @@ def test_a_leak_is_growth_and_a_warm_plateau_is_none() -> None:
     plateau = [90.0, 91.0, *([91.5] * 48)]
     leaking = [90.0 + n for n in range(50)]
 
-    assert memory.growth(plateau) == 1.5
-    assert memory.growth(leaking) > memory.GROWTH_BAR_MB
+    assert environment.growth(plateau) == 1.5
+    assert environment.growth(leaking) > environment.GROWTH_BAR_MB
 
 
 def test_the_open_loop_sends_all_and_counts_what_is_no_200() -> None:
@@ -112,8 +111,7 @@ def test_the_built_in_client_counts_errors() -> None:
         return web.Response(status=500, text="no")
 
     def load(url: str) -> object:
-        port = int(url.rpartition(":")[2])
-        return generator.closed_loop(port, "/predict", [b"{}"], 0.0001)
+        return generator.closed_loop(f"{url}/predict", [b"{}"], 0.0001)
 
     counts = asyncio.run(_against(answer, load))
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.figure import Figure
 
-from feedbench.report.plots import BLUE, DPI, GRID, LEGEND, MUTED, ORANGE, RED, WIDTH_IN
+from feedbench.report import plots
 
 COLUMNS = ("sent_s", "phase", "name", "status", "expected", "taken_ms")
 GOOD, THROTTLED, ERROR = "as expected", "429", "other error"
 STEADY, OVERLOAD, RECOVERY = "steady", "overload", "recovery"
 RECOVERY_BAR_S = 5.0
+Verdict = dict[str, Any]
 WINDOW_S = 3  # of the ramp, for its saturation
 
 
@@ -32,7 +34,7 @@ def requests(lines: list[list[Any]]) -> pd.DataFrame:
     return frame
 
 
-def verdict(frame: pd.DataFrame) -> dict[str, Any]:
+def verdict(frame: pd.DataFrame) -> Verdict:
     """`saturation_per_s` is the best mean of good responses in three seconds on end; `recovery_s`
     the time from the overload's end to the last refusal."""
     good = np.bincount(frame.loc[frame["outcome"] == GOOD, "second"])
@@ -67,7 +69,17 @@ def _phase(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def problems(verdict: dict[str, Any]) -> Iterator[str]:
+def table(verdict: Verdict) -> str:
+    """As Markdown."""
+    names = ("phase", "seconds", "requests", "good/s", "p50 ms", "p99 ms", "429", "errors")
+    rows = [[f"{value}" for value in phase.values()] for phase in verdict["phases"]]
+    lines = [" | ".join(row) for row in (names, ["---", *["--:"] * 7], *rows)]
+    saturation, recovery = verdict["saturation_per_s"], verdict["recovery_s"]
+    last = f"Saturated at {saturation:.0f}/s; {recovery:.1f} s from overload to no refusal."
+    return "\n".join([*lines, "", last])
+
+
+def problems(verdict: Verdict) -> Iterator[str]:
     """What is wrong with a load, in words."""
     phases = {phase["name"]: phase for phase in verdict["phases"]}
     for name, phase in phases.items():
@@ -81,26 +93,26 @@ def problems(verdict: dict[str, Any]) -> Iterator[str]:
         yield f"recovery took {verdict['recovery_s']:.1f} s, over {RECOVERY_BAR_S:g} s"
 
 
+@style.context(plots.STYLE)
 def draw(frame: pd.DataFrame, path: Path) -> None:
     """Responses a second by outcome, and their latency."""
-    figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(plots.WIDTH_IN, 5.0))
     rates, latencies = figure.subplots(2, 1, sharex=True)
-    for outcome, colour in {GOOD: BLUE, THROTTLED: ORANGE, ERROR: RED}.items():
+    colours = {GOOD: plots.BLUE, THROTTLED: plots.ORANGE, ERROR: plots.RED}
+    for outcome, colour in colours.items():
         per_second = np.bincount(frame.loc[frame["outcome"] == outcome, "second"])
-        rates.plot(per_second, color=colour, linewidth=2, label=outcome)
+        rates.plot(per_second, color=colour, label=outcome)
     by_second = frame[frame["outcome"] == GOOD].groupby("second")["taken_ms"]
-    for percent, colour in ((50, BLUE), (99, ORANGE)):
+    for percent, colour in ((50, plots.BLUE), (99, plots.ORANGE)):
         line = by_second.quantile(percent / 100)
-        latencies.plot(line.index, line, color=colour, linewidth=2, label=f"p{percent}")
+        latencies.plot(line.index, line, color=colour, label=f"p{percent}")
     for name, start_s in frame.groupby("phase", sort=False)["sent_s"].min().items():
-        where: dict[str, Any] = {"xycoords": ("data", "axes fraction")}
-        rates.annotate(str(name), (start_s, 1.01), fontsize=8, color=MUTED, **where)
+        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "color": plots.MUTED}
+        rates.annotate(str(name), (start_s, 1.01), fontsize=8, **where)
         for axes in (rates, latencies):
-            axes.axvline(start_s, color=MUTED, linewidth=0.8, linestyle="--")
-    for axes in (rates, latencies):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color=GRID)
-        axes.legend(**LEGEND, loc="upper left")
+            axes.axvline(start_s, color=plots.MUTED, linewidth=0.8, linestyle="--")
     rates.set_ylabel("responses/s")
     latencies.set(yscale="log", ylabel="milliseconds (log)", xlabel="seconds")
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    for axes in (rates, latencies):
+        axes.legend(loc="upper left")
+    plots.save(figure, path)

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -14,13 +13,11 @@ import aiohttp
 
 from feedbench import generator, stats, traffic
 from feedbench.bench import Bench
-from feedbench.front_server import front_server
 from feedbench.results import Row, row
-from feedops.local.emulator import Function
+from feedbench.server import front_server
 from feedops.local.front import Front, serving
 from feedops.local.pool import EnvironmentPool
 from feedops.local.processes import LOCALHOST, free_port, reserve
-from feedops.workspace import FUNCTION
 
 ITEMS = 50
 RATE_PER_S = 100
@@ -34,7 +31,12 @@ CANNED = b'{"statusCode": 200, "headers": {"content-type": "application/json"}, 
 
 def measure(bench: Bench) -> Iterator[Row]:
     bodies = traffic.requests(bench.bundle, ITEMS, BODIES)
-    load = asyncio.run(_steady(bench, traffic.write_lines(bench.scratch / "front.jsonl", bodies)))
+    lines = traffic.write_lines(bench.scratch / "front.jsonl", bodies)
+    options: dict[str, Any] = {"environments": ENVIRONMENTS, "longest_wait_s": LONGEST_WAIT_S}
+    with front_server(bench.scratch, bench.bundle, **options) as address:
+        url = f"{address}/predict"
+        generator.drive(url, lines, WARM_UP_S, RATE_PER_S)
+        load = generator.drive(url, lines, bench.effort.front_s, RATE_PER_S)
     latency_ms = stats.summary(load["latencies_ms"])
     note = (
         f"{latency_ms['samples']:,} requests in {bench.effort.front_s:g} s, "
@@ -50,23 +52,12 @@ def measure(bench: Bench) -> Iterator[Row]:
     }
 
 
-async def _steady(bench: Bench, bodies: Path) -> dict[str, Any]:
-    async with front_server(
-        bench.scratch, bench.bundle, environments=ENVIRONMENTS, longest_wait_s=LONGEST_WAIT_S
-    ) as port:
-        for seconds in (WARM_UP_S, bench.effort.front_s):
-            load = await asyncio.to_thread(
-                generator.drive, port, bodies, seconds, rate_per_s=RATE_PER_S
-            )
-    return load
-
-
 async def _cost(bench: Bench, bodies: list[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds a request, one at a time, by turns: an environment alone, the front before it,
     and the front before nothing. The two latter hold the client's own time."""
     events = cycle(json.dumps(traffic.event(body)).encode() for body in bodies)
     supply = cycle(json.dumps(body).encode() for body in bodies)
-    function, directory = Function(FUNCTION, bench.variables), bench.scratch / "cost"
+    function, directory = bench.development, bench.scratch / "cost"
 
     async def nothing(_event: bytes) -> bytes:
         return CANNED

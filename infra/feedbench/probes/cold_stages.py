@@ -1,4 +1,4 @@
-"""A cold start with a stopwatch. Arguments: result, event, time of the spawn, stages as JSON.
+"""A cold start with a stopwatch. Arguments: result, event, stages as JSON, time of the spawn.
 
 One clock runs, and always for exactly one thing: the innermost of the imports and stages under way.
 So the parts add up to the whole. A stage is a callable, by module and name; it is wrapped as soon
@@ -18,7 +18,7 @@ from typing import Any
 from feedbench.probes.cold import LambdaContext
 
 OURS = {"handler", "feedrank"}
-result, events, spawned_ns, stages_json = sys.argv[1:]
+result, events, stages_json, spawned_ns = sys.argv[1:]
 stages: dict[str, dict[str, str]] = json.loads(stages_json)
 spent_ns: defaultdict[str, int] = defaultdict(int)
 under_way = ["interpreter"]

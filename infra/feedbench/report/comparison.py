@@ -3,8 +3,8 @@
 Only ratios and sizes are compared: the baseline was made on another machine.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -15,29 +15,21 @@ BASELINE = Path(__file__).parents[1] / "baseline.json"
 TOLERANCE = 0.10  # between runs on one machine, beyond the interval within a run
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """`worse` is how many times as bad it has become; below 1 it got better."""
 
-    key: str
-    before: float
-    now: float
-    unit: str
+    text: str
     worse: float
     beyond_noise: bool
-
-    def __str__(self) -> str:
-        values = f"{self.before:.3g} -> {self.now:.3g} {self.unit}".rstrip()
-        return f"{self.key}: {values}, {self.worse:.2f} times as bad"
 
 
 def check(now: Results, baseline: Results, console: Console) -> None:
     """Raises OperationError where something got worse."""
     changes = compare(now, baseline)
     for change in got_better(changes):
-        console.print(f"[green]better[/] {change}")
+        console.print(f"[green]better[/] {change.text}")
     if worse := got_worse(changes):
-        raise OperationError("\n".join(["got worse by more than noise:", *map(str, worse)]))
+        raise OperationError("\n".join(["got worse by more than noise:", *(c.text for c in worse)]))
     console.print(f"nothing got worse by more than noise: {len(changes)} numbers compared")
 
 
@@ -61,5 +53,5 @@ def _change(now: Row, before: Row) -> Change:
     growth = now.value / before.value
     worse = growth if now.better == "lower" else 1 / growth
     apart = now.low > before.high or now.high < before.low
-    beyond = apart and max(worse, 1 / worse) > 1 + TOLERANCE
-    return Change(now.key, before.value, now.value, now.unit, worse, beyond)
+    text = f"{now.key}: {before.value:.3g} -> {now.value:.3g} {now.unit}, {worse:.2f} times as bad"
+    return Change(text, worse, apart and max(worse, 1 / worse) > 1 + TOLERANCE)

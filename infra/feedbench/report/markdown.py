@@ -1,6 +1,6 @@
 """Results as Markdown: a report, and the shorter block that the README shows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,30 @@ from feedbench.results import FLOOR, Results, Row
 from feedops.errors import OperationError
 
 DIRECTORY = Path(__file__).parent
-REPORT = "README.md"
 BEGIN = "<!-- performance: made by `feedrank bench --readme` -->"
 END = "<!-- performance: end -->"
 TINY, SMALL = 0.001, 10  # below, a number is shown as a power of ten; with decimals
-BySize = Mapping[str, Mapping[str, Any]]
 
 
 def write(results: Results, directory: Path) -> Path:
     """The report and its pictures."""
     plots.draw(results, directory)
-    path = directory / REPORT
+    path = directory / "README.md"
     path.write_text(_render("report", results=results, names=plots.names(results), floor=FLOOR))
     return path
 
 
 def write_readme(results: Results, readme: Path) -> Path:
     """The report beside this module, and the README's block with its pictures."""
-    path = write(results, DIRECTORY)
     block = readme_block(results, f"{DIRECTORY.relative_to(readme.parent)}/")
     readme.write_text(into_readme(readme.read_text(), block))
-    return path
+    return write(results, DIRECTORY)
 
 
 def readme_block(results: Results, folder: str) -> str:
     """`folder` is where the README finds the pictures."""
-    names = plots.names(results)
-    text = _render("block", results=results, names=names, folder=folder, begin=BEGIN, end=END)
-    return text.removesuffix("\n")
+    options = {"names": plots.names(results), "folder": folder, "begin": BEGIN, "end": END}
+    return _render("block", results=results, **options).removesuffix("\n")
 
 
 def into_readme(readme: str, block: str) -> str:
@@ -51,11 +47,11 @@ def into_readme(readme: str, block: str) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    return str(_macro("table")(rows)).rstrip()
+    return str(_macros().table(rows)).rstrip()
 
 
 def provenance(results: Results) -> str:
-    return str(_macro("provenance")(results))
+    return str(_macros().provenance(results))
 
 
 def measured(row: Row) -> str:
@@ -69,20 +65,17 @@ def bar(row: Row) -> str:
 
 
 def _number(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) < TINY:
+    if 0 < abs(value) < TINY:
         return f"{value:.1e}"
-    return f"{value:.2f}" if abs(value) < SMALL else f"{value:,.0f}"
+    return f"{value:.2f}" if 0 < abs(value) < SMALL else f"{value:,.0f}"
 
 
-def _with_whole(stages: BySize) -> BySize:
-    return {size: {**us, "the whole": sum(us.values())} for size, us in stages.items()}
+def _render(template: str, **values: object) -> str:
+    return _templates.get_template(f"{template}.md.j2").render(values).rstrip() + "\n"
 
 
-def _medians_by_size(servers: BySize) -> BySize:
-    sizes = next(iter(servers.values()))
-    return {size: {name: by[size]["value"] for name, by in servers.items()} for size in sizes}
+def _macros() -> Any:  # noqa: ANN401 Jinja's
+    return _templates.get_template("macros.md.j2").module
 
 
 _templates = Environment(
@@ -92,17 +85,4 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {
-    "measured": measured,
-    "bar": bar,
-    "with_whole": _with_whole,
-    "medians_by_size": _medians_by_size,
-}
-
-
-def _macro(name: str) -> Any:  # noqa: ANN401 Jinja's
-    return getattr(_templates.get_template("macros.md.j2").module, name)
-
-
-def _render(template: str, **values: object) -> str:
-    return _templates.get_template(f"{template}.md.j2").render(values).rstrip() + "\n"
+_templates.filters |= {"measured": measured, "bar": bar}

@@ -1,22 +1,23 @@
 """The report's pictures. Figures without pyplot: no display, no global state."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from feedbench.results import FLOOR, Results
 
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+STYLE = Path(__file__).with_name("style.mplstyle")
+INK, MUTED = "#1f2933", "#7b8794"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#2563eb", "#ea580c", "#059669", "#7c3aed", "#dc2626"
 PALE_BLUE = "#93b4f5"
 GREYS = ("#52606d", "#7b8794", "#9aa5b1", "#b8c2cc", "#d3d9e0")
 WIDTH_IN = 8.0
-DPI = 110
-LEGEND: dict[str, Any] = {"frameon": False, "labelcolor": INK, "fontsize": 8}
 
 IMPORT = "import "
 OTHERS = ("other imports", "other stages")
@@ -30,8 +31,12 @@ def draw(results: Results, directory: Path) -> None:
     """One PNG for each picture that the results hold the data of."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in names(results):
-        figure = PICTURES[name][1](results.details)
-        figure.savefig(directory / f"{name}.png", dpi=DPI, metadata={"Software": None})
+        with style.context(STYLE):
+            save(PICTURES[name][1](results.details), directory / f"{name}.png")
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Software": None})
 
 
 def names(results: Results) -> list[str]:
@@ -41,20 +46,16 @@ def names(results: Results) -> list[str]:
 def cold_start(details: Details) -> Figure:
     """A bar starts where the one above it ends."""
     stages = grouped(details["cold_start"]["waterfall_ms"])
-    names, taken_ms = list(stages), list(stages.values())
     figure, axes = _figure("Cold start: where the time goes", height_in=0.27 * len(stages) + 1.8)
-    ends = np.cumsum(taken_ms)
-    is_import = [name.startswith(IMPORT) or name == OTHERS[0] for name in names]
-    colours = [PALE_BLUE if each else BLUE for each in is_import]
-    colours = [MUTED if n == "interpreter" else c for n, c in zip(names, colours, strict=True)]
-    axes.barh(range(len(names)), taken_ms, left=ends - taken_ms, color=colours, height=0.72)
-    _label(axes, ends + 6, [f"{ms:.0f}" for ms in taken_ms])
+    starts = np.cumsum([0.0, *stages.values()])
+    is_import = [name.startswith(IMPORT) or name == OTHERS[0] for name in stages]
+    colours = [MUTED, *(PALE_BLUE if each else BLUE for each in is_import[1:])]
+    _bars(axes, stages, colours, "%.0f", starts[:-1])
     floor_ms = details["cold_start"]["deployed_ms"]["imports"]["p50"]
     axes.axvline(floor_ms, color=ORANGE, linewidth=1.5, linestyle="--")
-    said = f"imports only: {floor_ms:.0f}"
-    axes.text(floor_ms, -1.0, said, color=ORANGE, fontsize=8, ha="center")
-    _name_rows(axes, names, "milliseconds since the process was started")
-    axes.set_xlim(0, 1.08 * ends[-1])
+    text: dict[str, Any] = {"color": ORANGE, "fontsize": 8, "ha": "center"}
+    axes.text(floor_ms, -1.0, f"imports only: {floor_ms:.0f}", **text)
+    axes.set(xlabel="milliseconds since the process was started", xlim=(0, 1.08 * starts[-1]))
     return figure
 
 
@@ -70,107 +71,99 @@ def grouped(stages_ms: Mapping[str, float]) -> dict[str, float]:
 
 def request(details: Details) -> Figure:
     """Two bars a stage: few items and many."""
-    by_items: dict[str, dict[str, float]] = details["warm_stages_us"]
+    by_items = details["warm_stages_us"]
     stages = list(next(iter(by_items.values())))
     wholes = ", ".join(f"{items} items {sum(us.values()):.0f}" for items, us in by_items.items())
     title = f"A warm request, microseconds: {wholes}"
     figure, axes = _figure(title, height_in=0.36 * len(stages) + 1.4)
     heights: Any = {f"{items} items": [*us.values()] for items, us in by_items.items()}
     options: dict[str, Any] = {"orientation": "horizontal", "group_spacing": 0.4}
-    groups: Any = axes.grouped_bar(heights, colors=(ORANGE, BLUE), **options)
-    for bars in groups.bar_containers:
-        axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=7, color=INK)
-    _name_rows(axes, stages, "microseconds, median")
-    axes.legend(**LEGEND)
+    bars: Any = axes.grouped_bar(heights, tick_labels=stages, colors=(ORANGE, BLUE), **options)
+    _label(axes, bars.bar_containers, "%.0f")
+    axes.set_xlabel("microseconds, median")
+    axes.legend()
     return figure
 
 
 def latency(details: Details) -> Figure:
     figure, axes = _figure("Latency of warm requests")
-    for (name, each), colour in zip(
-        details["warm_us"].items(), (BLUE, GREEN, PURPLE, MUTED), strict=False
-    ):
-        style = "-" if name.startswith("handler") else ":"
+    colours = (BLUE, GREEN, PURPLE, MUTED)
+    for (name, each), colour in zip(details["warm_us"].items(), colours, strict=False):
         label = f"{name}: p50 {each['p50'] / 1_000:.2f} ms"
-        _curve(axes, np.array(each["curve"]) / 1_000, style, colour, label)
+        dotted = "-" if name.startswith("handler") else ":"
+        _curve(axes, np.array(each["curve"]) / 1_000, label, color=colour, linestyle=dotted)
     if front := details.get("front"):
         label = f"HTTP front, 50 items, 100/s: p99 {front['latency_ms']['p99']:.1f} ms"
-        _curve(axes, np.array(front["latency_ms"]["curve"]), "-", ORANGE, label)
+        _curve(axes, np.array(front["latency_ms"]["curve"]), label, color=ORANGE)
     axes.set(xscale="log", xlabel="milliseconds (log)", ylabel="% of requests", ylim=(0, 100))
     axes.xaxis.set_major_formatter("{x:g}")
-    figure.legend(**LEGEND, loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 def throughput(details: Details) -> Figure:
-    requests_per_s: dict[str, dict[str, dict[str, float]]] = details["servers"]["requests_per_s"]
+    requests_per_s = dict(details["servers"]["requests_per_s"])
+    floor = requests_per_s.pop(FLOOR, None)
     figure, axes = _figure("Requests a second over HTTP, one worker, same model")
-    names = [name for name in requests_per_s if name != FLOOR]
-    sizes = list(requests_per_s[names[0]])
-    at = np.arange(len(sizes))
-    width = 0.8 / len(names)
-    for number, (name, colour) in enumerate(zip(names, [BLUE, ORANGE, *GREYS], strict=False)):
-        left = at + (number - (len(names) - 1) / 2) * width
-        estimates = [requests_per_s[name][size] for size in sizes]
-        values, low, high = (np.array([e[k] for e in estimates]) for k in ("value", "low", "high"))
-        axes.bar(left, values, 0.92 * width, color=colour, label=name)
-        error: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 0.8, "capsize": 2}
-        axes.errorbar(left, values, [values - low, high - values], **error)
-    if FLOOR in requests_per_s:
-        limits = [requests_per_s[FLOOR][size]["value"] for size in sizes]
-        line: dict[str, Any] = {"linewidth": 1.5, "label": f"only {FLOOR}"}
-        axes.hlines(limits, at - 0.43, at + 0.43, GREEN, "--", **line)
-    axes.set_xticks(at, [f"{size} items" for size in sizes])
+    values, low, high = (
+        {name: [size[key] for size in sizes.values()] for name, sizes in requests_per_s.items()}
+        for key in ("value", "low", "high")
+    )
+    sizes = [f"{items} items" for items in next(iter(requests_per_s.values()))]
+    colours = [BLUE, ORANGE, *GREYS][: len(values)]
+    bars: Any = axes.grouped_bar(values, tick_labels=sizes, colors=colours, group_spacing=1)  # type: ignore[arg-type]
+    for name, container in zip(values, bars.bar_containers, strict=True):
+        at = [bar.get_x() + bar.get_width() / 2 for bar in container]
+        spread = np.abs(np.array([low[name], high[name]]) - values[name])
+        axes.errorbar(at, values[name], spread, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
+    if floor:
+        ends = np.arange(len(floor)) - 0.43, np.arange(len(floor)) + 0.43
+        limits = [each["value"] for each in floor.values()]
+        axes.hlines(limits, *ends, GREEN, "--", label=f"only {FLOOR}", linewidth=1.5)
     axes.set_ylabel("requests/s")
     axes.grid(axis="x", visible=False)
-    axes.legend(**LEGEND)
+    axes.legend()
     return figure
 
 
 def size(details: Details) -> Figure:
     megabytes = {name: count / 1e6 for name, count in details["size_bytes"].items()}
     large = {name: mb for name, mb in megabytes.items() if mb >= SMALL_MB}
-    rest = sum(megabytes.values()) - sum(large.values())
-    bars = dict(sorted(large.items(), key=lambda each: -each[1])) | {"all others": rest}
+    bars = dict(sorted(large.items(), key=lambda each: -each[1]))
+    bars["all others"] = sum(megabytes.values()) - sum(large.values())
     title = f"Function and layers: {sum(bars.values()):.0f} MB of 262 MB"
     figure, axes = _figure(title, height_in=0.3 * len(bars) + 1.4)
-    colours = [BLUE if name in {"function", "model layer"} else PALE_BLUE for name in bars]
-    axes.barh(range(len(bars)), list(bars.values()), color=colours, height=0.72)
-    _label(axes, np.array(list(bars.values())) + 0.8, [f"{mb:.1f}" for mb in bars.values()])
-    _name_rows(axes, list(bars), "megabytes, unzipped")
-    axes.set_xlim(0, 1.12 * max(bars.values()))
+    ours = {"function", "model layer"}
+    _bars(axes, bars, [BLUE if name in ours else PALE_BLUE for name in bars], "%.1f")
+    axes.set(xlabel="megabytes, unzipped", xlim=(0, 1.12 * max(bars.values())))
     return figure
 
 
 def _figure(title: str, *, height_in: float = 4.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(WIDTH_IN, height_in))
     axes = figure.subplots()
-    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.set_title(title)
     return figure, axes
 
 
-def _name_rows(axes: Axes, names: Sequence[str], xlabel: str) -> None:
-    """The names of horizontal bars, the first at the top."""
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+def _bars(
+    axes: Axes, by_name: Mapping[str, float], colours: list[str], form: str, left: ArrayLike = 0
+) -> None:
+    widths = list(by_name.values())
+    bars = axes.barh(list(by_name), widths, left=left, color=colours, height=0.72)
+    _label(axes, [bars], form)
+
+
+def _label(axes: Axes, containers: Iterable[Any], form: str) -> None:
+    """The values at the ends of horizontal bars, of which the first is at the top."""
+    for bars in containers:
+        axes.bar_label(bars, fmt=form, padding=3, fontsize=7.5, color=INK)
     axes.invert_yaxis()
-    axes.set_xlabel(xlabel)
     axes.grid(axis="y", visible=False)
 
 
-def _label(axes: Axes, x: Iterable[float], texts: Iterable[str], **options: Any) -> None:  # noqa: ANN401
-    """At the ends of horizontal bars."""
-    for y, (at, text) in enumerate(zip(x, texts, strict=True)):
-        axes.text(at, y, text, **{"va": "center", "fontsize": 8, "color": INK, **options})
-
-
-def _curve(axes: Axes, curve: Any, style: str, colour: str, label: str) -> None:  # noqa: ANN401
-    share = np.linspace(0, 100, len(curve))
-    axes.plot(curve, share, style, color=colour, linewidth=2, label=label)
+def _curve(axes: Axes, curve: Any, label: str, **options: Any) -> None:  # noqa: ANN401
+    axes.plot(curve, np.linspace(0, 100, len(curve)), label=label, **options)
 
 
 # By name: what of the results' details it needs, and what draws it.

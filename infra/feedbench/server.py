@@ -1,0 +1,96 @@
+"""Servers in processes of their own; and the one that is the local Lambda alone, without AWS:
+
+python -m feedbench.server BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+
+from feedbench.traffic import JSON
+from feedops.errors import StartError
+from feedops.local import gateway
+from feedops.local.emulator import Function
+from feedops.local.front import Front, serving
+from feedops.local.pool import EnvironmentPool
+from feedops.local.processes import LOCALHOST, Process, free_port, reserve, tail
+from feedops.workspace import FUNCTION
+
+START_TIMEOUT_S = 120.0
+POLL_S = 0.1
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    log: Path,
+    environ: Mapping[str, str],
+    url: str,
+    *,
+    body: bytes | None = None,
+    cwd: Path | None = None,
+) -> Iterator[None]:
+    """A process that answers a request at `url`, a GET or this body's POST. Raises StartError."""
+    with asyncio.Runner() as runner:
+        process = runner.run(Process.start(url, command, log, environ, cwd=cwd))
+        try:
+            runner.run(_until_it_answers(process, url, body))
+            yield
+        finally:
+            runner.run(process.stop())
+
+
+async def _until_it_answers(process: Process, url: str, body: bytes | None) -> None:
+    """Some listen before their model is there."""
+    method, answer = "POST" if body else "GET", ""
+    async with aiohttp.ClientSession(headers=JSON) as client:
+        for _ in range(round(START_TIMEOUT_S / POLL_S)):
+            try:
+                async with client.request(method, url, data=body) as response:
+                    answer = await response.text()
+                    if response.ok:
+                        return
+            except aiohttp.ClientError as error:
+                answer = repr(error)
+            await asyncio.sleep(POLL_S)
+            if not process.is_running:
+                break
+    raise StartError(f"it answers {answer[:200]!r}; {tail(process.log)}")
+
+
+@contextmanager
+def front_server(
+    scratch: Path, bundle: Path, *, environments: int, longest_wait_s: float
+) -> Iterator[str]:
+    """The URL of a front whose environments are all warm. Raises StartError."""
+    port = free_port()
+    arguments = map(str, (bundle, port, environments, longest_wait_s, scratch / "front"))
+    command, url = [sys.executable, "-m", __name__, *arguments], f"http://{LOCALHOST}:{port}"
+    with running(command, scratch / "front.log", {"PATH": os.defpath}, f"{url}/health"):
+        yield url
+
+
+async def serve(bundle: str, port: str, environments: str, wait_s: str, directory: str) -> None:
+    logging.getLogger("feedops").setLevel(logging.ERROR)  # a warning for each throttled request
+    pool = EnvironmentPool(
+        Function(FUNCTION, {"MODEL_URI": bundle}),
+        int(environments),
+        logs=Path(directory, "logs"),
+        scratch=Path(directory, "scratch"),
+        longest_wait_s=float(wait_s),
+    )
+    with reserve(LOCALHOST, int(port)) as bound:
+        async with pool:
+            await pool.warm_up(gateway.example_event("GET", "/health"))
+            async with serving(Front(pool.invoke), bound):
+                await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*sys.argv[1:]))
