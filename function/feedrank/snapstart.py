@@ -13,7 +13,7 @@ import sys
 from time import perf_counter
 
 from feedrank.decisions.log import DecisionLog
-from feedrank.model.runs import watch
+from feedrank.model.inference import watchdog
 from feedrank.model.slot import ModelSlot
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.metrics import count_init
@@ -43,7 +43,7 @@ def after_restore(stats: ContainerStats, decision_log: DecisionLog) -> None:
         legacy.seed()
     if tls := sys.modules.get("ssl"):
         tls.RAND_add(random.SystemRandom().randbytes(32), 0.0)  # its generator is the process's own
-    watch.ring()  # it sleeps by the clock that was
+    watchdog.wake()  # it sleeps by the clock of before the snapshot
     asyncio.get_event_loop().close()
     asyncio.set_event_loop(asyncio.new_event_loop())
     decision_log.restart()

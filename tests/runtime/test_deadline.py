@@ -82,7 +82,7 @@ def test_on_lambda_a_run_that_nobody_can_end_takes_its_process_with_it(
     with pytest.raises(FunctionError) as failed:
         predict(ENDLESS)
     assert failed.value.kind == "Runtime.ExitError"
-    assert "a model run hangs: the process ends" in environment.log.read_text()
+    assert "an inference hangs: the process ends" in environment.log.read_text()
     assert predict(ASKED)["statusCode"] == 200  # by another process
 
 

@@ -18,7 +18,7 @@ import fakes
 from feedops.workspace import FUNCTION
 from feedrank import snapstart
 from feedrank.errors import BundleError, ModelUnavailableError
-from feedrank.model.runs import Run, watch
+from feedrank.model.inference import Inference, watchdog
 from feedrank.model.slot import ModelSlot
 from stack.faulty import FaultyFront
 
@@ -191,19 +191,19 @@ def test_a_restored_container_ends_runs_by_the_current_clock() -> None:
         def __setattr__(self, name: str, value: object) -> None:
             self.ended.set()
 
-    slept = Run(perf_counter() + 1_000, "proof", None)
-    watch.begin(slept)
+    slept = Inference(perf_counter() + 1_000, "self_test", None)
+    watchdog.begin(slept)
     deadline_s = perf_counter() + 30
-    while watch._looks_s != slept.deadline_s and perf_counter() < deadline_s:
+    while watchdog._next_check_s != slept.deadline_s and perf_counter() < deadline_s:
         pass
-    watch._looks_s = 0.0  # as if the clock had advanced but the sleep had not
-    run = Run(perf_counter() + 0.05, "lambda", Stopper())
-    watch.begin(run)
+    watchdog._next_check_s = 0.0  # as if the clock had advanced but the sleep had not
+    run = Inference(perf_counter() + 0.05, "lambda", Stopper())
+    watchdog.begin(run)
     with fakes.container(MODEL_URI="/nowhere") as handler:
         snapstart.after_restore(handler.stats, handler.decision_log)
         asyncio.get_event_loop().close()
     try:
         assert Stopper.ended.wait(30)
     finally:
-        watch.end(slept)
-        watch.end(run)
+        watchdog.end(slept)
+        watchdog.end(run)

@@ -12,8 +12,8 @@ import fakes
 from clients import REQUEST, problem
 from feedrank.errors import BundleError
 from feedrank.http.schemas import About, ContainerMetrics, Health, ModelCard, Probe
+from feedrank.model.inference import HUNG_S, Inference, watchdog
 from feedrank.model.load import Model, load_model
-from feedrank.model.runs import HUNG_S, Run, watch
 from feedrank.model.slot import ModelSlot
 
 
@@ -97,12 +97,12 @@ def test_health_is_degraded_while_the_fallback_serves() -> None:
 
 
 @pytest.fixture
-def late_run() -> Iterator[Run]:
+def late_run() -> Iterator[Inference]:
     """A run of a request's that is under way, past its deadline by a second."""
-    run = Run(perf_counter() - 1, "server", None)
-    watch.begin(run)
+    run = Inference(perf_counter() - 1, "server", None)
+    watchdog.begin(run)
     yield run
-    watch.end(run)
+    watchdog.end(run)
 
 
 def _probes(client: TestClient) -> dict[str, tuple[int, str]]:
@@ -111,7 +111,7 @@ def _probes(client: TestClient) -> dict[str, tuple[int, str]]:
 
 
 def test_a_run_past_its_deadline_degrades_and_one_that_hangs_fails_every_probe(
-    late_run: Run,
+    late_run: Inference,
 ) -> None:
     client = clients.client(fakes.model())
     assert _probes(client) == {
@@ -121,7 +121,7 @@ def test_a_run_past_its_deadline_degrades_and_one_that_hangs_fails_every_probe(
     assert _probes(client) == {
         "/health": (503, "unhealthy"), "/live": (503, "hung"), "/ready": (503, "hung")
     }  # fmt: skip
-    watch.end(late_run)
+    watchdog.end(late_run)
     assert _probes(client) == {
         "/health": (200, "healthy"), "/live": (200, "ok"), "/ready": (200, "ok")
     }  # fmt: skip

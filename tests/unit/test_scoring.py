@@ -23,8 +23,8 @@ from feedrank.domain import Call, FloatArray, Query
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
 from feedrank.http.fast_path import run_through
 from feedrank.model.engines import ScoringEngine
+from feedrank.model.inference import watchdog
 from feedrank.model.load import Model, Pace
-from feedrank.model.runs import watch
 from feedrank.ranking import batching
 from feedrank.ranking.batching import BatchingScorer
 from feedrank.ranking.scorer import InlineScorer, Scorer
@@ -352,10 +352,10 @@ def test_a_run_that_can_not_be_stopped_keeps_no_request_past_its_deadline(scorer
     for _ in range(2):  # the second request's run waits for the first one's all the time
         with pytest.raises(DeadlineExceededError):
             asyncio.run(_score(scorer, _model(engine), call=fakes.call(SHORT_S)))
-    assert watch.late
+    assert watchdog.late
     engine.free.set()
     assert asyncio.run(_score(scorer, _model(engine), [5])) == _prices(5)
-    assert not watch.late
+    assert not watchdog.late
     assert (engine.runs, set(engine.threads)) == ([3, 1], {THREAD})
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message
 import fakes
 from feedrank import shortcuts
 from feedrank.http.fast_path import may_wait
-from feedrank.model import runs
+from feedrank.model import inference
 from feedrank.ranking import batching
 
 pytestmark = pytest.mark.shortcut
@@ -149,8 +149,8 @@ def test_a_shared_inference_gives_each_request_its_own_scores(
         assert not shortcuts.BATCHING or all_wait.wait(LONGEST_S)
         return run(*arguments, **options)
 
-    scores, counts, run = [], [], runs.score
-    monkeypatch.setattr(runs, "score", count)
+    scores, counts, run = [], [], inference.score
+    monkeypatch.setattr(inference, "score", count)
     monkeypatch.setattr(batching, "HAND_OVER_S", 0.0)  # even these few items are handed over
     monkeypatch.setattr(batching, "ENOUGH_S", 30.0)  # and all that wait are scored at once
     for is_on in (True, False):

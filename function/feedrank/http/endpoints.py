@@ -14,8 +14,8 @@ from feedrank.http.fast_path import JSON
 from feedrank.http.payload import parse, response_body, to_query
 from feedrank.http.request_context import request_context
 from feedrank.http.web import Request, Response
+from feedrank.model.inference import watchdog
 from feedrank.model.load import Model
-from feedrank.model.runs import watch
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
@@ -57,10 +57,10 @@ class Endpoints:
 
     async def live(self) -> Response:
         """Fine without a model: a new process would find none either."""
-        return _probe("hung" if watch.hangs else "ok")
+        return _probe("hung" if watchdog.hangs else "ok")
 
     async def ready(self) -> Response:
-        if watch.hangs:
+        if watchdog.hangs:
             return _probe("hung")
         return _probe("ok" if self._serving() else "unavailable")
 
@@ -133,9 +133,9 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
 
 
 def _status(model: Model | None) -> str:
-    if model is None or watch.hangs:
+    if model is None or watchdog.hangs:
         return "unhealthy"
-    return "degraded" if model.degraded or watch.late else "healthy"
+    return "degraded" if model.degraded or watchdog.late else "healthy"
 
 
 def _probe(status: str) -> Response:

@@ -75,7 +75,7 @@ ROUTES = (
             "Does this container serve?",
             {
                 200: (Health, "A model serves, or its stand-in does"),
-                503: (Health, "No model serves, or a model run hangs"),
+                503: (Health, "No model serves, or an inference hangs"),
             },
         ),
         auth="open",  # uptime checks have no credentials
@@ -104,7 +104,7 @@ ROUTES = (
             "Can this process rank now? A probe of a container",
             {
                 200: (Probe, "A model serves, or its stand-in"),
-                503: (Probe, "No model serves, or a model run hangs"),
+                503: (Probe, "No model serves, or an inference hangs"),
             },
         ),
         auth="open",

@@ -16,7 +16,7 @@ from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
-from feedrank.model import runs
+from feedrank.model import inference
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.self_test import bounded_memory, check_golden
 from feedrank.settings import Settings, function_memory_mb
@@ -60,7 +60,7 @@ class Model:
 
     def score(self, query: Query, rows: FeatureRows, deadline_s: float = math.inf) -> FloatArray:
         """(items,) float32. Raises InvalidRequestError, ScoringError or DeadlineExceededError."""
-        return runs.score(self.engine, self.matrix.build(query, rows), deadline_s, "proof")
+        return inference.score(self.engine, self.matrix.build(query, rows), deadline_s, "self_test")
 
 
 def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> FeatureStore:

@@ -12,7 +12,7 @@ import numpy as np
 
 from feedrank.domain import Call, FeatureRows, FloatArray, Query
 from feedrank.errors import DeadlineExceededError
-from feedrank.model import runs
+from feedrank.model import inference
 from feedrank.model.engines import is_stoppable
 from feedrank.model.load import Model
 from feedrank.ranking.scorer import TOO_LATE, ScoringThread
@@ -55,7 +55,7 @@ class BatchingScorer:
                 model.pace.forget()
             else:
                 if perf_counter() > call.deadline_s:
-                    raise DeadlineExceededError(runs.TOO_LONG)
+                    raise DeadlineExceededError(inference.TIMED_OUT)
                 return scores
         return await self._in_thread(model, inputs, items, call.deadline_s)
 
@@ -66,7 +66,8 @@ class BatchingScorer:
         scores: asyncio.Future[FloatArray] = loop.create_future()
         self._thread.queue.put(Job(model, inputs, items, deadline_s, scores))
         left_s = deadline_s - perf_counter()
-        timer = loop.call_later(left_s, _resolve, scores, DeadlineExceededError(runs.TOO_LONG))
+        timed_out = DeadlineExceededError(inference.TIMED_OUT)
+        timer = loop.call_later(left_s, _resolve, scores, timed_out)
         try:
             return await scores
         finally:
@@ -98,13 +99,13 @@ class BatchingScorer:
             for job in jobs:
                 part = scores[start : start + job.items]
                 in_time = now_s <= job.deadline_s
-                _settle(job, part if in_time else DeadlineExceededError(runs.TOO_LONG))
+                _settle(job, part if in_time else DeadlineExceededError(inference.TIMED_OUT))
                 start += job.items
 
 
 def _run(model: Model, inputs: dict[str, FloatArray], items: int, deadline_s: float) -> FloatArray:
     started_s = perf_counter()
-    scores = runs.score(model.engine, inputs, deadline_s, "server")
+    scores = inference.score(model.engine, inputs, deadline_s, "server")
     model.pace.note(perf_counter() - started_s, items)
     return scores
 

@@ -12,7 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from feedrank.domain import Call, FeatureRows, FloatArray, Query
 from feedrank.errors import DeadlineExceededError
-from feedrank.model import runs
+from feedrank.model import inference
 from feedrank.model.engines import is_stoppable
 from feedrank.model.load import Model
 
@@ -72,11 +72,11 @@ class InlineScorer:
             raise DeadlineExceededError(TOO_LATE)
 
         def run() -> FloatArray:
-            return runs.score(model.engine, inputs, call.deadline_s, self._purpose)
+            return inference.score(model.engine, inputs, call.deadline_s, self._purpose)
 
         scores = run() if is_stoppable(model.engine) else self._in_thread(run, call)
         if perf_counter() > call.deadline_s:
-            raise DeadlineExceededError(runs.TOO_LONG)
+            raise DeadlineExceededError(inference.TIMED_OUT)
         return scores
 
     def _in_thread(self, run: Callable[[], FloatArray], call: Call) -> FloatArray:
@@ -86,7 +86,7 @@ class InlineScorer:
             return scores.result(call.deadline_s - perf_counter())
         except TimeoutError as error:
             scores.cancel()  # where it has not begun
-            raise DeadlineExceededError(runs.TOO_LONG) from error
+            raise DeadlineExceededError(inference.TIMED_OUT) from error
 
     def _serve(
         self, queue: SimpleQueue[tuple[Callable[[], FloatArray], Future[FloatArray]]]
