@@ -218,7 +218,7 @@ def test_tracebacks_name_lambdas_places(laid_out: Lambda) -> None:
         "    print(marshal.loads(open(path, 'rb').read()[16:]).co_filename)"
     )
     files = [
-        laid_out.build / "Function" / "feedrank" / "__pycache__" / "api.cpython-313.pyc",
+        laid_out.build / "Function" / "feedrank/http/__pycache__/app.cpython-313.pyc",
         laid_out.build / "RuntimeLayer/python/mangum/__pycache__/adapter.cpython-313.pyc",
     ]
     shown = subprocess.check_output([laid_out.python, "-c", show, *files], text=True)
