@@ -1,4 +1,4 @@
-"""What can go wrong on the operator's machine. The command line prints the text of each.
+"""Errors of the operator's commands, which print the text. None has an HTTP status.
 
 OperationError
 ├── EmulatorMissingError       no Runtime Interface Emulator runs on this platform
@@ -11,7 +11,7 @@ OperationError
 ├── MalformedResponseError     the function returned what no HTTP response can be made of
 └── FunctionError              the function failed, as Lambda sees it
     ├── FunctionTimeoutError
-    └── EnvironmentLostError   the environment went away under the invocation
+    └── EnvironmentLostError   the environment ended during the invocation
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from feedmodel.errors import CommandError
 
 
 class OperationError(CommandError):
-    """The root. Nobody gets an HTTP response for one, so there is no status, unlike feedrank's."""
+    """The root of this package's errors."""
 
 
 class EmulatorMissingError(OperationError):

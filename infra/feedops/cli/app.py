@@ -51,8 +51,8 @@ class Group(TyperGroup):
 
 
 class MainGroup(Group):
-    """Prints an error that an operator can act on in one line, its details below it, and exits
-    with code 1. With --debug, and for any other error, there is a traceback."""
+    """Prints the text of an expected error, its details below the first line, and exits with code
+    1. With --debug, or for any other error, there is a traceback."""
 
     def invoke(self, ctx: "Context") -> object:
         try:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from feedmodel.publish.tracking import tracking_uri as tracking_uri_of
-from feedmodel.publish.tracking import without_secret
+from feedmodel.publish import tracking
 from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, StartError
 from feedops.local.processes import LOCALHOST, Process, reserve, tail, until_signal
@@ -20,16 +19,16 @@ STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 SERVERS = ("http://", "https://")
 
 
-def serve_ui(port: int, given: str | None, console: Console) -> None:
+def serve_ui(port: int, tracking_uri: str | None, console: Console) -> None:
     """Serve the pages until SIGINT or SIGTERM, to this machine alone. If MLflow is a server
     already, only print its address."""
-    uri = tracking_uri_of(given)
+    uri = tracking.tracking_uri(tracking_uri)
     if uri.startswith(SERVERS):
-        print_whole(console, f"MLflow serves its pages itself: {without_secret(uri)}")
+        print_whole(console, f"MLflow serves its pages itself: {tracking.without_secret(uri)}")
         return
-    if not has_store(given):
+    if not has_store(tracking_uri):
         raise ModelMissingError(
-            f"{without_secret(uri)}: there is nothing to show; `feedrank train` makes it"
+            f"{tracking.without_secret(uri)}: there is nothing to show; `feedrank train` makes it"
         )
     reserve(LOCALHOST, port).close()  # a clear error if the port is taken
     asyncio.run(until_signal(_serve(port, uri, console)))
@@ -47,7 +46,9 @@ async def _serve(port: int, uri: str, console: Console) -> None:
         process = await Process.start("MLflow", command, log, environ)
         await process.until_listening(port, START_TIMEOUT_S)
     try:
-        print_whole(console, f"MLflow shows {without_secret(uri)} at http://{LOCALHOST}:{port}")
+        print_whole(
+            console, f"MLflow shows {tracking.without_secret(uri)} at http://{LOCALHOST}:{port}"
+        )
         console.print("Serving until Ctrl-C.")
         code = await process.wait()
         raise StartError(f"MLflow ended with exit code {code}; {tail(log)}")

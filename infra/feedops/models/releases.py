@@ -53,9 +53,9 @@ def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
         raise ModelMissingError(
             f"{model_uri}: MLflow has no such model; `feedrank train` makes one"
         )
-    folder = BUNDLES / f"{address.name}-{address.version}"
-    if not publish and _is_bundle_of(folder, address):
-        return folder
+    directory = BUNDLES / f"{address.name}-{address.version}"
+    if not publish and _is_bundle_of(directory, address):
+        return directory
     from feedmodel.publish.build import PublishOptions, build_bundle
 
     with steps(console, f"Building a bundle of {model_uri}") as say:
@@ -132,21 +132,21 @@ def _resolve(uri: str) -> "ModelAddress | None":
         raise OperationError(f"{uri}: MLflow: {reason}") from error
 
 
-def has_store(given: str | None = None) -> bool:
+def has_store(tracking_uri: str | None = None) -> bool:
     """Whether the tracking store exists; makes it MLflow's. Checked here, because MLflow creates an
     empty database when it is asked for a model."""
     import mlflow
 
-    from feedmodel.publish.tracking import tracking_uri
+    from feedmodel.publish import tracking
 
-    uri = tracking_uri(given)
+    uri = tracking.tracking_uri(tracking_uri)
     mlflow.set_tracking_uri(uri)
     return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).exists()
 
 
-def _is_bundle_of(folder: Path, address: "ModelAddress") -> bool:
+def _is_bundle_of(directory: Path, address: "ModelAddress") -> bool:
     """By run id, because a new tracking store counts versions from 1 again."""
     try:
-        return manifest_of(folder).run_id == address.run_id
+        return manifest_of(directory).run_id == address.run_id
     except ModelMissingError:
         return False
