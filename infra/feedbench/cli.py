@@ -7,7 +7,7 @@ from rich.markdown import Markdown
 from typer import Option
 
 from feedops.cli.main import app
-from feedops.cli.options import Bundle
+from feedops.cli.options import BundleOption
 from feedops.workspace import DATA, PROJECT
 
 README = PROJECT / "README.md"
@@ -36,7 +36,7 @@ console = Console()
 
 def bench(
     *,
-    bundle: Bundle = None,
+    bundle: BundleOption = None,
     quick: Quick = False,
     only: Only,
     check: Check = False,
@@ -71,7 +71,7 @@ def bench(
 
 def load(
     *,
-    bundle: Bundle = None,
+    bundle: BundleOption = None,
     url: Url = "",
     environments: Environments = 2,
     seconds: Seconds = 60,

@@ -75,7 +75,7 @@ def _text_of(error: Exception) -> str:
     return str(error)
 
 
-class App(typer.Typer):
+class CommandLine(typer.Typer):
     def add_commands(
         self, heading: str, *commands: Callable[..., None], checkout: bool = True
     ) -> None:

@@ -9,25 +9,25 @@ import typer
 from feedops.cli.app import output
 from feedops.cli.options import (
     IN_PRODUCTION,
-    Bundle,
-    Front,
-    Host,
-    Memory,
-    Network,
-    Port,
-    Timeout,
-    TrackingUri,
-    Variables,
+    BundleOption,
+    FrontOption,
+    HostOption,
+    MemoryOption,
+    NetworkOption,
+    PortOption,
+    TimeoutOption,
+    TrackingUriOption,
+    VariablesOption,
     variables_of,
 )
 
 
 def run(
     *,
-    network: Network = None,
-    front: Front = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8_000,
+    network: NetworkOption = None,
+    front: FrontOption = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8_000,
 ) -> None:
     """Train a model if there is none, publish it, serve it, and show a ranked response."""
     from feedops.local.serve import serve as run_server
@@ -47,27 +47,27 @@ def serve(
         Path | None,
         typer.Option(help="Directory of a published bundle, instead of a model in MLflow."),
     ] = None,
-    tracking_uri: TrackingUri = None,
-    network: Network = None,
+    tracking_uri: TrackingUriOption = None,
+    network: NetworkOption = None,
     train: Annotated[bool, typer.Option("--train", help="Train a new model first.")] = False,
     publish: Annotated[
         bool,
         typer.Option("--publish", help="Build the model's bundle again, even if there is one."),
     ] = False,
-    front: Front = None,
-    host: Host = "127.0.0.1",
-    port: Port = 8_000,
+    front: FrontOption = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8_000,
     concurrency: Annotated[
         int,
         typer.Option(min=1, max=64, help="Lambda environments; each takes one request at a time."),
     ] = 2,
-    memory: Memory = 1_769,
-    timeout: Timeout = 10,
+    memory: MemoryOption = 1_769,
+    timeout: TimeoutOption = 10,
     show_answer: Annotated[
         bool,
         typer.Option("--show-answer", help="Send an example request first, and show the ranking."),
     ] = False,
-    env: Variables,
+    env: VariablesOption,
 ) -> None:
     """Serve a model over HTTP on the local Lambda runtime. Trains a model if there is none."""
     from feedops.local.serve import serve as run_server
@@ -102,10 +102,10 @@ def invoke(
             help="JSON file with a Lambda event, such as events/predict.json; - is standard input.",
         ),
     ],
-    bundle: Bundle = None,
-    memory: Memory = 1_769,
-    timeout: Timeout = 10,
-    env: Variables,
+    bundle: BundleOption = None,
+    memory: MemoryOption = 1_769,
+    timeout: TimeoutOption = 10,
+    env: VariablesOption,
 ) -> None:
     """Send one event to the function on the local Lambda runtime, and print what it returns."""
     from feedops.local.invoke import invoke_bundle, read_event

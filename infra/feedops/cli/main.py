@@ -8,9 +8,9 @@ import typer
 from rich.logging import RichHandler
 
 from feedops.cli import cloudwatch, decisions, local, models, stack
-from feedops.cli.app import App, Group, MainGroup, messages
+from feedops.cli.app import CommandLine, Group, MainGroup, messages
 
-app = App(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
+app = CommandLine(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def show_version(*, wanted: bool) -> None:
@@ -57,7 +57,7 @@ app.add_commands(
 )
 app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard)
 
-decision_records = App(cls=Group, no_args_is_help=True)
+decision_records = CommandLine(cls=Group, no_args_is_help=True)
 decision_records.add_commands("Commands", decisions.erase, checkout=False)
 app.add_typer(
     decision_records,

@@ -10,7 +10,7 @@ from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
 from feedmodel.demo.options import NetworkName, TrainOptions
 from feedmodel.publish.names import CANDIDATE
 from feedops.cli.app import messages, output
-from feedops.cli.options import DEMO, IN_PRODUCTION, ModelUri, Port, TrackingUri
+from feedops.cli.options import DEMO, IN_PRODUCTION, ModelArgument, PortOption, TrackingUriOption
 from feedops.display import print_facts, print_whole, steps
 from feedops.errors import OperationError
 
@@ -57,7 +57,7 @@ def train(
     alias: Annotated[
         str, typer.Option(help="Alias in MLflow that will point to the new version.")
     ] = DEMO.alias,
-    tracking_uri: TrackingUri = None,
+    tracking_uri: TrackingUriOption = None,
 ) -> None:
     """Train a model on a synthetic feed and register it in MLflow."""
     options = TrainOptions(
@@ -99,7 +99,7 @@ def promote(
         bool,
         typer.Option("--force", help="Promote it even if it ranks worse or can't be compared."),
     ] = False,
-    tracking_uri: TrackingUri = None,
+    tracking_uri: TrackingUriOption = None,
 ) -> None:
     """Compare a version with the one in production, and promote it unless it ranks worse."""
     from feedops.models.promote import promote as run_promotion
@@ -109,7 +109,7 @@ def promote(
 
 
 def sign(
-    model: ModelUri = IN_PRODUCTION,
+    model: ModelArgument = IN_PRODUCTION,
     *,
     key: Annotated[
         Path,
@@ -117,7 +117,7 @@ def sign(
             help="Private EC key (PEM). Its password, if any, is read from FEEDRANK_KEY_PASSWORD."
         ),
     ],
-    tracking_uri: TrackingUri = None,
+    tracking_uri: TrackingUriOption = None,
 ) -> None:
     """Sign a model in MLflow by OpenSSF model signing, so that publish can verify it."""
     from feedmodel.publish.signing import PASSWORD_VARIABLE, sign_model
@@ -127,7 +127,7 @@ def sign(
 
 
 def publish(
-    model: ModelUri = IN_PRODUCTION,
+    model: ModelArgument = IN_PRODUCTION,
     *,
     to: Annotated[
         str,
@@ -189,7 +189,7 @@ def publish(
             help="Python file whose EXPRESSIONS the feature spec uses, as the function has it.",
         ),
     ] = None,
-    tracking_uri: TrackingUri = None,
+    tracking_uri: TrackingUriOption = None,
 ) -> None:
     """Export a model in MLflow to a bundle, compare its scores with torch, and upload it."""
     from feedmodel.publish.upload import check_target, upload
@@ -246,7 +246,7 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
     return facts
 
 
-def ui(*, port: Port = 5_000, tracking_uri: TrackingUri = None) -> None:
+def ui(*, port: PortOption = 5_000, tracking_uri: TrackingUriOption = None) -> None:
     """Open MLflow's web pages on this machine: runs, metrics, models and their versions."""
     from feedops.local.ui import serve_ui
 

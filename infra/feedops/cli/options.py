@@ -11,26 +11,26 @@ from feedmodel.publish.names import PRODUCTION
 DEMO = TrainOptions()
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
 
-ModelUri = Annotated[
+ModelArgument = Annotated[
     str,
     typer.Argument(
         help="A model in MLflow: models:/name@alias, models:/name/version or runs:/id/path."
     ),
 ]
-TrackingUri = Annotated[
+TrackingUriOption = Annotated[
     str | None,
     typer.Option(
         help="The MLflow tracking server or database.",
         show_default="MLFLOW_TRACKING_URI, or a database in data/mlflow",
     ),
 ]
-Network = Annotated[
+NetworkOption = Annotated[
     NetworkName | None,
     typer.Option(
         help="Serve the newest model with this network; train one first if there is none."
     ),
 ]
-Front = Annotated[
+FrontOption = Annotated[
     Literal["lambda", "uvicorn"] | None,
     typer.Option(
         help="lambda: the Lambda runtime, behind a local API Gateway. "
@@ -38,9 +38,9 @@ Front = Annotated[
         show_default="lambda; uvicorn where the Lambda runtime doesn't run, as on macOS",
     ),
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses.")]
-Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
-Memory = Annotated[
+HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
+MemoryOption = Annotated[
     int,
     typer.Option(
         min=128,
@@ -49,19 +49,19 @@ Memory = Annotated[
         "it is not enforced on this machine.",
     ),
 ]
-Timeout = Annotated[
+TimeoutOption = Annotated[
     int,
     typer.Option(
         min=1, max=900, help="Seconds that the function has to start, and for each request."
     ),
 ]
-Bundle = Annotated[
+BundleOption = Annotated[
     Path | None,
     typer.Option(
         help="Directory of a published bundle.", show_default="the newest in data/bundles"
     ),
 ]
-Variables = Annotated[
+VariablesOption = Annotated[
     list[str],
     typer.Option(
         "--env",
