@@ -32,7 +32,7 @@ def register(slot: ModelSlot, stats: ContainerStats, decision_log: DecisionLog) 
 def before_snapshot(slot: ModelSlot) -> None:
     """Raises ModelUnavailableError, and then no version is published: every container that it would
     ever have would start without its model."""
-    slot.prove()
+    slot.load_or_raise()
     gc.collect()
 
 

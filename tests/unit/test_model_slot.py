@@ -14,7 +14,7 @@ from feedrank.model.slot import ModelSlot
 
 
 class Loader:
-    """Gives what it was told to, one after another, and counts how often it was asked."""
+    """Returns or raises these outcomes, one after another, and counts its calls."""
 
     def __init__(self, *outcomes: Model | Exception) -> None:
         self._outcomes: Iterator[Model | Exception] = iter(outcomes)
@@ -61,7 +61,7 @@ def test_a_model_is_loaded_once() -> None:
     assert loader.calls == 1
 
 
-def test_a_slot_that_nobody_loaded_loads_at_the_first_request() -> None:
+def test_a_slot_that_init_did_not_load_loads_at_the_first_request() -> None:
     loader = Loader(fakes.model())
     slot, _ = _slot(loader)
     assert slot.model().manifest.model_version == "feed_ranker-3"
@@ -79,7 +79,7 @@ def test_a_refusal_is_not_raised_but_logged_with_its_reason(log: fakes.LogLines)
     )
 
 
-def test_an_unforeseen_error_is_a_refusal_too(log: fakes.LogLines) -> None:
+def test_any_other_error_is_a_refusal_too(log: fakes.LogLines) -> None:
     slot, _ = _slot(Loader(ZeroDivisionError("by zero")))
     slot.load()
     assert log()[0]["reason"] == "ZeroDivisionError: by zero"
@@ -97,7 +97,7 @@ def test_the_pause_doubles_up_to_five_minutes() -> None:
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
-def test_before_the_pause_is_over_nothing_is_tried() -> None:
+def test_nothing_is_loaded_before_the_pause_is_over() -> None:
     loader = Loader(*_refused(2))
     slot, clock = _slot(loader)
     slot.load()
@@ -107,13 +107,13 @@ def test_before_the_pause_is_over_nothing_is_tried() -> None:
     assert (_wait_of(slot), loader.calls) == (10, 2)
 
 
-def test_a_short_pause_still_asks_for_a_whole_second() -> None:
+def test_after_a_short_pause_the_response_still_says_one_second() -> None:
     slot, _ = _slot(Loader(*_refused()), retry_s=0.01)
     slot.load()
     assert _wait_of(slot) == 1
 
 
-def test_a_bundle_that_comes_back_is_served() -> None:
+def test_a_bundle_that_loads_at_a_later_attempt_is_served() -> None:
     loader = Loader(*_refused(2), fakes.model())
     slot, clock = _slot(loader)
     slot.load()
@@ -126,23 +126,23 @@ def test_a_bundle_that_comes_back_is_served() -> None:
     assert loader.calls == 3
 
 
-def test_a_request_may_wait_until_a_model_is_there_whose_features_do_not() -> None:
+def test_a_request_may_wait_until_a_model_is_ready_whose_store_does_not() -> None:
     slot, clock = _slot(Loader(*_refused(), fakes.model()), Loader(fakes.model()))
     waits = [slot.waits]
     slot.load()
-    waits.append(slot.waits)  # the fallback's features don't, but the next load may bring others
+    waits.append(slot.waits)  # the fallback's store doesn't wait, but the next model's may
     clock.now_s += 5
     slot.model()
     assert [*waits, slot.waits] == [True, True, False]
 
 
-def test_a_request_may_wait_for_features_that_do() -> None:
+def test_a_request_may_wait_for_a_store_that_waits() -> None:
     slot, _ = _slot(Loader(fakes.model(store=FarStore())))
     slot.load()
     assert slot.waits
 
 
-def test_what_loaded_is_logged_by_version_and_digest(log: fakes.LogLines) -> None:
+def test_a_loaded_model_is_logged_by_version_and_digest(log: fakes.LogLines) -> None:
     slot, _ = _slot(Loader(fakes.model()))
     slot.load()
     (line,) = log()
@@ -153,7 +153,7 @@ def test_what_loaded_is_logged_by_version_and_digest(log: fakes.LogLines) -> Non
     )
 
 
-def test_the_fallback_serves_meanwhile_and_says_so(log: fakes.LogLines) -> None:
+def test_the_fallback_serves_meanwhile_and_is_named_in_degraded(log: fakes.LogLines) -> None:
     slot, _ = _slot(Loader(*_refused()), Loader(fakes.model(version="2")))
     slot.load()
     model = slot.model()
@@ -161,7 +161,7 @@ def test_the_fallback_serves_meanwhile_and_says_so(log: fakes.LogLines) -> None:
     assert [line["message"] for line in log()] == ["model refused", "fallback model loaded"]
 
 
-def test_a_retry_goes_back_from_the_fallback_to_the_real_model() -> None:
+def test_a_retry_replaces_the_fallback_by_the_configured_model() -> None:
     primary = Loader(*_refused(2), fakes.model(version="3"))
     fallback = Loader(fakes.model(version="2"))
     slot, clock = _slot(primary, fallback)
@@ -175,7 +175,7 @@ def test_a_retry_goes_back_from_the_fallback_to_the_real_model() -> None:
     assert (primary.calls, fallback.calls) == (3, 1)
 
 
-def test_a_fallback_that_is_broken_too_leaves_no_model(log: fakes.LogLines) -> None:
+def test_a_broken_fallback_leaves_no_model(log: fakes.LogLines) -> None:
     fallback = Loader(BundleError("serving/manifest.json: not found"), fakes.model())
     slot, clock = _slot(Loader(*_refused(2)), fallback)
     slot.load()
@@ -185,54 +185,53 @@ def test_a_fallback_that_is_broken_too_leaves_no_model(log: fakes.LogLines) -> N
     assert slot.model().degraded == ("model:layer",)
 
 
-def test_a_good_model_needs_no_fallback() -> None:
+def test_a_model_that_loads_needs_no_fallback() -> None:
     fallback = Loader()
     slot, _ = _slot(Loader(fakes.model()), fallback)
     slot.load()
     assert (slot.model().degraded, fallback.calls) == ((), 0)
 
 
-def test_a_model_that_is_loaded_is_proven_without_loading_it_again() -> None:
+def test_load_or_raise_loads_a_ready_model_not_again() -> None:
     loader = Loader(fakes.model())
     slot, _ = _slot(loader)
     slot.load()
-    slot.prove()
+    slot.load_or_raise()
     assert loader.calls == 1
 
 
-def test_proving_tries_at_once_however_long_the_pause() -> None:
+def test_load_or_raise_waits_for_no_pause() -> None:
     slot, _ = _slot(Loader(*_refused(), fakes.model()))
     slot.load()
-    slot.prove()
+    slot.load_or_raise()
     assert slot.model().degraded == ()
 
 
-def test_a_fallback_proves_nothing() -> None:
+def test_load_or_raise_accepts_no_fallback() -> None:
     slot, _ = _slot(Loader(*_refused(2)), Loader(fakes.model()))
     slot.load()
     with pytest.raises(ModelUnavailableError):
-        slot.prove()
+        slot.load_or_raise()
 
 
 class HangingLoader:
-    """Begins, and ends when it is let to."""
+    """Begins, and ends when it is released."""
 
     def __init__(self, *outcomes: Model | Exception) -> None:
         self._load = Loader(*outcomes)
-        self.begun, self.free = Event(), Event()
+        self.begun, self.released = Event(), Event()
 
     def __call__(self) -> Model:
         self.begun.set()
-        assert self.free.wait(30)
+        assert self.released.wait(30)
         return self._load()
 
 
 def _in_turn(*loads: Callable[[], Model]) -> Callable[[], Model]:
-    left = iter(loads)
+    remaining = iter(loads)
 
     def load() -> Model:
-        this = next(left)
-        return this()
+        return next(remaining)()
 
     return load
 
@@ -240,7 +239,7 @@ def _in_turn(*loads: Callable[[], Model]) -> Callable[[], Model]:
 def _hanging(
     loader: Callable[[], Model], fallback: Callable[[], Model] | None = None
 ) -> tuple[ModelSlot, fakes.FakeClock]:
-    """A slot whose load at init was given up."""
+    """A slot that gave up its load at init."""
     clock = fakes.FakeClock()
     slot = ModelSlot(loader, fallback, 5.0, clock, load_s=0.01)
     slot.load()
@@ -250,7 +249,7 @@ def _hanging(
 def _due_again(
     again: Callable[[], Model], fallback: Callable[[], Model] | None = None
 ) -> ModelSlot:
-    """A slot that was refused its model at init, and whose pause is over."""
+    """A slot whose model was refused at init, and whose pause is over."""
     clock = fakes.FakeClock()
     slot = ModelSlot(_in_turn(Loader(*_refused()), again), fallback, 5.0, clock, load_s=30)
     slot.load()
@@ -258,8 +257,8 @@ def _due_again(
     return slot
 
 
-def _settled(slot: ModelSlot, *, ready: bool = True) -> None:
-    """Waits until its threads are done."""
+def _join(slot: ModelSlot, *, ready: bool = True) -> None:
+    """Waits for its threads."""
     for thread in threading.enumerate():
         if thread.name == "model load":
             thread.join(30)
@@ -274,9 +273,9 @@ def test_a_load_that_hangs_is_given_up_and_the_fallback_serves(log: fakes.LogLin
         ("model refused", "it takes more than 0.01 s to load"),
         ("fallback model loaded", None),
     ]
-    loader.free.set()
-    _settled(slot)
-    assert slot.model().degraded == (), "what comes late is as good"
+    loader.released.set()
+    _join(slot)
+    assert slot.model().degraded == (), "a late load counts"
 
 
 def test_a_load_that_hangs_without_a_fallback_is_503_at_once() -> None:
@@ -284,51 +283,51 @@ def test_a_load_that_hangs_without_a_fallback_is_503_at_once() -> None:
     slot, _ = _hanging(loader)
     assert _wait_of(slot) == 5
     with pytest.raises(ModelUnavailableError):
-        asyncio.run(slot.model_within(fakes.call(60)))
-    loader.free.set()
-    _settled(slot)
+        asyncio.run(slot.wait_for_model(fakes.call(60)))
+    loader.released.set()
+    _join(slot)
 
 
-def test_a_fallback_that_hangs_too_does_not_keep_init_busy(
+def test_init_does_not_wait_for_a_fallback_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model_module, "FALLBACK_S", 0.01)
     loader, fallback = HangingLoader(*_refused()), HangingLoader(fakes.model(version="2"))
     slot, _ = _hanging(loader, fallback)
     assert _wait_of(slot) == 5
-    fallback.free.set()
-    loader.free.set()
-    _settled(slot, ready=False)
+    fallback.released.set()
+    loader.released.set()
+    _join(slot, ready=False)
     assert slot.model().manifest.version == "2"
 
 
-def test_nobody_waits_for_a_retry_while_the_fallback_serves() -> None:
+def test_no_request_waits_for_a_retry_while_the_fallback_serves() -> None:
     again = HangingLoader(fakes.model())
     slot = _due_again(again, Loader(fakes.model(version="2")))
-    served = asyncio.run(slot.model_within(fakes.call(60)))
+    served = asyncio.run(slot.wait_for_model(fakes.call(60)))
     assert served.degraded == ("model:layer",)
     assert again.begun.wait(30)
-    assert slot.model() is served, "one try at a time"
-    again.free.set()
-    _settled(slot)
+    assert slot.model() is served, "one attempt at a time"
+    again.released.set()
+    _join(slot)
     assert slot.model().degraded == ()
 
 
-def test_on_lambda_the_request_that_starts_a_retry_gives_it_time_and_no_other_does() -> None:
-    """Between requests a thread stands still there: a retry beside them would never end."""
+def test_on_lambda_only_the_request_that_starts_a_retry_waits_for_it() -> None:
+    """Lambda freezes threads between requests: a retry would never end."""
     again = HangingLoader(fakes.model())
     slot = _due_again(again, Loader(fakes.model(version="2")))
-    brief = asyncio.run(slot.model_within(fakes.call(0.05, limit_s=60)))
+    brief = asyncio.run(slot.wait_for_model(fakes.call(0.05, limit_s=60)))
     assert again.begun.is_set()
     assert brief.degraded == ("model:layer",)
-    assert asyncio.run(slot.model_within(fakes.call(600, limit_s=600))) is brief, "at once"
-    again.free.set()
-    _settled(slot)
+    assert asyncio.run(slot.wait_for_model(fakes.call(600, limit_s=600))) is brief, "at once"
+    again.released.set()
+    _join(slot)
 
 
-def test_on_lambda_a_retry_that_is_quick_enough_ends_in_the_request_that_starts_it() -> None:
+def test_on_lambda_a_quick_retry_serves_the_request_that_starts_it() -> None:
     slot = _due_again(Loader(fakes.model()), Loader(fakes.model(version="2")))
-    assert asyncio.run(slot.model_within(fakes.call(60, limit_s=60))).degraded == ()
+    assert asyncio.run(slot.wait_for_model(fakes.call(60, limit_s=60))).degraded == ()
 
 
 def _until(moment_s: float) -> None:
@@ -336,45 +335,45 @@ def _until(moment_s: float) -> None:
         pass
 
 
-def test_on_lambda_a_wait_for_the_first_model_may_take_longer_than_a_request_has() -> None:
+def test_on_lambda_a_wait_for_the_first_model_may_exceed_the_budget_of_a_request() -> None:
     again = HangingLoader(fakes.model())
     slot = _due_again(again)
 
     async def ask() -> Model:
         call = fakes.call(0.01, limit_s=60)
-        waiting = asyncio.create_task(slot.model_within(call))
+        waiting = asyncio.create_task(slot.wait_for_model(call))
         await asyncio.to_thread(_until, call.deadline_s)
-        again.free.set()
+        again.released.set()
         return await waiting
 
     assert asyncio.run(ask()).degraded == ()
 
 
-def test_while_nothing_serves_a_request_waits_for_the_load_beside_the_event_loop() -> None:
+def test_while_nothing_serves_requests_wait_for_the_load_without_blocking_the_event_loop() -> None:
     again = HangingLoader(fakes.model())
     slot = _due_again(again)
 
     async def both() -> list[Model]:
-        waiting = [asyncio.create_task(slot.model_within(fakes.call(60))) for _ in range(3)]
+        waiting = [asyncio.create_task(slot.wait_for_model(fakes.call(60))) for _ in range(3)]
         await asyncio.to_thread(again.begun.wait, 30)
         assert not any(task.done() for task in waiting)
-        again.free.set()
+        again.released.set()
         return await asyncio.gather(*waiting)
 
     assert [model.degraded for model in asyncio.run(both())] == [()] * 3
 
 
-def test_a_request_that_waits_is_told_to_come_again_when_its_time_is_up() -> None:
+def test_a_request_that_waited_in_vain_gets_the_seconds_until_the_next_attempt() -> None:
     again = HangingLoader(fakes.model())
     slot = _due_again(again)
     with pytest.raises(ModelUnavailableError) as error:
-        asyncio.run(slot.model_within(fakes.call(0.01)))
+        asyncio.run(slot.wait_for_model(fakes.call(0.01)))
     assert error.value.retry_after_s == 30
-    again.free.set()  # who went away did not end it
-    _settled(slot)
+    again.released.set()  # the end of the request did not cancel it
+    _join(slot)
 
 
-def test_a_retry_that_hangs_is_given_up_and_the_next_one_is_paced() -> None:
+def test_a_retry_that_hangs_is_given_up_and_the_next_one_waits_for_its_pause() -> None:
     again = HangingLoader(fakes.model(version="4"), fakes.model(version="5"))
     clock = fakes.FakeClock()
     calls = []
@@ -392,12 +391,12 @@ def test_a_retry_that_hangs_is_given_up_and_the_next_one_is_paced() -> None:
     clock.now_s += 10
     assert again.begun.wait(30)
     assert _wait_of(slot) == 8
-    again.free.set()
-    _settled(slot)
+    again.released.set()
+    _join(slot)
     assert calls == [1_000.0, 1_005.0, 1_023.0]
 
 
-def test_a_ready_model_costs_a_request_one_look() -> None:
+def test_a_ready_model_costs_a_request_no_clock() -> None:
     slot, clock = _slot(Loader(fakes.model()))
     slot.load()
     del slot._clock

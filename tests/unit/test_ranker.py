@@ -42,7 +42,7 @@ class LateSlot:
 
     ready = None
 
-    async def model_within(self, call: Call) -> Model:
+    async def wait_for_model(self, call: Call) -> Model:
         while perf_counter() <= call.deadline_s:
             pass
         return fakes.model()

@@ -92,7 +92,7 @@ class Ranker:
 
     async def _wait_for_model(self, call: Call) -> tuple[Model, Call]:
         """A request that waited for the first model has its budget once more, within Lambda's."""
-        model = await self._slot.model_within(call)
+        model = await self._slot.wait_for_model(call)
         if call.limit_s and perf_counter() > call.deadline_s:
             budget_s = call.deadline_s - call.started_s
             call = call._replace(deadline_s=min(perf_counter() + budget_s, call.limit_s))
