@@ -57,8 +57,10 @@ class Extensions:
     def store(self, snapshot: FeatureStore, spec: FeatureSpec) -> FeatureStore:
         """What a model reads features from: the bundle's snapshot, as the stores wrap it."""
         store = snapshot
-        for make in self.stores:
+        for number, make in enumerate(self.stores):
             store = make(store, spec)
+            if not (_has_method(store, "fetch") and hasattr(store, "waits")):
+                raise SettingsError(f"{SETTING}: STORES[{number}] returned no FeatureStore")
         return store
 
 

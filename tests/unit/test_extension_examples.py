@@ -200,6 +200,18 @@ def test_where_sqlite_fails_the_snapshot_serves_and_is_named(
     assert (ranked["predictions"], ranked["unknown"]) == (plain["predictions"], plain["unknown"])
 
 
+def test_a_store_factory_that_returns_no_store_is_named(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
+) -> None:
+    (tmp_path / "no_store.py").write_text("STORES = [lambda snapshot, spec: None]")
+    monkeypatch.syspath_prepend(tmp_path)
+    with _container(demo_bundle, "no_store") as container:
+        assert container.slot.ready is None
+    assert [line["reason"] for line in log() if line["message"] == "model refused"] == [
+        "EXTENSIONS: STORES[0] returned no FeatureStore"
+    ]
+
+
 # ---- Expressions ---------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""A model, loaded from a bundle and proven before it serves."""
+"""A model, loaded from a bundle and tested before it serves."""
 
 import math
 from contextlib import nullcontext
@@ -22,31 +22,31 @@ from feedrank.model.self_test import bounded_memory, check_golden
 from feedrank.settings import Settings, function_memory_mb
 
 MB_PER_VCPU = 1_769
-FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its proof and the fallback
+FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its self-test and the fallback
 ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
 
 @dataclass(slots=True)
 class Pace:
-    """The least that runs of one model have taken: others can only have made them longer."""
+    """The shortest inference of one model: other work on the machine only makes them longer."""
 
     run_s: float = math.inf
     item_s: float = math.inf
 
-    def note(self, took_s: float, items: int) -> None:
-        self.run_s = min(self.run_s, took_s)
-        self.item_s = min(self.item_s, took_s / items)
+    def note(self, duration_s: float, items: int) -> None:
+        self.run_s = min(self.run_s, duration_s)
+        self.item_s = min(self.item_s, duration_s / items)
 
     def forget(self) -> None:
         self.run_s = self.item_s = math.inf
 
-    def is_within(self, most_s: float, items: int) -> bool:
-        return self.run_s < most_s and self.item_s * items < most_s
+    def is_within(self, limit_s: float, items: int) -> bool:
+        return self.run_s < limit_s and self.item_s * items < limit_s
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a request needs. `degraded` says what stands in for the real thing."""
+    """What a request needs. `degraded` names what replaces the configured bundle."""
 
     manifest: Manifest
     spec: FeatureSpec
@@ -70,11 +70,12 @@ def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> FeatureStore:
 def load_model(
     uri: str, digest: str, settings: Settings, store_of: StoreFactory = _snapshot_alone
 ) -> Model:
-    """Fetch a bundle, verify every byte, build its engine, compare it with its golden scores.
+    """Fetches a bundle, verifies every byte, builds its engine, compares it with its golden scores.
 
-    `store_of` makes what requests read features from, of the bundle's snapshot. The golden scores
-    are of the snapshot's own features, so they are compared without it.
-    Raises BundleError or SpecError. The golden requests also warm the engine up.
+    `store_of` builds the store that requests read, from the bundle's snapshot. The golden scores
+    belong to the snapshot's own features, so the self-test reads those.
+    Raises BundleError, SpecError, or what `store_of` raises. The golden requests also warm up the
+    engine.
     """
     engine_file = ENGINE_FILES[settings.model_engine]
     bundle = fetch_bundle(
@@ -87,13 +88,14 @@ def load_model(
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
     program = bytes(bundle.files[engine_file])
-    # CUDA maps more than any bound that would mean something.
+    store = store_of(snapshot, spec)
+    # CUDA maps more memory than any useful limit.
     memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
     with memory:
         model = Model(
             manifest=bundle.manifest,
             spec=spec,
-            features=store_of(snapshot, spec),
+            features=store,
             matrix=MatrixBuilder(spec, snapshot.vocabularies),
             context=ContextKeys(spec),
             engine=_engine(settings, program),

@@ -1,7 +1,7 @@
-"""The proof that a model is the published one: it answers its golden requests as torch did.
+"""Tests that a model is the published one: it scores its golden requests as torch did.
 
-A model file is a program, which may never end, or want all memory there is. So the proof has a
-bound of both.
+A model file is a program, which may never end or may allocate without limit. So the self-test has a
+limit of time and one of memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,8 +30,8 @@ LONGEST_CAUSE = 400  # characters
 
 
 def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> None:
-    """`score` takes a deadline, too. Raises BundleError where a golden request is not answered as
-    torch answered it."""
+    """`score` takes a query and a deadline. Raises BundleError if a golden request's scores are not
+    torch's."""
     deadline_s = perf_counter() + LONGEST_S
     for case in documents.read(raw, GOLDEN, _GOLDEN)["cases"]:
         try:
@@ -46,8 +46,8 @@ def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> Non
 
 @contextmanager
 def bounded_memory(model_bytes: int) -> Iterator[None]:
-    """Lets the process have so much more than it has, by Linux's own limit, which holds for all its
-    threads: whoever asks for more gets an error. Elsewhere there is no such limit."""
+    """Limits how much more memory the process may allocate, by Linux's own limit, which holds for
+    all threads: an allocation beyond it fails. Elsewhere there is no such limit."""
     used = _data_bytes()
     if used is None:
         yield
@@ -67,14 +67,14 @@ def bounded_memory(model_bytes: int) -> Iterator[None]:
 
 @cache
 def _limits_at_start() -> tuple[int, int]:
-    """Once, since another load may be under way, and its limit in place."""
+    """Read once, since the limit of another load may be in place."""
     import resource
 
     return resource.getrlimit(resource.RLIMIT_DATA)
 
 
 def _data_bytes() -> int | None:
-    """What Linux counts for the limit: memory that is the process's own and can be written."""
+    """What Linux compares with the limit: the process's private writable memory."""
     try:
         status = Path("/proc/self/status").read_text("ascii", "replace")
     except OSError:
