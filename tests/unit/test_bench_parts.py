@@ -13,7 +13,7 @@ from aiohttp import web
 from feedbench import generator, traffic
 from feedbench.bench import is_current
 from feedbench.load.verdict import COLUMNS, problems, read, requests, verdict
-from feedbench.measures import environment, servers
+from feedbench.measures import servers, warm
 from feedbench.results import FLOOR, OURS, PLAN
 from feedops.local.processes import LOCALHOST, free_port
 from feedrank.http.schemas import PredictRequest
@@ -71,8 +71,8 @@ def test_a_leak_is_growth_and_a_warm_plateau_is_none() -> None:
     plateau = [90.0, 91.0, *([91.5] * 48)]
     leaking = [90.0 + n for n in range(50)]
 
-    assert environment.growth(plateau) == 1.5
-    assert environment.growth(leaking) > environment.GROWTH_BAR_MB
+    assert warm.growth(plateau) == 1.5
+    assert warm.growth(leaking) > warm.GROWTH_BAR_MB
 
 
 def test_the_open_loop_sends_all_and_counts_what_is_no_200() -> None:

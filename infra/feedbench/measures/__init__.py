@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from feedbench import bench, generator, machine
-from feedbench.measures import cold_start, environment, front, servers, size, warm
+from feedbench.measures import cold_start, front, servers, size, warm
 from feedbench.results import PLAN, Results, Row
 from feedops.errors import OperationError
 from feedops.models.releases import manifest_of
@@ -19,11 +19,11 @@ MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {
     "imports": cold_start.measure_imports,
     "warm": warm.measure,
     "servers": servers.measure,
-    "engines": environment.measure_engines,
+    "engines": warm.measure_engines,
     "load": front.measure,
     "size": size.measure,
-    "parity": environment.measure_parity,
-    "memory": environment.measure_memory,
+    "parity": warm.measure_parity,
+    "memory": warm.measure_memory,
 }
 
 

@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from feedbench.bench import Bench
 from feedbench.results import Row, row
@@ -29,18 +30,19 @@ def measure(bench: Bench) -> Iterator[Row]:
 def built_sizes(build: Path) -> dict[str, int]:
     """Bytes by dependency, function and model. Raises BuildError where there is no build."""
     measured = budget.measure(build)
-    layer = budget.PARTS["RuntimeLayer"]
-    others = {part: size for part, size in measured.parts.items() if part != layer}
-    return {**measured.dependencies, **others}
+    parts = dict(measured.parts)
+    del parts[budget.PARTS["RuntimeLayer"]]  # its dependencies are listed
+    return {**measured.dependencies, **parts}
 
 
 def installed_sizes(bundle: Path) -> dict[str, int]:
     """Bytes by distribution of the runtime layer, bytecode included; and of ours."""
-    names = _PINNED.findall(RUNTIME.read_text())
-    files = {name: importlib.metadata.distribution(name).files or [] for name in names}
-    paths = {name: [Path(str(file.locate())) for file in each] for name, each in files.items()}
-    paths[budget.PARTS["Function"]] = list(FUNCTION.rglob("*"))
-    paths[budget.PARTS["ModelLayer"]] = list(bundle.rglob("*"))
+    paths: dict[str, Iterable[Any]] = {
+        name: [file.locate() for file in importlib.metadata.files(name) or []]
+        for name in _PINNED.findall(RUNTIME.read_text())
+    }
+    paths[budget.PARTS["Function"]] = FUNCTION.rglob("*")
+    paths[budget.PARTS["ModelLayer"]] = bundle.rglob("*")
     return {
         name: sum(path.stat().st_size for path in each if path.is_file())
         for name, each in paths.items()

@@ -1,12 +1,15 @@
-"""A warm handler: compared with what it is made of, and by stage."""
+"""One warm environment: what a request takes and is made of, its scores, its memory."""
 
 import json
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from itertools import cycle, islice, repeat
+from itertools import combinations, cycle, islice, repeat
+from pathlib import Path
 from pkgutil import resolve_name
-from time import perf_counter, perf_counter_ns, time
+from time import perf_counter, perf_counter_ns, sleep, time
 from typing import Any
 from unittest.mock import patch
 
@@ -21,6 +24,9 @@ from feedrank.http.lambda_adapter import Adapter
 
 BUDGET_S = 2.0
 WARM_UP_CALLS = 200
+MEMORY_WARM_UP_CALLS = 2_000
+READINGS = 50
+LOAD_TRIES, LOAD_PAUSE_S = 60, 1.0  # a busy machine takes longer than an init may
 
 Contest = Callable[[int], list[int]]  # makes a number of calls; the nanoseconds of each
 
@@ -35,7 +41,12 @@ def kept_session(self: object, *args: object, **options: object) -> None:
 
 onnxruntime.InferenceSession.__init__ = kept_session
 import handler  # noqa: E402 with its session in our hands
-from feedbench.probes.environment import read_events  # noqa: E402 it imports the handler
+
+context = LambdaContext()
+
+
+def read_events(*files: str) -> list[dict[str, Any]]:
+    return [event for file in files for event in json.loads(Path(file).read_bytes())]
 
 
 def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, list[list[int]]]:
@@ -48,11 +59,11 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, li
     """
     from feedbench.competitors import candidates, floor
 
-    requests, context = read_events(events), LambdaContext()
+    requests = read_events(events)
     bodies = [event["body"] for event in requests]
     inputs = [floor.candidates.inputs(**json.loads(body), now_s=now_s) for body in bodies]
     run, outputs = sessions[0].run, floor.outputs
-    responses = [json.loads(handler.lambda_handler(e, context)["body"]) for e in requests]
+    responses = [json.loads(handler.lambda_handler(each, context)["body"]) for each in requests]
 
     def core(body: bytes) -> None:
         request, now = payload.parse(body), perf_counter()
@@ -100,10 +111,9 @@ def stages(events: str, stages: dict[str, list[str]], rounds: int, calls: int) -
     """Median nanoseconds of the whole, and of each stage's callables together.
 
     A stopwatch around each callable, on and off by turns: the whole is measured without it. What
-    the stages' medians leave of the whole's is what stands between them, roughly: medians do not
-    add up.
+    the stages' medians leave of the whole's is roughly what stands between them.
     """
-    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(LambdaContext())))
+    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(context)))
     watched_ns: defaultdict[str, list[int]] = defaultdict(list)
     watches = [_watch(path, watched_ns[path]) for paths in stages.values() for path in paths]
     serve(WARM_UP_CALLS)
@@ -133,3 +143,75 @@ def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
         return value
 
     return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)
+
+
+def throughput(answer_to: int, files: list[str]) -> None:
+    """Serves when it is told to. Each line of standard input is `FILE SECONDS`, the number of a
+    file of events; the answer, into a file descriptor, is calls a second."""
+    supplies = [cycle(read_events(name)) for name in files]
+    for _ in range(LOAD_TRIES):  # a call that finds no model is faster than any other
+        if handler.lambda_handler(next(supplies[0]), context)["statusCode"] == 200:  # noqa: PLR2004
+            break
+        sleep(LOAD_PAUSE_S)
+    else:
+        sys.exit("the handler ranks nothing; its log says why")
+    for line in sys.stdin:
+        at, seconds = line.split()
+        events, calls = supplies[int(at)], 0
+        start = perf_counter()
+        end = start + float(seconds)
+        while perf_counter() < end:
+            handler.lambda_handler(next(events), context)
+            calls += 1
+        os.write(answer_to, f"{calls / (perf_counter() - start)}\n".encode())
+
+
+def parity(events: str, now_s: float) -> dict[str, Any]:
+    """How far apart the scores of the handler, ONNX Runtime and torch are for the same requests."""
+    import torch
+
+    from feedbench.competitors.candidates import BUNDLE, Candidates
+
+    session = onnxruntime.InferenceSession(BUNDLE / "serving" / "model.onnx")
+    module: Any = torch.export.load(BUNDLE / "serving" / "model.pt2").module()
+    names = [" and ".join(pair) for pair in combinations(("torch", "ONNX", "handler"), 2)]
+    apart, rows, candidates = dict.fromkeys(names, 0.0), 0, Candidates()
+    for event in read_events(events):
+        request = json.loads(event["body"])
+        inputs = candidates.inputs(**request, now_s=now_s)
+        (by_onnx,) = session.run(None, inputs)
+        with torch.inference_mode():
+            by_torch = module(*map(torch.from_numpy, inputs.values())).numpy()
+        response = json.loads(handler.lambda_handler(event, context)["body"])
+        # An item that stands twice in a request has one score, wherever it is.
+        scores = {each["item_id"]: each["score"] for each in response["predictions"]}
+        by_handler = np.array([scores[item] for item in request["item_ids"]])
+        pairs = combinations((by_torch, by_onnx, by_handler), 2)
+        for name, (one, other) in zip(apart, pairs, strict=True):
+            # np.maximum keeps a NaN, which max() may drop.
+            apart[name] = float(np.maximum(apart[name], np.abs(one.ravel() - other.ravel()).max()))
+        rows += len(request["item_ids"])
+    return {"rows": rows, "apart": apart}
+
+
+def memory(events: list[str], requests: int, leak_bytes: int) -> dict[str, Any]:
+    """Resident megabytes over many requests. With `leak_bytes` each request leaves as much behind:
+    the control that the check must notice."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # gigabytes of log lines
+    after_init_mb, leaked = _resident_mb(), list[bytearray]()
+    supply = cycle(read_events(*events))
+
+    def reading(calls: int) -> float:
+        for event in islice(supply, calls):
+            handler.lambda_handler(event, context)
+            if leak_bytes:
+                leaked.append(bytearray(b"x" * leak_bytes))
+        return _resident_mb()
+
+    calls = [MEMORY_WARM_UP_CALLS, *[requests // READINGS] * READINGS]
+    return {"after_init_mb": after_init_mb, "readings_mb": list(map(reading, calls))}
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
