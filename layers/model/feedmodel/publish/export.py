@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx import config as fx_config
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
@@ -173,7 +174,8 @@ def _export(
     shapes = tuple({0: Dim.AUTO} if per[name] == "item" else None for name in names)
     dynamic = (shapes,) if isinstance(module, Sigmoid) else shapes  # *inputs is one argument
     try:
-        exported = torch.export.export(module, _example(spec, names), dynamic_shapes=dynamic)
+        with without_stack_traces():
+            exported = torch.export.export(module, _example(spec, names), dynamic_shapes=dynamic)
     except Exception as error:  # torch.export's errors share no base class
         raise PublishError(f"torch.export can't trace the model: {_cause(error)}") from error
     return Program(exported, names)
@@ -211,6 +213,18 @@ def _load_pickled(artifact: Path, *, allow_pickle: bool) -> torch.nn.Module:
                 f"the pickle can't be loaded as a torch.nn.Module: {_cause(error)}"
             ) from error
     return model.eval()
+
+
+@contextmanager
+def without_stack_traces() -> Iterator[None]:
+    """torch.export would store each operator's source line, and with it this machine's paths: the
+    same model would have another digest on another machine."""
+    before = fx_config.do_not_emit_stack_traces
+    fx_config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        fx_config.do_not_emit_stack_traces = before
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from sqlalchemy.engine import make_url
 from torch import nn
-from torch.fx import config as fx_config
 
 from feedmodel.dates import from_milliseconds
 from feedmodel.errors import TrackingError
+from feedmodel.publish.export import without_stack_traces
 from feedmodel.publish.names import FEATURES, REGISTERED, SNAPSHOT_AS_OF, SPEC_FILE
 from feedmodel.publish.registry import short_timeouts, tracking_at
 from feedmodel.publish.tables import TableName
@@ -79,7 +79,7 @@ def log_network(
         inputs[input_.name][: 1 if input_.per == "request" else EXAMPLE_ROWS]
         for input_ in spec.inputs
     )
-    with _no_stack_traces():
+    with without_stack_traces():
         info = mlflow.pytorch.log_model(
             network,
             name="model",
@@ -141,17 +141,6 @@ def _artifacts_beside_database(uri: str) -> str | None:
     directory = Path(database).resolve().parent / "artifacts"
     directory.mkdir(parents=True, exist_ok=True)
     return directory.as_uri()
-
-
-@contextmanager
-def _no_stack_traces() -> Iterator[None]:
-    """torch.export would store each operator's source line, and with it this machine's paths."""
-    before = fx_config.do_not_emit_stack_traces
-    fx_config.do_not_emit_stack_traces = True
-    try:
-        yield
-    finally:
-        fx_config.do_not_emit_stack_traces = before
 
 
 def _signature(spec: FeatureSpec) -> ModelSignature:
