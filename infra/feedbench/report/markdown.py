@@ -31,9 +31,9 @@ def write_readme(results: Results, readme: Path) -> Path:
     return write(results, DIRECTORY)
 
 
-def readme_block(results: Results, folder: str) -> str:
-    """`folder` is where the README finds the pictures."""
-    options = {"names": plots.names(results), "folder": folder, "begin": BEGIN, "end": END}
+def readme_block(results: Results, directory: str) -> str:
+    """`directory` is where the README finds the pictures."""
+    options = {"names": plots.names(results), "directory": directory, "begin": BEGIN, "end": END}
     return _render("block", results=results, **options).removesuffix("\n")
 
 
