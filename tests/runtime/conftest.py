@@ -1,4 +1,4 @@
-"""What the tests through the real emulator share."""
+"""Fixtures of the tests that use the real emulator."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from feedops.local.emulator import Function
 
-TIMEOUT_S = 20  # nothing here takes as long, unless it hangs
+TIMEOUT_S = 20  # only reached by what hangs
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def standin() -> Function:
-    """The function that does as its event says, see standin/handler.py."""
+    """A function whose events say what it does, see standin/handler.py."""
     return Function(Path(__file__).parent / "standin", timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture
 def impatient(standin: Function) -> Function:
-    """The stand-in with a timeout to be waited for, but enough to start on a busy machine."""
+    """The stand-in with a timeout that a test can wait for, and a busy machine can start in."""
     return replace(standin, timeout_s=5)
 
 
@@ -38,7 +38,7 @@ def event() -> Callable[..., bytes]:
 
     def make(do: str, body: object = None, **query: object) -> bytes:
         parameters = {"do": do} | {name: str(value) for name, value in query.items()}
-        made: dict[str, Any] = {"queryStringParameters": parameters, "body": json.dumps(body)}
-        return json.dumps(made).encode()
+        content: dict[str, Any] = {"queryStringParameters": parameters, "body": json.dumps(body)}
+        return json.dumps(content).encode()
 
     return make

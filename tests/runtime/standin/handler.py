@@ -1,7 +1,7 @@
-"""A function that does as its request says, to show what the local Lambda makes of it.
+"""A function whose requests say what it does, to test the local Lambda.
 
-Standard library only, so that it starts at once. `GET /?do=...` picks what happens; everything
-else is answered with the event itself.
+Standard library only, so that it starts quickly. `GET /?do=...` selects what it does; the response
+to any other request is the event itself.
 """
 
 import json
