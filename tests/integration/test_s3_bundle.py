@@ -266,14 +266,14 @@ def test_a_pinned_digest_needs_no_sidecar(
     s3.delete_object(Bucket=BUCKET, Key=f"feed/sha256-{digest}/{DIGEST_SIDECAR}")
     assert _load(tmp_path, digest=digest).manifest.digest == digest
     assert _load(tmp_path, f"s3://{BUCKET}/feed/sha256-{digest}/").manifest.digest == digest
-    with pytest.raises(BundleError, match=f"^{DIGEST_SIDECAR}: S3 answers NoSuchKey"):
+    with pytest.raises(BundleError, match=f"^{DIGEST_SIDECAR}: S3 responds with NoSuchKey"):
         _load(tmp_path)
 
 
 @pytest.mark.parametrize("name", SERVED)
 def test_a_missing_object_is_named(s3: "S3Client", tmp_path: Path, name: str) -> None:
     s3.delete_object(Bucket=BUCKET, Key=f"feed/one/{name}")
-    with pytest.raises(BundleError, match=f"^{name}: S3 answers NoSuchKey for {URI}"):
+    with pytest.raises(BundleError, match=f"^{name}: S3 responds with NoSuchKey for {URI}"):
         _load(tmp_path)
 
 
@@ -291,12 +291,14 @@ def test_one_wrong_bit_on_s3_names_the_object(
 def test_a_half_uploaded_bundle_is_none(s3: "S3Client", demo_bundle: Path, tmp_path: Path) -> None:
     for name in (ONNX_MODEL, SNAPSHOT, GOLDEN):
         s3.upload_file(str(demo_bundle / name), BUCKET, f"feed/two/{name}")
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers NoSuchKey"):
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 responds with NoSuchKey"):
         _load(tmp_path, f"s3://{BUCKET}/feed/two/")
 
 
 def test_a_bucket_that_is_not_there_is_said_to_be_none(s3: "S3Client", tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers NoSuchBucket for s3://nobody"):
+    with pytest.raises(
+        BundleError, match=f"^{MANIFEST}: S3 responds with NoSuchBucket for s3://nobody"
+    ):
         _load(tmp_path, "s3://nobody-has-this/feed/")
 
 
@@ -304,7 +306,7 @@ def test_a_refused_access_is_said_to_be_one(
     s3: "S3Client", tmp_path: Path, refusing_s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _point_at(monkeypatch, refusing_s3)
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers AccessDenied"):
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 responds with AccessDenied"):
         _load(tmp_path)
 
 

@@ -1,8 +1,12 @@
+"""What of a bundle is verified before it serves, and that a wrong one is refused by name."""
+
+import ast
 import hashlib
 import json
+import re
 import resource
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,10 @@ import pytest
 
 import endless
 import fakes
+import feedbench
+import feedmodel
+import feedops
+import feedrank
 from feedrank.bundle import sources as source
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import (
@@ -21,14 +29,17 @@ from feedrank.bundle.layout import (
     SNAPSHOT,
     TORCH_MODEL,
     parse_manifest,
+    sidecar,
 )
 from feedrank.errors import BundleError, ModelUnavailableError
 from feedrank.model import self_test
 from feedrank.model.engines.onnx import OnnxEngine
 from feedrank.model.load import Model, load_model
 from feedrank.model.slot import ModelSlot
+from stack.hook import load_canary
 
 SERVED = [ONNX_MODEL, SNAPSHOT, GOLDEN]
+PACKAGES = [Path(package.__path__[0]) for package in (feedrank, feedmodel, feedops, feedbench)]
 
 
 @pytest.fixture
@@ -46,14 +57,14 @@ def _digest(bundle: Path) -> str:
 
 
 def _rewrite(bundle: Path, **changes: Any) -> None:
-    """Change the manifest and sign it anew, so that only what it says is wrong."""
+    """Changes the manifest and its digest, so that only the content is wrong."""
     data = json.loads((bundle / MANIFEST).read_bytes()) | changes
     (bundle / MANIFEST).write_text(json.dumps(data))
-    (bundle / DIGEST_SIDECAR).write_text(f"{_digest(bundle)}  manifest.json\n")
+    (bundle / DIGEST_SIDECAR).write_bytes(sidecar(_digest(bundle)))
 
 
 def _replace(bundle: Path, name: str, content: bytes) -> None:
-    """Change a file and have the manifest agree."""
+    """Changes a file, and its size and hash in the manifest."""
     (bundle / name).write_bytes(content)
     files = json.loads((bundle / MANIFEST).read_bytes())["files"]
     files[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -78,6 +89,34 @@ def _golden(more: bytes) -> bytes:
     return b'{"cases": [{"user_id": 1, "context": {}, "time_s": 0, ' + more + b"}]}"
 
 
+def test_one_module_names_the_files_of_a_bundle() -> None:
+    paths = (MANIFEST, DIGEST_SIDECAR, ONNX_MODEL, SNAPSHOT, GOLDEN)  # MLflow has a model.pt2, too
+    names = "|".join(re.escape(PurePosixPath(path).name) for path in paths)
+    modules = [path for package in PACKAGES for path in package.rglob("*.py")]
+    assert [
+        path.name
+        for path in modules
+        if any(re.search(f"[/\"']({names})", text) for text in _texts(path))
+    ] == ["layout.py"]
+
+
+def _texts(path: Path) -> list[str]:
+    """String literals but docstrings."""
+    tree = ast.parse(path.read_text())
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        repr(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and id(node) not in docs
+    ]
+
+
+def test_the_canary_has_the_same_names() -> None:
+    """It is a function of its own, without feedrank."""
+    canary = load_canary()
+    assert (canary.MANIFEST, canary.GOLDEN) == (MANIFEST, GOLDEN)
+
+
 def test_a_good_bundle_loads(demo_bundle: Path) -> None:
     model = _load(demo_bundle)
     assert model.manifest.model_version == "feed_ranker-1"
@@ -100,12 +139,12 @@ def test_one_wrong_bit_refuses_the_bundle_and_names_the_file(
     _flip(bundle / served, {"first": 0, "middle": size // 2, "last": size - 1}[where])
     with pytest.raises(BundleError) as error:
         _load(bundle, MODEL_ENGINE=engine)
-    # A wrong sidecar that is a digest can't be told from a wrong manifest: they only disagree.
-    named = (MANIFEST, DIGEST_SIDECAR) if name == DIGEST_SIDECAR else served
-    assert str(error.value).startswith(named)
+    # A wrong digest in the sidecar looks like a wrong manifest: they disagree.
+    names = (MANIFEST, DIGEST_SIDECAR) if name == DIGEST_SIDECAR else served
+    assert str(error.value).startswith(names)
 
 
-def test_a_wrong_byte_that_the_engine_does_not_read_is_no_matter(bundle: Path) -> None:
+def test_a_wrong_byte_in_a_file_that_the_engine_does_not_read_is_ignored(bundle: Path) -> None:
     _flip(bundle / TORCH_MODEL, 100)
     assert _load(bundle).manifest.model_version == "feed_ranker-1"
 
@@ -126,12 +165,12 @@ def test_a_truncated_file_is_named(bundle: Path, name: str, cut: int) -> None:
         _load(bundle)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=f"^{MANIFEST}: not found in {tmp_path}/none"):
         _load(tmp_path / "none")
 
 
-def test_the_given_digest_is_the_one_that_counts(bundle: Path) -> None:
+def test_a_given_digest_takes_precedence_over_the_sidecar(bundle: Path) -> None:
     digest = _digest(bundle)
     (bundle / DIGEST_SIDECAR).unlink()
     assert _load(bundle, digest).manifest.digest == digest
@@ -160,7 +199,7 @@ def test_a_manifest_that_was_changed_together_with_its_sidecar_fails_a_pinned_di
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "serving/../../x"])
-def test_a_manifest_that_leads_out_of_the_bundle_is_refused(bundle: Path, name: str) -> None:
+def test_a_path_out_of_the_bundle_is_refused(bundle: Path, name: str) -> None:
     files = json.loads((bundle / MANIFEST).read_bytes())["files"]
     _rewrite(bundle, files=files | {name: {"size": 1, "sha256": "0" * 64}})
     with pytest.raises(BundleError, match=rf"^{MANIFEST}: '{name}' leads out of the bundle"):
@@ -209,13 +248,13 @@ def test_another_format_is_refused(bundle: Path, version: Any) -> None:
         _manifest(b"{}").replace(b'"run_id"', b'"more": 1, "run_id"'),
     ],
 )
-def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
+def test_an_invalid_manifest_is_refused(raw: bytes) -> None:
     with pytest.raises(BundleError, match=f"^{MANIFEST}: "):
         parse_manifest(raw)
 
 
-def test_a_manifest_is_read_as_it_is_written() -> None:
-    """What is refused above is refused for what it lacks."""
+def test_the_template_of_those_manifests_is_valid() -> None:
+    """So each manifest above is refused for its one mistake."""
     assert parse_manifest(_manifest(b"{}")).batches
 
 
@@ -253,9 +292,7 @@ def test_a_manifest_is_read_as_it_is_written() -> None:
         ("files", []),
     ],
 )
-def test_a_field_of_the_manifest_that_is_not_what_it_should_be_is_named(
-    bundle: Path, field: str, value: Any
-) -> None:
+def test_an_invalid_field_of_the_manifest_is_named(bundle: Path, field: str, value: Any) -> None:
     _rewrite(bundle, **{field: value})
     with pytest.raises(ModelUnavailableError) as error:
         _load(bundle)
@@ -265,7 +302,7 @@ def test_a_field_of_the_manifest_that_is_not_what_it_should_be_is_named(
 
 
 @pytest.mark.parametrize("name", ["модель", "feed ranker (new)", "a=b@c", "m-0123"])
-def test_a_name_may_be_what_mlflow_allows(bundle: Path, name: str) -> None:
+def test_every_name_that_mlflow_allows_is_valid(bundle: Path, name: str) -> None:
     _rewrite(bundle, name=name)
     assert _load(bundle).manifest.name == name
 
@@ -275,19 +312,19 @@ def test_a_name_may_be_what_mlflow_allows(bundle: Path, name: str) -> None:
     ["{}", "{}  manifest.json", "{}\n", "{}  manifest.json\nrm -rf /\n", "{} manifest.json\n",
      " {}  manifest.json\n", "{}  other.json\n", ""],
 )  # fmt: skip
-def test_a_sidecar_that_is_more_or_less_than_a_digest_is_refused(bundle: Path, line: str) -> None:
+def test_an_invalid_sidecar_is_refused(bundle: Path, line: str) -> None:
     (bundle / DIGEST_SIDECAR).write_text(line.format(_digest(bundle)))
     with pytest.raises(BundleError, match=f"^{DIGEST_SIDECAR}: "):
         _load(bundle)
 
 
-def test_a_manifest_without_end_is_not_read_to_its_end(bundle: Path) -> None:
+def test_a_manifest_is_read_up_to_a_limit(bundle: Path) -> None:
     (bundle / MANIFEST).write_bytes(b" " * (2 << 20))
     with pytest.raises(BundleError, match=f"^{MANIFEST}: more than the 1048576 bytes that are"):
         _load(bundle)
 
 
-def test_a_spec_that_does_not_hold_together_is_refused(bundle: Path) -> None:
+def test_an_inconsistent_spec_is_refused(bundle: Path) -> None:
     spec = json.loads((bundle / MANIFEST).read_bytes())["feature_spec"]
     spec["inputs"][0]["features"][0]["source"] = "shop"
     _rewrite(bundle, feature_spec=spec)
@@ -295,7 +332,7 @@ def test_a_spec_that_does_not_hold_together_is_refused(bundle: Path) -> None:
         _load(bundle)
 
 
-def test_a_spec_of_another_width_than_the_tables_is_refused(bundle: Path) -> None:
+def test_a_spec_with_another_width_than_the_tables_is_refused(bundle: Path) -> None:
     spec = json.loads((bundle / MANIFEST).read_bytes())["feature_spec"]
     del spec["inputs"][0]["features"][0]
     _rewrite(bundle, feature_spec=spec)
@@ -312,7 +349,7 @@ def test_a_spec_in_another_order_fails_the_golden_scores(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("apart", [1e-4, -1e-4])
-def test_one_golden_score_that_is_off_refuses_the_bundle(bundle: Path, apart: float) -> None:
+def test_one_wrong_golden_score_refuses_the_bundle(bundle: Path, apart: float) -> None:
     golden = json.loads((bundle / GOLDEN).read_bytes())
     golden["cases"][-1]["scores"][3] += apart
     _replace(bundle, GOLDEN, json.dumps(golden).encode())
@@ -321,7 +358,7 @@ def test_one_golden_score_that_is_off_refuses_the_bundle(bundle: Path, apart: fl
 
 
 @pytest.mark.parametrize("more", [0.9, -0.9])
-def test_a_model_whose_scores_are_no_probabilities_is_refused(
+def test_a_model_with_scores_outside_zero_to_one_is_refused(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, more: float
 ) -> None:
     golden = json.loads((bundle / GOLDEN).read_bytes())
@@ -334,7 +371,7 @@ def test_a_model_whose_scores_are_no_probabilities_is_refused(
         _load(bundle)
 
 
-def test_a_golden_score_that_is_a_rounding_apart_is_let_through(bundle: Path) -> None:
+def test_a_golden_score_within_the_tolerance_is_accepted(bundle: Path) -> None:
     golden = json.loads((bundle / GOLDEN).read_bytes())
     golden["cases"][-1]["scores"][3] += 5e-6
     _replace(bundle, GOLDEN, json.dumps(golden).encode())
@@ -368,7 +405,7 @@ def test_a_golden_score_that_is_a_rounding_apart_is_let_through(bundle: Path) ->
         b'{"cases": ' + b"[" * 200_000,
     ],
 )
-def test_golden_cases_that_are_none_refuse_the_bundle(bundle: Path, content: bytes) -> None:
+def test_invalid_golden_cases_refuse_the_bundle(bundle: Path, content: bytes) -> None:
     _replace(bundle, GOLDEN, content)
     with pytest.raises(BundleError, match=f"^{GOLDEN}: "):
         _load(bundle)
@@ -376,7 +413,7 @@ def test_golden_cases_that_are_none_refuse_the_bundle(bundle: Path, content: byt
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\x08\x08"])
 @pytest.mark.parametrize(("engine", "name"), [("onnx", ONNX_MODEL), ("torch", TORCH_MODEL)])
-def test_a_model_file_that_is_none_refuses_the_bundle(
+def test_an_invalid_model_file_refuses_the_bundle(
     bundle: Path, engine: str, name: str, content: bytes
 ) -> None:
     _replace(bundle, name, content)
@@ -384,19 +421,19 @@ def test_a_model_file_that_is_none_refuses_the_bundle(
         _load(bundle, MODEL_ENGINE=engine)
 
 
-def test_a_file_that_can_not_be_read_is_named_in_the_log(
+def test_an_unreadable_file_is_named_in_the_log(
     bundle: Path, log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(source, "_open_at_once", refuse)
+    monkeypatch.setattr(source, "_open_without_waiting", refuse)
     slot = ModelSlot(lambda: _load(bundle), fallback=None, retry_s=5.0)
     slot.load()
     assert str(bundle / MANIFEST) in log()[0]["reason"]
 
 
-def test_only_the_files_that_were_asked_for_are_read(bundle: Path) -> None:
+def test_only_the_requested_files_are_read(bundle: Path) -> None:
     for name in (TORCH_MODEL, SNAPSHOT, GOLDEN):
         (bundle / name).unlink()
     fetched = fetch_bundle(str(bundle), "", bundle, [ONNX_MODEL])
@@ -413,7 +450,7 @@ def test_a_model_that_never_ends_is_stopped_and_refused(
         _load(bundle)
 
 
-def test_a_model_that_wants_all_memory_is_refused(bundle: Path) -> None:
+def test_a_model_that_needs_all_memory_is_refused(bundle: Path) -> None:
     _replace(bundle, ONNX_MODEL, endless.in_memory())
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(BundleError, match=rf"^{GOLDEN}: .*(allocate memory|bad_alloc)"):
@@ -421,7 +458,7 @@ def test_a_model_that_wants_all_memory_is_refused(bundle: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == limits
 
 
-def test_a_bound_of_memory_is_put_back_as_it_was_at_the_start() -> None:
+def test_a_memory_limit_is_reset_to_its_value_at_the_start() -> None:
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     with self_test.bounded_memory(1_000):
         (outer, _) = resource.getrlimit(resource.RLIMIT_DATA)
@@ -431,7 +468,7 @@ def test_a_bound_of_memory_is_put_back_as_it_was_at_the_start() -> None:
     assert 1 << 30 <= outer < 1 << 40
 
 
-def test_the_layers_bundle_stands_in_for_a_model_that_never_ends(
+def test_the_layers_bundle_replaces_a_model_that_never_ends(
     demo_bundle: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_test, "LONGEST_S", 0.2)

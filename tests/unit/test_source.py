@@ -1,4 +1,4 @@
-"""A bundle in a folder that others can write: what was hashed is what is served."""
+"""A bundle in a directory that others can write: what is hashed is what is served."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from feedrank.bundle.layout import (
     SNAPSHOT,
     TORCH_MODEL,
 )
-from feedrank.bundle.sources import Content, Copies, FolderSource
+from feedrank.bundle.sources import Content, Copies, DirectorySource
 from feedrank.errors import BundleError
 from feedrank.model.load import load_model
 
@@ -42,11 +42,11 @@ def cache(tmp_path: Path) -> Path:
 
 
 def _is_what_the_manifest_lists(fetched: Bundle) -> bool:
-    found = {name: hashlib.sha256(data).hexdigest() for name, data in fetched.files.items()}
-    return found == {name: fetched.manifest.files[name].sha256 for name in NAMES}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in fetched.files.items()}
+    return hashes == {name: fetched.manifest.files[name].sha256 for name in NAMES}
 
 
-def test_a_file_that_is_overwritten_or_cut_short_changes_nothing_that_was_fetched(
+def test_overwriting_or_truncating_a_file_does_not_change_what_was_fetched(
     bundle: Path, cache: Path
 ) -> None:
     fetched = fetch_bundle(str(bundle), "", cache, NAMES)
@@ -60,14 +60,14 @@ def test_a_file_that_is_overwritten_or_cut_short_changes_nothing_that_was_fetche
 
 
 @pytest.mark.parametrize(("place", "fetched"), [(0, "original"), (-1, "refused")])
-def test_what_is_overwritten_while_it_is_read_is_served_as_it_was_or_not_at_all(
+def test_a_file_that_is_overwritten_during_a_read_is_served_as_it_was_or_refused(
     bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, place: int, fetched: str
 ) -> None:
     """Its first byte has been read by then, its last one has not."""
 
-    class Meddled(Copies):
-        def copy(self, chunks: Iterable[bytes], name: str, largest: int) -> Content:
-            def meddled() -> Iterable[bytes]:
+    class Overwriting(Copies):
+        def copy(self, chunks: Iterable[bytes], name: str, max_bytes: int) -> Content:
+            def overwriting() -> Iterable[bytes]:
                 for number, chunk in enumerate(chunks):
                     if number == 0:
                         with path.open("r+b") as file:
@@ -75,17 +75,17 @@ def test_what_is_overwritten_while_it_is_read_is_served_as_it_was_or_not_at_all(
                             file.write(bytes([original[place] ^ 1]))
                     yield chunk
 
-            return super().copy(meddled(), name, largest)
+            return super().copy(overwriting(), name, max_bytes)
 
     path, original = bundle / SNAPSHOT, (bundle / SNAPSHOT).read_bytes()
     monkeypatch.setattr(source, "CHUNK_BYTES", 1_000)
-    content = FolderSource(bundle, Meddled(cache, inf)).fetch(SNAPSHOT, len(original))
+    content = DirectorySource(bundle, Overwriting(cache, inf)).fetch(SNAPSHOT, len(original))
     assert path.read_bytes() != original
     assert content.sha256 == hashlib.sha256(content.data).hexdigest()
     assert ("original" if content.data[:] == original else "refused") == fetched
 
 
-def test_a_copy_has_no_name(bundle: Path, cache: Path) -> None:
+def test_a_copy_is_an_unnamed_file(bundle: Path, cache: Path) -> None:
     fetched = fetch_bundle(str(bundle), "", cache, NAMES)
     assert list(cache.iterdir()) == []
     assert cache.stat().st_mode & 0o777 == 0o700
@@ -93,22 +93,22 @@ def test_a_copy_has_no_name(bundle: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MANIFEST, DIGEST_SIDECAR, *NAMES])
-def test_a_pipe_in_a_files_place_is_not_waited_for(bundle: Path, cache: Path, name: str) -> None:
+def test_a_named_pipe_is_refused_without_waiting(bundle: Path, cache: Path, name: str) -> None:
     (bundle / name).unlink()
     os.mkfifo(bundle / name)
-    with pytest.raises(BundleError, match=f"^{name}: is no file in {bundle}"):
+    with pytest.raises(BundleError, match=f"^{name}: is not a file in {bundle}"):
         fetch_bundle(str(bundle), "", cache, NAMES)
 
 
-def test_a_link_to_a_device_without_end_is_refused(bundle: Path, cache: Path) -> None:
+def test_a_link_to_an_endless_device_is_refused(bundle: Path, cache: Path) -> None:
     (bundle / SNAPSHOT).unlink()
     (bundle / SNAPSHOT).symlink_to("/dev/zero")
-    with pytest.raises(BundleError, match=f"^{SNAPSHOT}: is no file in {bundle}"):
+    with pytest.raises(BundleError, match=f"^{SNAPSHOT}: is not a file in {bundle}"):
         fetch_bundle(str(bundle), "", cache, NAMES)
 
 
 def test_a_volume_made_of_links_is_a_bundle(bundle: Path, cache: Path) -> None:
-    """As Kubernetes mounts one: so that it changes all at once."""
+    """Kubernetes mounts one so, to change all files at once."""
     bundle.joinpath("serving").rename(bundle / "..2026_11_25")
     (bundle / "..data").symlink_to("..2026_11_25")
     (bundle / "serving").mkdir()
@@ -117,11 +117,11 @@ def test_a_volume_made_of_links_is_a_bundle(bundle: Path, cache: Path) -> None:
     assert _is_what_the_manifest_lists(fetch_bundle(str(bundle), "", cache, NAMES))
 
 
-def test_a_cache_that_is_full_is_named(demo_bundle: Path, cache: Path) -> None:
+def test_a_full_cache_is_named(demo_bundle: Path, cache: Path) -> None:
     """A limit on the size of files fails a write as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = len((demo_bundle / MANIFEST).read_bytes())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    max_bytes = len((demo_bundle / MANIFEST).read_bytes())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
     try:
         with pytest.raises(BundleError, match=f"can't be written to {cache}: File too large"):
             fetch_bundle(str(demo_bundle), "", cache, NAMES)
@@ -130,14 +130,14 @@ def test_a_cache_that_is_full_is_named(demo_bundle: Path, cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_a_cache_that_can_not_be_written_is_named(demo_bundle: Path, cache: Path) -> None:
+def test_an_unwritable_cache_is_named(demo_bundle: Path, cache: Path) -> None:
     cache.touch()
     with pytest.raises(BundleError, match=f"^{MANIFEST}: can't be written to {cache}: File exists"):
         fetch_bundle(str(demo_bundle), "", cache, NAMES)
 
 
 @pytest.mark.parametrize(("function", "is_copied"), [("feedrank", False), ("", True)])
-def test_only_lambdas_own_read_only_files_are_served_from_where_they_lie(
+def test_only_lambdas_read_only_files_are_mapped_in_place(
     demo_bundle: Path,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +153,7 @@ def test_only_lambdas_own_read_only_files_are_served_from_where_they_lie(
     assert cache.exists() is is_copied
 
 
-def test_a_layers_file_may_be_no_longer_than_the_manifest_says(
+def test_a_layers_file_that_is_too_long_is_refused(
     bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "feedrank")

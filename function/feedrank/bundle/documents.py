@@ -1,7 +1,7 @@
-"""JSON that somebody else wrote, read field by field: what no rule names is refused.
+"""Reads JSON of a bundle by rules, and refuses what no rule allows.
 
-A rule takes a value and its place, and gives back what may be used. It raises BundleError that
-names the place.
+A rule gets a value and its place in the document, and returns the value to use. It raises
+BundleError that names the place.
 """
 
 import json
@@ -16,18 +16,18 @@ import orjson
 from feedrank.errors import BundleError
 
 Rule = Callable[[Any, str], Any]
-LONGEST_TEXT = 10_000  # characters
-SHOWN_OF_A_KEY = 40  # characters
-LARGEST = sys.float_info.max
+MAX_TEXT_LENGTH = 10_000  # characters
+MAX_KEY_IN_MESSAGE = 40  # characters
+MAX_NUMBER = sys.float_info.max
 
 
-def read(raw: bytes, place: str, rule: Rule) -> Any:  # noqa: ANN401 what the rule makes of it
+def read(raw: bytes, place: str, rule: Rule) -> Any:  # noqa: ANN401 what the rule returns
     """Strict JSON in UTF-8: no key twice in an object, no NaN, no infinity."""
     try:
         data = json.loads(
-            raw.decode(), object_pairs_hook=_without_doubles, parse_constant=_no_constant
+            raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
         )
-        orjson.dumps(data)  # half a character, or a number beyond 64 bits, could not be told on
+        orjson.dumps(data)  # refuses lone surrogates and whole numbers beyond 64 bits
         return rule(data, f"{place}: ")
     except TypeError as error:
         raise BundleError(f"{place}: not JSON: {error}") from error
@@ -41,32 +41,32 @@ def wrong(place: str, reason: str) -> BundleError:
     return BundleError(f"{place}{'' if place.endswith(': ') else ': '}{reason}")
 
 
-def text(pattern: str = r"[^\x00-\x1f\x7f]*", longest: int = LONGEST_TEXT) -> Rule:
+def text(pattern: str = r"[^\x00-\x1f\x7f]*", max_length: int = MAX_TEXT_LENGTH) -> Rule:
     matches = re.compile(pattern).fullmatch
 
     def rule(value: Any, place: str) -> str:  # noqa: ANN401
-        if not isinstance(value, str) or len(value) > longest or not matches(value):
-            raise wrong(place, f"must be a text of at most {longest} characters, {pattern}")
+        if not isinstance(value, str) or len(value) > max_length or not matches(value):
+            raise wrong(place, f"must be a text of at most {max_length} characters, {pattern}")
         return value
 
     return rule
 
 
-def whole(least: int, most: int) -> Rule:
+def whole(minimum: int, maximum: int) -> Rule:
     def rule(value: Any, place: str) -> int:  # noqa: ANN401
-        if type(value) is not int or not least <= value <= most:
-            raise wrong(place, f"must be a whole number from {least} to {most}")
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise wrong(place, f"must be a whole number from {minimum} to {maximum}")
         return value
 
     return rule
 
 
-def number(least: float = -math.inf, most: float = math.inf) -> Rule:
+def number(minimum: float = -math.inf, maximum: float = math.inf) -> Rule:
     def rule(value: Any, place: str) -> float:  # noqa: ANN401
-        if type(value) not in {int, float} or not abs(value) <= LARGEST:
+        if type(value) not in {int, float} or not abs(value) <= MAX_NUMBER:
             raise wrong(place, "must be a finite number")
-        if not least <= value <= most:
-            raise wrong(place, f"must be a number from {least} to {most}")
+        if not minimum <= value <= maximum:
+            raise wrong(place, f"must be a number from {minimum} to {maximum}")
         return float(value)
 
     return rule
@@ -95,10 +95,10 @@ def anything(value: Any, place: str) -> Any:  # noqa: ANN401, ARG001
     return value
 
 
-def many(rule: Rule, least: int = 0, most: int = 1_000_000) -> Rule:
+def many(rule: Rule, minimum: int = 0, maximum: int = 1_000_000) -> Rule:
     def all_of(value: Any, place: str) -> list[Any]:  # noqa: ANN401
-        if not isinstance(value, list) or not least <= len(value) <= most:
-            raise wrong(place, f"must be a list of {least} to {most}")
+        if not isinstance(value, list) or not minimum <= len(value) <= maximum:
+            raise wrong(place, f"must be a list of {minimum} to {maximum}")
         return [rule(each, f"{place}[{at}]") for at, each in enumerate(value)]
 
     return all_of
@@ -120,25 +120,25 @@ def fields(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = N
     rules = {**required, **(optional or {})}
 
     def all_of(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
-        found = _object(value, place)
-        if unknown := found.keys() - rules.keys():
+        entries = _object(value, place)
+        if unknown := entries.keys() - rules.keys():
             raise wrong(place, f"unknown key {_shown(min(unknown))}")
-        if missing := required.keys() - found.keys():
+        if missing := required.keys() - entries.keys():
             raise wrong(place, f"lacks {min(missing)}")
-        return {name: rules[name](each, _below(place, name)) for name, each in found.items()}
+        return {name: rules[name](each, _below(place, name)) for name, each in entries.items()}
 
     return all_of
 
 
 def variant(kinds: Mapping[str, Rule]) -> Rule:
-    """An object with exactly one key, which says what the value is."""
+    """An object with exactly one key, which names the kind of its value."""
     rule = fields({}, kinds)
 
     def one(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
         if len(_object(value, place)) != 1:
             raise wrong(place, "must have exactly one key")
-        found: dict[str, Any] = rule(value, place)
-        return found
+        entry: dict[str, Any] = rule(value, place)
+        return entry
 
     return one
 
@@ -155,18 +155,20 @@ def _below(place: str, part: str) -> str:
 
 def _shown(name: str) -> str:
     return (
-        name if name.isidentifier() and len(name) <= SHOWN_OF_A_KEY else repr(name[:SHOWN_OF_A_KEY])
+        name
+        if name.isidentifier() and len(name) <= MAX_KEY_IN_MESSAGE
+        else repr(name[:MAX_KEY_IN_MESSAGE])
     )
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in entries:
             raise ValueError(f"an object has the key {_shown(name)} twice")
-        found[name] = value
-    return found
+        entries[name] = value
+    return entries
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

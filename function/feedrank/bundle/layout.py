@@ -1,11 +1,20 @@
-"""The model bundle: a folder or an S3 prefix, immutable, named by its digest.
+"""The format of a model bundle. Publishing writes it and serving reads it by the names here.
 
-Below the prefix lie the MLflow artifact, byte for byte, and `serving/`, which is all that this
-module reads. The manifest lists size and SHA-256 of every file; the digest is the SHA-256 of the
-manifest. A byte that differs anywhere refuses the whole bundle. Nothing is ever unpickled.
+A bundle is a directory or an S3 prefix with the MLflow artifact, byte for byte, and `serving/`:
+
+    serving/manifest.json         what the bundle is; size and SHA-256 of every other file
+    serving/manifest.sha256       the bundle's digest: the SHA-256 of the manifest
+    serving/model.onnx            the exported model, in one file
+    serving/model.pt2             the same by `torch.export`, for the torch engine
+    serving/features.safetensors  the snapshot of the feature tables
+    serving/golden.json           requests with the scores that torch gave for them
+
+On S3 the digest is part of the prefix (`.../sha256-<digest>/`), so a bundle never changes. One byte
+that differs refuses it. Serving unpickles nothing.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,15 +27,17 @@ from feedrank.errors import BundleError
 
 SERVING = "serving"
 MANIFEST = f"{SERVING}/manifest.json"
-DIGEST_SIDECAR = f"{SERVING}/manifest.sha256"
+DIGEST_SIDECAR = f"{SERVING}/manifest.sha256"  # a line of `sha256sum`
 ONNX_MODEL = f"{SERVING}/model.onnx"
 TORCH_MODEL = f"{SERVING}/model.pt2"
 SNAPSHOT = f"{SERVING}/features.safetensors"
 GOLDEN = f"{SERVING}/golden.json"
 FORMAT = 4
 SHORT_DIGEST_DIGITS = 12
-LARGEST_FILE_BYTES = 1 << 40
-LONGEST_NAME = 255  # characters, as a file system has it
+MAX_FILE_BYTES = 1 << 40
+MAX_NAME_LENGTH = 255  # characters
+_DIGEST_IN_URI = re.compile(r"sha256-([0-9a-f]{64})/?$")
+_SIDECAR = re.compile(rb"([0-9a-f]{64})  manifest\.json\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Times are UTC in ISO 8601, such as 2026-11-25T09:30:00Z; None where nobody knows."""
+    """Times are UTC in ISO 8601, such as 2026-11-25T09:30:00Z; None where unknown."""
 
     name: str
     version: str
@@ -46,31 +57,31 @@ class Manifest:
     trained_at: str | None  # when the MLflow run ended
     snapshot_as_of: str | None  # the moment that the feature tables describe
     published_at: str | None
-    batches: bool  # whether items of several requests may be scored in one run
+    batches: bool  # whether one inference may score items of several requests
     metrics: Mapping[str, float]
     feature_spec: Mapping[str, Any]
     built_with: Mapping[str, str]
-    files: Mapping[str, FileEntry]  # by path from the bundle's root
+    files: Mapping[str, FileEntry]  # by path below the bundle's root
     digest: str
 
     @property
     def model_version(self) -> str:
-        """Name and version in one word that is safe in a path, such as `feed_ranker-3`."""
+        """Name and version, safe in a path: `feed_ranker-3`."""
         return f"{self.name}-{self.version}"
 
     @property
     def short_digest(self) -> str:
-        """Enough of the digest to tell two bundles of one version apart."""
+        """Tells two bundles of one version apart."""
         return self.digest[:SHORT_DIGEST_DIGITS]
 
     def snapshot_age_s(self, now: datetime) -> float | None:
-        """None where nobody knows of when the feature tables are."""
+        """None where the moment of the feature tables is unknown."""
         if self.snapshot_as_of is None:
             return None
         return now.timestamp() - _unix_s(self.snapshot_as_of)
 
     def public(self) -> dict[str, Any]:
-        """What anybody may read: no file names, no place."""
+        """What `/model` responds with: no file names, no place."""
         return {
             "name": self.name,
             "version": self.version,
@@ -92,6 +103,30 @@ def _unix_s(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
+def directory_name(digest: str) -> str:
+    """The last part of a bundle's prefix on S3."""
+    return f"sha256-{digest}"
+
+
+def digest_in(uri: str) -> str:
+    """The digest in a bundle's URI; empty where it has none."""
+    match = _DIGEST_IN_URI.search(uri)
+    return match[1] if match else ""
+
+
+def sidecar(digest: str) -> bytes:
+    """What `sha256sum manifest.json` prints."""
+    return f"{digest}  manifest.json\n".encode()
+
+
+def parse_sidecar(raw: bytes) -> str:
+    """The digest. Raises BundleError."""
+    match = _SIDECAR.fullmatch(raw)
+    if not match:
+        raise BundleError(f"{DIGEST_SIDECAR}: must be `<SHA-256>  manifest.json` and a newline")
+    return match[1].decode()
+
+
 def parse_manifest(raw: bytes) -> Manifest:
     """Raises BundleError for anything that is not a manifest of this format."""
     data = documents.read(raw, MANIFEST, _manifest)
@@ -101,36 +136,38 @@ def parse_manifest(raw: bytes) -> Manifest:
 
 
 def _manifest(data: Any, place: str) -> Any:  # noqa: ANN401
-    found = data.get("format") if isinstance(data, dict) else FORMAT
-    if found != FORMAT:
-        raise BundleError(f"{MANIFEST}: format {found}, this code reads {FORMAT}; publish it anew")
+    format_ = data.get("format") if isinstance(data, dict) else FORMAT
+    if format_ != FORMAT:
+        raise BundleError(
+            f"{MANIFEST}: format {format_}, this code reads {FORMAT}; publish the model again"
+        )
     return _FIELDS(data, place)
 
 
 def _file_name(value: Any, place: str) -> str:  # noqa: ANN401
-    path = PurePosixPath(documents.text(longest=LONGEST_NAME)(value, place))
+    path = PurePosixPath(documents.text(max_length=MAX_NAME_LENGTH)(value, place))
     if path.is_absolute() or ".." in path.parts or path.as_posix() != value:
         raise BundleError(f"{MANIFEST}: {value!r} leads out of the bundle")
     return path.as_posix()
 
 
 def _moment(value: Any, place: str) -> str:  # noqa: ANN401
-    found: str = documents.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20)(value, place)
+    moment: str = documents.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20)(value, place)
     try:
-        datetime.fromisoformat(found)
+        datetime.fromisoformat(moment)
     except ValueError as error:
         raise documents.wrong(place, str(error)) from error
-    return found
+    return moment
 
 
-_name = documents.text(r"\w[\w .+@=()-]*", LONGEST_NAME)  # part of paths
-_plain = documents.text(longest=LONGEST_NAME)
+_name = documents.text(r"\w[\w .+@=()-]*", MAX_NAME_LENGTH)  # part of paths
+_plain = documents.text(max_length=MAX_NAME_LENGTH)
 _FIELDS = documents.fields(
     {
         "format": documents.whole(FORMAT, FORMAT),
         "name": _name,
         "version": _name,
-        "run_id": documents.text(r"[0-9A-Za-z_-]*", LONGEST_NAME),
+        "run_id": documents.text(r"[0-9A-Za-z_-]*", MAX_NAME_LENGTH),
         "network": _plain,
         "trained_at": documents.or_null(_moment),
         "snapshot_as_of": documents.or_null(_moment),
@@ -143,7 +180,7 @@ _FIELDS = documents.fields(
             _file_name,
             documents.fields(
                 {
-                    "size": documents.whole(0, LARGEST_FILE_BYTES),
+                    "size": documents.whole(0, MAX_FILE_BYTES),
                     "sha256": documents.text("[0-9a-f]{64}", 64),
                 }
             ),

@@ -1,7 +1,7 @@
-"""Where a bundle lies: a folder or an S3 prefix. What is hashed is what is used.
+"""Reads a bundle's files from a directory or an S3 prefix: what is hashed is what is used.
 
-A file that somebody could still write is copied into one without a name, which is hashed while it
-is written, and mapped: nobody else can open it, change it or make it shorter.
+A file that another process could write is copied into an unnamed one, which is hashed on the way
+and mapped: nobody else can open it, change it or truncate it.
 """
 
 import hashlib
@@ -31,80 +31,79 @@ class Content(NamedTuple):
 
 
 class BundleSource(Protocol):
-    """Where a bundle lies. `fetch` raises BundleError, also for a file of more bytes than that."""
-
-    def fetch(self, name: str, largest: int) -> Content: ...
+    def fetch(self, name: str, max_bytes: int) -> Content:
+        """Raises BundleError, also for a file of more than `max_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Files without a name, below a folder. `deadline_s` is of `perf_counter()`."""
+    """Makes unnamed files in a directory."""
 
-    folder: Path
-    deadline_s: float
+    directory: Path
+    deadline_s: float  # in `perf_counter()` seconds
 
-    def copy(self, chunks: Iterable[bytes], name: str, largest: int) -> Content:
+    def copy(self, chunks: Iterable[bytes], name: str, max_bytes: int) -> Content:
         """Raises BundleError, and whatever `chunks` raises."""
         digest, size = hashlib.sha256(), 0
         with self._open(name) as file:
             for chunk in chunks:
                 size += len(chunk)
-                if size > largest:
-                    raise BundleError(f"{name}: more than the {largest} bytes that are allowed")
+                if size > max_bytes:
+                    raise BundleError(f"{name}: more than the {max_bytes} bytes that are allowed")
                 if perf_counter() > self.deadline_s:
                     raise BundleError(f"{name}: takes too long to fetch")
                 digest.update(chunk)
                 self._write(file, chunk, name)
-            return Content(_mapped(file, name), digest.hexdigest())
+            return Content(_map(file, name), digest.hexdigest())
 
     def _open(self, name: str) -> IO[bytes]:
         from tempfile import TemporaryFile
 
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return TemporaryFile(dir=self.folder, buffering=0)
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return TemporaryFile(dir=self.directory, buffering=0)
         except OSError as error:
             raise self._unwritable(name, error) from error
 
     def _write(self, file: IO[bytes], chunk: bytes, name: str) -> None:
-        left = memoryview(chunk)
+        rest = memoryview(chunk)
         try:
-            while left:
-                left = left[file.write(left) :]
+            while rest:
+                rest = rest[file.write(rest) :]
         except OSError as error:
             raise self._unwritable(name, error) from error
 
     def _unwritable(self, name: str, error: OSError) -> BundleError:
-        reason = f"can't be written to {self.folder}: {error.strerror} (MODEL_CACHE_DIR)"
+        reason = f"can't be written to {self.directory}: {error.strerror} (MODEL_CACHE_DIR)"
         return BundleError(f"{name}: {reason}")
 
 
-class FolderSource:
-    """A bundle on disk. Links are followed, as mounted volumes and model stores are made of them:
-    what they lead to is compared with the manifest like everything else."""
+class DirectorySource:
+    """A bundle on disk. Follows links, which mounted volumes and model stores are made of: the
+    manifest has the SHA-256 of what they lead to."""
 
-    def __init__(self, folder: Path, copies: Copies) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, copies: Copies) -> None:
+        self._directory = directory
         self._copies = copies
 
-    def fetch(self, name: str, largest: int) -> Content:
-        path = self._folder / name
+    def fetch(self, name: str, max_bytes: int) -> Content:
+        path = self._directory / name
         try:
-            with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise BundleError(f"{name}: is no file in {self._folder}")
-                if _is_of_a_layer(file):
-                    return _in_place(file, name, largest)
-                return self._copies.copy(iter(partial(file.read, CHUNK_BYTES), b""), name, largest)
+                    raise BundleError(f"{name}: is not a file in {self._directory}")
+                if _is_read_only_on_lambda(file):
+                    return _map_in_place(file, name, max_bytes)
+                return self._copies.copy(
+                    iter(partial(file.read, CHUNK_BYTES), b""), name, max_bytes
+                )
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise BundleError(f"{name}: not found in {self._folder}") from error
+            raise BundleError(f"{name}: not found in {self._directory}") from error
         except OSError as error:
             raise BundleError(f"{name}: can't be read: {error}") from error
 
 
 class S3Source:
-    """A bundle on S3."""
-
     def __init__(self, uri: str, copies: Copies) -> None:
         import boto3
         from botocore.config import Config
@@ -123,42 +122,42 @@ class S3Source:
         except Exception as error:  # botocore's, or Python's own
             raise BundleError(f"{uri}: the AWS_* variables make no client: {error}") from error
 
-    def fetch(self, name: str, largest: int) -> Content:
+    def fetch(self, name: str, max_bytes: int) -> Content:
         from botocore.exceptions import BotoCoreError, ClientError
 
         key = f"{self._prefix}/{name}" if self._prefix else name
         try:
             body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
             with closing(body):
-                return self._copies.copy(body.iter_chunks(CHUNK_BYTES), name, largest)
+                return self._copies.copy(body.iter_chunks(CHUNK_BYTES), name, max_bytes)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            raise BundleError(f"{name}: S3 answers {code} for {self._uri}") from error
+            raise BundleError(f"{name}: S3 responds with {code} for {self._uri}") from error
         except (BotoCoreError, OSError) as error:
             raise BundleError(f"{name}: S3 can't be reached for {self._uri}: {error}") from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Without waiting for somebody to write, where it is a named pipe."""
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _is_of_a_layer(file: IO[bytes]) -> bool:
-    """Or of the function's code or image, which Lambda lets nobody write. Elsewhere a file system
-    that is mounted for reading may be written from outside the container."""
+def _is_read_only_on_lambda(file: IO[bytes]) -> bool:
+    """Lambda mounts layers, code and image read-only for everybody. Elsewhere a file system that is
+    mounted read-only may be written from outside the container."""
     if not is_lambda():
         return False
     return bool(os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY)
 
 
-def _in_place(file: IO[bytes], name: str, largest: int) -> Content:
-    data = _mapped(file, name)
-    if len(data) > largest:
-        raise BundleError(f"{name}: more than the {largest} bytes that are allowed")
+def _map_in_place(file: IO[bytes], name: str, max_bytes: int) -> Content:
+    data = _map(file, name)
+    if len(data) > max_bytes:
+        raise BundleError(f"{name}: more than the {max_bytes} bytes that are allowed")
     return Content(data, hashlib.sha256(data).hexdigest())
 
 
-def _mapped(file: IO[bytes], name: str) -> mmap.mmap:
+def _map(file: IO[bytes], name: str) -> mmap.mmap:
     if not os.fstat(file.fileno()).st_size:
         raise BundleError(f"{name}: 0 bytes, no file of a bundle is empty")
     try:

@@ -228,7 +228,7 @@ _METADATA = documents.mapping(documents.text(), documents.text())
 _ARRAY = documents.fields(
     {
         "dtype": documents.one_of(*DTYPES),
-        "shape": documents.many(documents.whole(0, LARGEST_SIZE), most=2),
+        "shape": documents.many(documents.whole(0, LARGEST_SIZE), maximum=2),
         "data_offsets": documents.many(documents.whole(0, LARGEST_SIZE), 2, 2),
     }
 )

@@ -49,10 +49,10 @@ _size = variant({"as_expr": _symbolic, "as_int": _whole})
 _tensor_meta = fields(
     {
         "dtype": whole(0, 64),
-        "sizes": many(_size, most=64),
+        "sizes": many(_size, maximum=64),
         "requires_grad": flag,
         "device": _device,
-        "strides": many(_size, most=64),
+        "strides": many(_size, maximum=64),
         "storage_offset": _size,
         "layout": whole(0, 16),
     }
@@ -166,14 +166,14 @@ def _tree_node(value: Any, place: str) -> Any:  # noqa: ANN401
         {
             "type": or_null(one_of("builtins.tuple", "builtins.list", "builtins.dict")),
             "context": or_null(_tree_context),
-            "children_spec": many(_tree_node, most=1_000),
+            "children_spec": many(_tree_node, maximum=1_000),
         }
     )
     return rule(value, place)
 
 
 def _tree_context(value: Any, place: str) -> str:  # noqa: ANN401
-    keys = read(text()(value, place).encode(), place, or_null(many(tree_key, most=1_000)))
+    keys = read(text()(value, place).encode(), place, or_null(many(tree_key, maximum=1_000)))
     return json.dumps(keys)
 
 
@@ -184,7 +184,7 @@ _call_signature = fields(
         "in_spec": _tree,
         "out_spec": _tree,
     },
-    {"forward_arg_names": or_null(many(identifier, most=1_000))},
+    {"forward_arg_names": or_null(many(identifier, maximum=1_000))},
 )
 PROGRAM = fields(
     {
@@ -195,7 +195,7 @@ PROGRAM = fields(
                     {"input_specs": many(_input_spec), "output_specs": many(_output_spec)}
                 ),
                 "module_call_graph": many(
-                    fields({"fqn": path}, {"signature": or_null(_call_signature)}), least=1
+                    fields({"fqn": path}, {"signature": or_null(_call_signature)}), minimum=1
                 ),
             },
             {"metadata": _no_metadata, "treespec_namedtuple_fields": fields({})},

@@ -10,7 +10,14 @@ from typing import Any
 from feedmodel.dates import now
 from feedmodel.publish.registry import TrackedModel
 from feedmodel.publish.upload import files_below
-from feedrank.bundle.layout import DIGEST_SIDECAR, FORMAT, MANIFEST, Manifest, parse_manifest
+from feedrank.bundle.layout import (
+    DIGEST_SIDECAR,
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    parse_manifest,
+    sidecar,
+)
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
 
@@ -41,7 +48,7 @@ def write_manifest(
     data["published_at"] = _published_at(data, bundles / model_version)
     raw = _to_bytes(data)
     manifest = parse_manifest(raw)
-    (root / DIGEST_SIDECAR).write_text(f"{manifest.digest}  manifest.json\n")
+    (root / DIGEST_SIDECAR).write_bytes(sidecar(manifest.digest))
     (root / MANIFEST).write_bytes(raw)
     return manifest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedmodel.errors import PublishError
-from feedrank.bundle.layout import MANIFEST, parse_manifest
+from feedrank.bundle.layout import MANIFEST, directory_name, parse_manifest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -61,7 +61,9 @@ def _to_s3(bundle: Path, to: str) -> Published:
 
     manifest = parse_manifest((bundle / MANIFEST).read_bytes())
     bucket, _, prefix = to.removeprefix("s3://").partition("/")
-    base = "/".join(filter(None, [prefix.strip("/"), manifest.name, f"sha256-{manifest.digest}"]))
+    base = "/".join(
+        filter(None, [prefix.strip("/"), manifest.name, directory_name(manifest.digest)])
+    )
     try:
         uploaded = _put_missing(boto3.client("s3"), bundle, bucket, base)
     except (BotoCoreError, ClientError, OSError) as error:
