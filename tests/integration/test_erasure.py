@@ -1,4 +1,4 @@
-"""A user's records are erased from all that Firehose and the function wrote, and no other's."""
+"""A user's records are erased from all that Firehose and the function wrote; all others stay."""
 
 import base64
 import fcntl
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import fakes
 from feedops.cli.main import app
-from feedops.decisions import erasure
+from feedops.decisions import stored_records
 from feedrank.decisions.record_ids import UserHash
 from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.files import DailyFiles
@@ -34,11 +34,11 @@ def _record(user_id: int, number: int, key: str = "") -> bytes:
 
 
 OTHERS = b"".join(_record(user, number) for number, user in enumerate((7, 420, 4_200, 142)))
-THEIRS = _record(42, 10) + _record(42, 11)
+USERS = _record(42, 10) + _record(42, 11)
 
 
 def _undelivered(raw: bytes) -> bytes:
-    told = {
+    row = {
         "attemptsMade": 4,
         "arrivalTimestamp": 1_763_812_800_000,
         "errorCode": "DynamicPartitioning.MetadataExtractionFailed",
@@ -46,7 +46,7 @@ def _undelivered(raw: bytes) -> bytes:
         "attemptEndingTimestamp": 1_763_812_900_000,
         "rawData": base64.b64encode(raw).decode(),
     }
-    return json.dumps(told).encode() + b"\n"
+    return json.dumps(row).encode() + b"\n"
 
 
 def _envelope(*messages: bytes) -> bytes:
@@ -98,16 +98,16 @@ def _stored(s3: Any) -> list[tuple[str, bytes]]:
     ]
 
 
-def test_a_users_records_go_and_all_others_stay_to_the_byte(bucket: Any) -> None:
-    _put(bucket, DAY + "a.jsonl.gz", THEIRS[: len(THEIRS) // 2] + OTHERS + _record(42, 12))
+def test_only_the_users_records_are_erased_and_all_others_stay_byte_for_byte(bucket: Any) -> None:
+    _put(bucket, DAY + "a.jsonl.gz", USERS[: len(USERS) // 2] + OTHERS + _record(42, 12))
     _put(bucket, DAY + "b.jsonl.gz", OTHERS, ContentType="application/x-ndjson")
-    _put(bucket, DAY + "c.jsonl.gz", THEIRS)
+    _put(bucket, DAY + "c.jsonl.gz", USERS)
     untouched = bucket.head_object(Bucket=BUCKET, Key=DAY + "b.jsonl.gz")["LastModified"]
-    told = _erase()
-    assert "read 3 objects" in told
-    assert "records 4 of this user's" in told
-    assert "changed 2 objects and versions" in told
-    assert "left 0 of this user's records" in told
+    output = _erase()
+    assert "read 3 objects" in output
+    assert "records 4 of this user's" in output
+    assert "changed 2 objects and versions" in output
+    assert "left 0 of this user's records" in output
     assert sorted(_stored(bucket)) == [
         (DAY + "a.jsonl.gz", OTHERS),
         (DAY + "b.jsonl.gz", OTHERS),
@@ -120,25 +120,25 @@ def test_a_users_records_go_and_all_others_stay_to_the_byte(bucket: Any) -> None
 
 
 def test_a_dry_run_counts_and_changes_nothing(bucket: Any) -> None:
-    _put(bucket, DAY + "a.jsonl.gz", THEIRS + OTHERS)
-    told = _erase("--dry-run")
-    assert "records 2 of this user's" in told
-    assert "changed" not in told
-    assert _stored(bucket) == [(DAY + "a.jsonl.gz", THEIRS + OTHERS)]
+    _put(bucket, DAY + "a.jsonl.gz", USERS + OTHERS)
+    output = _erase("--dry-run")
+    assert "records 2 of this user's" in output
+    assert "changed" not in output
+    assert _stored(bucket) == [(DAY + "a.jsonl.gz", USERS + OTHERS)]
 
 
-def test_no_earlier_version_keeps_them(s3: Any) -> None:
-    """Without this a bucket with versions would have them for a week more, for all to read."""
+def test_no_earlier_version_keeps_the_records(s3: Any) -> None:
+    """They would stay readable in a versioned bucket for a week."""
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    for lines in (THEIRS + OTHERS, OTHERS, THEIRS, OTHERS + THEIRS):
+    for lines in (USERS + OTHERS, OTHERS, USERS, OTHERS + USERS):
         _put(s3, DAY + "a.jsonl.gz", lines)
-    _put(s3, DAY + "gone.jsonl.gz", THEIRS)
+    _put(s3, DAY + "gone.jsonl.gz", USERS)
     s3.delete_object(Bucket=BUCKET, Key=DAY + "gone.jsonl.gz")
     assert "4 earlier versions" in _erase()
     assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS), (DAY + "a.jsonl.gz", OTHERS)]
 
 
-def test_hashed_records_are_found_by_every_key_that_there_was(
+def test_hashed_records_are_found_by_every_given_key(
     s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = "f" * 32, KEY
@@ -151,17 +151,17 @@ def test_hashed_records_are_found_by_every_key_that_there_was(
     assert "--key-env MISSING" in _erase("--key-env", "MISSING", code=1)
 
 
-def test_what_firehose_could_not_deliver_is_looked_into(s3: Any) -> None:
+def test_records_that_firehose_could_not_deliver_are_erased_too(s3: Any) -> None:
     one, several = OTHERS.splitlines(keepends=True)[:2]
     errors = "errors/metadata-extraction-failed/2026-11-22/"
     s3.put_object(
         Bucket=BUCKET,
         Key=errors + "a",
-        Body=_undelivered(THEIRS)
+        Body=_undelivered(USERS)
         + _undelivered(one)
-        + _undelivered(one + THEIRS)
-        + _undelivered(_envelope(several, *THEIRS.splitlines(keepends=True)))
-        + _undelivered(_envelope(THEIRS[: len(THEIRS) // 2])),
+        + _undelivered(one + USERS)
+        + _undelivered(_envelope(several, *USERS.splitlines(keepends=True)))
+        + _undelivered(_envelope(USERS[: len(USERS) // 2])),
     )
     assert "records 7 of" in _erase()
     ((_, body),) = _stored(s3)
@@ -171,37 +171,39 @@ def test_what_firehose_could_not_deliver_is_looked_into(s3: Any) -> None:
     assert (len(raws), event["message"]) == (3, several.decode().strip())
 
 
-def test_what_can_not_be_read_is_named_and_the_rest_is_done(s3: Any) -> None:
-    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
-    _put(s3, DAY + "archived.jsonl.gz", THEIRS, StorageClass="GLACIER")
-    s3.put_object(Bucket=BUCKET, Key=DAY + "cut.jsonl.gz", Body=gzip.compress(THEIRS)[:-9])
+def test_an_unreadable_object_is_named_and_the_others_are_erased(s3: Any) -> None:
+    _put(s3, DAY + "a.jsonl.gz", USERS + OTHERS)
+    _put(s3, DAY + "archived.jsonl.gz", USERS, StorageClass="GLACIER")
+    s3.put_object(Bucket=BUCKET, Key=DAY + "cut.jsonl.gz", Body=gzip.compress(USERS)[:-9])
     s3.put_object(Bucket=BUCKET, Key=DAY + "1.csv", Body=b'"user_id"\n"42"\n')
     s3.put_object(Bucket=BUCKET, Key="athena-results/1.csv", Body=b'"user_id"\n"42"\n')
-    told = _erase(code=1)
-    assert "not done: 0 records are left, 3 objects were not read" in told
-    assert f"s3://{BUCKET}/{DAY}archived.jsonl.gz is in an archive; restore it first" in told
-    assert f"s3://{BUCKET}/{DAY}cut.jsonl.gz is damaged" in told
-    assert f"s3://{BUCKET}/{DAY}1.csv holds no JSON lines" in told
+    output = _erase(code=1)
+    assert "not done: 0 records are left, 3 objects were not read" in output
+    assert f"s3://{BUCKET}/{DAY}archived.jsonl.gz is in an archive; restore it first" in output
+    assert f"s3://{BUCKET}/{DAY}cut.jsonl.gz is damaged" in output
+    assert f"s3://{BUCKET}/{DAY}1.csv holds no JSON lines" in output
     read = s3.get_object(Bucket=BUCKET, Key=DAY + "a.jsonl.gz")["Body"].read()
     assert gzip.decompress(read) == OTHERS
 
 
-def test_an_object_that_somebody_else_writes_meanwhile_is_left_alone(
+def test_an_object_that_another_program_writes_during_the_erasure_is_not_overwritten(
     s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
-    get = erasure.Bucket._get
-    newer = THEIRS + OTHERS + _record(7, 20)
+    _put(s3, DAY + "a.jsonl.gz", USERS + OTHERS)
+    get = stored_records.S3Records._get
+    newer = USERS + OTHERS + _record(7, 20)
 
-    def get_and_lose(self: erasure.Bucket, key: str, version: str) -> dict[str, Any]:
-        got = get(self, key, version)
+    def get_before_another_write(
+        self: stored_records.S3Records, key: str, version: str
+    ) -> dict[str, Any]:
+        stored = get(self, key, version)
         _put(s3, key, newer)
-        return got
+        return stored
 
-    monkeypatch.setattr(erasure.Bucket, "_get", get_and_lose)
-    told = _erase(code=1)
-    assert "was written by somebody else meanwhile" in told
-    assert "2 records are left" in told
+    monkeypatch.setattr(stored_records.S3Records, "_get", get_before_another_write)
+    output = _erase(code=1)
+    assert "was written by another program during the erasure" in output
+    assert "2 records are left" in output
     monkeypatch.undo()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -210,35 +212,33 @@ def test_an_object_that_somebody_else_writes_meanwhile_is_left_alone(
     assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS + _record(7, 20))]
 
 
-def test_an_erasure_that_was_cut_short_goes_on_where_it_was(
-    s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cut between the write of a new version and the deletion of the one before."""
+def test_an_interrupted_erasure_can_be_repeated(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted between the write of a new version and the deletion of the one before."""
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    _put(s3, DAY + "a.jsonl.gz", THEIRS + OTHERS)
+    _put(s3, DAY + "a.jsonl.gz", USERS + OTHERS)
     _put(s3, DAY + "a.jsonl.gz", OTHERS)
     assert "records 2 of" in _erase()
     assert _stored(s3) == [(DAY + "a.jsonl.gz", OTHERS)]
 
 
-def test_what_it_can_not_reach_is_said(s3: Any) -> None:
+def test_it_prints_what_it_can_not_reach(s3: Any) -> None:
     logs = boto3.client("logs")
     for name, days in (("feedrank-prod", 30), ("feedrank-dev", None), ("other", 1)):
         logs.create_log_group(logGroupName=f"/aws/lambda/{name}")
         if days:
             logs.put_retention_policy(logGroupName=f"/aws/lambda/{name}", retentionInDays=days)
-    told = _erase()
-    assert "log group /aws/lambda/feedrank-prod: its lines go after 30 days" in told
-    assert "log group /aws/lambda/feedrank-dev: its lines go after no time at all" in told
-    assert "/aws/lambda/other" not in told
+    output = _erase()
+    assert "log group /aws/lambda/feedrank-prod: its lines expire after 30 days" in output
+    assert "log group /aws/lambda/feedrank-dev: its lines never expire" in output
+    assert "/aws/lambda/other" not in output
     for place in ("records that Firehose still has", "Athena's results", "the feature tables"):
-        assert f"not reached: {place}" in told
+        assert f"not reached: {place}" in output
 
 
 @pytest.mark.parametrize("user", ["", "None", "042", " 42", "-42", "4²", "42 7"])
-def test_who_is_no_user_erases_nothing(user: str, s3: Any) -> None:
-    """An empty one is mentioned everywhere, and records that were not delivered have no user."""
-    _put(s3, DAY + "a.jsonl.gz", THEIRS + _undelivered(OTHERS) + b"\n")
+def test_an_invalid_user_id_erases_nothing(user: str, s3: Any) -> None:
+    """Every line holds the empty one, and undelivered records have no user."""
+    _put(s3, DAY + "a.jsonl.gz", USERS + _undelivered(OTHERS) + b"\n")
     before = _stored(s3)
     command = ["decisions", "erase", "--user", user, "--from", f"s3://{BUCKET}/"]
     done = CliRunner().invoke(app, command)
@@ -253,43 +253,43 @@ def test_a_damaged_error_record_is_named(line: bytes, s3: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
-    [("s3://missing/", "NoSuchBucket"), ("nowhere", "must be s3://bucket/prefix/ or a folder")],
+    ("source", "text"),
+    [("s3://missing/", "NoSuchBucket"), ("nowhere", "must be s3://bucket/prefix/ or a directory")],
 )
-def test_a_place_that_is_none_is_said(source: str, told: str, s3: Any) -> None:
-    assert told in _erase(source=source, code=1)
+def test_an_invalid_source_is_refused(source: str, text: str, s3: Any) -> None:
+    assert text in _erase(source=source, code=1)
 
 
 # ---- Files of DECISION_LOG_DIR -------------------------------------------------------------------
 
 
-def test_daily_files_lose_them_too(tmp_path: Path) -> None:
+def test_the_users_records_are_erased_from_daily_files(tmp_path: Path) -> None:
     file = tmp_path / "predictions_2026-11-22.jsonl"
     half = b'{"record":"decision","user_id":42,"item_'
-    file.write_bytes(THEIRS + OTHERS + half + b"\n" + OTHERS)
+    file.write_bytes(USERS + OTHERS + half + b"\n" + OTHERS)
     file.chmod(0o640)
-    told = _erase(source=str(tmp_path))
-    assert "records 3 of" in told
-    assert "left 0 of" in told
+    output = _erase(source=str(tmp_path))
+    assert "records 3 of" in output
+    assert "left 0 of" in output
     assert (file.read_bytes(), file.stat().st_mode & 0o777) == (OTHERS + OTHERS, 0o640)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_a_record_that_waits_for_the_lock_goes_into_the_new_file(
+def test_a_record_that_waits_for_the_lock_is_appended_to_the_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "predictions_2026-11-22.jsonl"
-    file.write_bytes(THEIRS + OTHERS)
+    file.write_bytes(USERS + OTHERS)
     monkeypatch.setattr("feedrank.decisions.sinks.files.LOCK_TRIES", 10_000)
     waits, lock = threading.Event(), fcntl.flock
 
-    def lock_and_tell(opened: Any, kind: int) -> None:
+    def lock_and_signal(opened: Any, kind: int) -> None:
         waits.set()
         lock(opened, kind)
 
     with file.open("rb") as held:
         lock(held, fcntl.LOCK_EX)
-        monkeypatch.setattr("feedrank.decisions.sinks.files.fcntl.flock", lock_and_tell)
+        monkeypatch.setattr("feedrank.decisions.sinks.files.fcntl.flock", lock_and_signal)
         writer = threading.Thread(
             target=DailyFiles(tmp_path).write,
             args=(DecisionRecord(_record(7, 30), "2026-11-22", 0.0),),
@@ -311,21 +311,21 @@ def test_half_a_line_of_another_user_stays(tmp_path: Path) -> None:
     assert file.read_bytes() == lines
 
 
-def test_an_erasure_that_waited_for_another_goes_over_what_that_wrote(
+def test_an_erasure_that_waited_for_another_reads_the_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "predictions_2026-11-22.jsonl"
-    file.write_bytes(THEIRS + OTHERS)
+    file.write_bytes(USERS + OTHERS)
     lock, waits = fcntl.flock, threading.Event()
 
     def lock_after_another(opened: Any, kind: int) -> None:
         if not waits.is_set():
             waits.set()
             replacement = tmp_path / "new"
-            replacement.write_bytes(THEIRS + _record(7, 30))
+            replacement.write_bytes(USERS + _record(7, 30))
             replacement.replace(file)
         lock(opened, kind)
 
-    monkeypatch.setattr("feedops.decisions.erasure.fcntl.flock", lock_after_another)
+    monkeypatch.setattr("feedops.decisions.stored_records.fcntl.flock", lock_after_another)
     _erase(source=str(tmp_path))
     assert file.read_bytes() == _record(7, 30)

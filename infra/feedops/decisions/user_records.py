@@ -1,7 +1,7 @@
-"""Which lines of a stored object are one user's, and the object without them.
+"""Removes one user's lines from a stored object.
 
 Lines are JSON, one record each, gzipped or not, as Firehose and the function write them. Firehose
-wraps what it could not deliver: base64 in `rawData`, of a record or of CloudWatch's gzipped
+wraps what it could not deliver: `rawData` is the base64 of a record, or of CloudWatch's gzipped
 envelope of several.
 """
 
@@ -22,16 +22,16 @@ DAMAGED = (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error)
 
 
 class UnreadableError(OperationError):
-    """What is stored there can't be read as records."""
+    """The object can't be read as records."""
 
 
 class Rest(NamedTuple):
-    body: bytes  # packed as it was
+    body: bytes  # compressed as before
     removed: int
 
 
 class UserRecords:
-    """`keys` are all that user ids were ever hashed with."""
+    """`keys` are all keys that user ids were ever hashed with."""
 
     def __init__(self, user: str, keys: Sequence[str] = ()) -> None:
         self._user = user
@@ -43,31 +43,32 @@ class UserRecords:
     def without(self, body: bytes) -> Rest:
         """Raises UnreadableError."""
         try:
-            is_packed = body.startswith(GZIP)
-            plain = gzip.decompress(body) if is_packed else body
+            is_gzipped = body.startswith(GZIP)
+            plain = gzip.decompress(body) if is_gzipped else body
             lines = plain.split(b"\n")
             if plain.strip() and not any(_is_record(line) for line in lines):
                 raise UnreadableError("holds no JSON lines")
-            kept, removed = self._kept(lines)
+            kept, removed = self._split(lines)
         except DAMAGED as error:
             raise UnreadableError(f"is damaged: {error}") from error
         if not removed:
             return Rest(body, 0)
         rest = b"\n".join(kept)
-        return Rest(gzip.compress(rest) if is_packed else rest, removed)
+        return Rest(gzip.compress(rest) if is_gzipped else rest, removed)
 
-    def _kept(self, lines: Iterable[bytes]) -> tuple[list[bytes], int]:
+    def _split(self, lines: Iterable[bytes]) -> tuple[list[bytes], int]:
+        """The other users' lines, and the number of records removed."""
         rests = [self._rest_of(line) for line in lines]
         return [line for line, _ in rests if line is not None], sum(count for _, count in rests)
 
     def _rest_of(self, line: bytes) -> tuple[bytes | None, int]:
-        """What of the line isn't the user's, and how many records are."""
+        """The line without the user's records, and the number of these."""
         has_mention = self._mention.search(line) is not None
         if not has_mention and b'"rawData"' not in line:
             return line, 0
         try:
             row = orjson.loads(line)
-        except orjson.JSONDecodeError:  # half a record, of a writer that was killed
+        except orjson.JSONDecodeError:  # half a record, of a killed writer
             return (None, 1) if self._field.search(line) else (line, 0)
         if not isinstance(row, dict):
             return line, 0
@@ -77,25 +78,27 @@ class UserRecords:
 
     def _undelivered(self, line: bytes, row: dict[str, Any]) -> tuple[bytes | None, int]:
         raw = base64.b64decode(row["rawData"], validate=True)
-        is_packed = raw.startswith(GZIP)
-        content = gzip.decompress(raw) if is_packed else raw
+        is_gzipped = raw.startswith(GZIP)
+        content = gzip.decompress(raw) if is_gzipped else raw
         if b'"logEvents"' in content:
             envelope = orjson.loads(content)
-            told = [self._rest_of(event["message"].encode()) for event in envelope["logEvents"]]
+            rests = [self._rest_of(event["message"].encode()) for event in envelope["logEvents"]]
             envelope["logEvents"] = [
                 event
-                for event, (rest, _) in zip(envelope["logEvents"], told, strict=True)
+                for event, (rest, _) in zip(envelope["logEvents"], rests, strict=True)
                 if rest is not None
             ]
-            removed, content = sum(count for _, count in told), orjson.dumps(envelope)
+            removed, content = sum(count for _, count in rests), orjson.dumps(envelope)
             is_empty = not envelope["logEvents"]
         else:
-            kept, removed = self._kept(content.split(b"\n"))
+            kept, removed = self._split(content.split(b"\n"))
             content = b"\n".join(kept)
             is_empty = not content.strip()
         if not removed or is_empty:
             return (None if removed else line), removed
-        row["rawData"] = base64.b64encode(gzip.compress(content) if is_packed else content).decode()
+        row["rawData"] = base64.b64encode(
+            gzip.compress(content) if is_gzipped else content
+        ).decode()
         return orjson.dumps(row), removed
 
 
