@@ -1,4 +1,4 @@
-"""Hashed user ids: no plain one in any line, the same hash as OpenSSL's, no key anywhere."""
+"""Hashed user ids: OpenSSL's hash, no plain id in any line, no key anywhere."""
 
 import json
 import subprocess
@@ -19,23 +19,23 @@ USER = 7_046_029_254_386_353_131
 SECRET = "feedrank/record-ids"
 
 
-def _of_openssl(key: str, text: str) -> str:
-    told = subprocess.run(
+def _openssl_hash(key: str, text: str) -> str:
+    done = subprocess.run(
         ["openssl", "dgst", "-sha256", "-hmac", key],
         input=text.encode(),
         capture_output=True,
         check=True,
     )
-    return told.stdout.decode().split()[-1][:32]
+    return done.stdout.decode().split()[-1][:32]
 
 
 @pytest.mark.parametrize("user_id", [0, 1, USER, 2**63 - 1])
-def test_a_hash_is_the_first_half_of_openssls(user_id: int) -> None:
+def test_a_hash_is_half_of_the_one_that_the_openssl_command_prints(user_id: int) -> None:
     hashed = UserHash(KEY)
-    assert [hashed(user_id), hashed(user_id)] == 2 * [_of_openssl(KEY, str(user_id))]
+    assert [hashed(user_id), hashed(user_id)] == 2 * [_openssl_hash(KEY, str(user_id))]
 
 
-def test_another_key_gives_another_hash_and_a_line_end_after_a_key_none() -> None:
+def test_another_key_gives_another_hash_and_a_newline_after_a_key_does_not() -> None:
     assert UserHash(KEY)(1) != UserHash(OTHER)(1)
     assert UserHash(KEY)(1) == UserHash(KEY + "\n")(1)
 
@@ -46,30 +46,30 @@ def test_a_record_has_the_hash_in_place_of_the_id(capsys: pytest.CaptureFixture[
     fakes.record(DecisionLog([kept], UserHash(KEY)), ranking)
     ((line, _),) = kept.lines
     assert line.decode() == capsys.readouterr().out
-    told = fakes.recorded(ranking)
-    assert json.loads(line) == told | {"user_id": None, "user_hash": _of_openssl(KEY, str(USER))}
+    plain = fakes.recorded(ranking)
+    assert json.loads(line) == plain | {"user_id": None, "user_hash": _openssl_hash(KEY, str(USER))}
 
 
-def _answer_two(bundle: Path, **env: str) -> None:
-    """Two requests that the handler itself answers."""
+def _serve_two(bundle: Path, **env: str) -> None:
+    """Two requests to the handler itself."""
     event = json.loads((fakes.HANDLER.parents[1] / "events/predict.json").read_text())
     event["body"] = json.dumps({"user_id": USER, "item_ids": [1, 2, 3]})
     with fakes.container(MODEL_URI=str(bundle), **env) as module:
         for _ in range(2):
-            answer = module.lambda_handler(event, fakes.LambdaContext())
-            assert (answer["statusCode"], json.loads(answer["body"])["user_id"]) == (200, USER)
+            response = module.lambda_handler(event, fakes.LambdaContext())
+            assert (response["statusCode"], json.loads(response["body"])["user_id"]) == (200, USER)
 
 
 def test_no_line_of_a_container_has_the_users_id(
     demo_bundle: Path, capfd: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
-    _answer_two(demo_bundle, RECORD_IDS="hashed", RECORD_ID_KEY=KEY)
+    _serve_two(demo_bundle, RECORD_IDS="hashed", RECORD_ID_KEY=KEY)
     printed = capfd.readouterr().out
     records = [json.loads(line) for line in printed.splitlines() if '"decision"' in line]
-    assert [record["user_hash"] for record in records] == 2 * [_of_openssl(KEY, str(USER))]
-    for never in (str(USER), KEY):
-        assert never not in printed
-        assert never not in str(log())
+    assert [record["user_hash"] for record in records] == 2 * [_openssl_hash(KEY, str(USER))]
+    for text in (str(USER), KEY):
+        assert text not in printed
+        assert text not in str(log())
 
 
 # ---- The key -------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def secrets(aws: None) -> Any:
     return boto3.client("secretsmanager", region_name="eu-west-1")
 
 
-def test_the_key_is_the_secret_that_is_named(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_the_named_secret(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arn = secrets.create_secret(Name=SECRET, SecretString=f" {KEY}\n")["ARN"]
     by_arn = user_hash(fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=arn))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
@@ -93,41 +93,41 @@ def test_the_key_is_the_secret_that_is_named(secrets: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("secret", "told"),
+    ("secret", "reason"),
     [
         ({"SecretString": "short"}, "at least 32 characters"),
         ({"SecretBinary": b"0" * 64}, "at least 32 characters"),
         (None, "ResourceNotFoundException"),
     ],
 )
-def test_a_secret_that_is_none_ends_init_by_name(
-    secret: dict[str, Any] | None, told: str, secrets: Any, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_secret_fails_init_and_is_named(
+    secret: dict[str, Any] | None, reason: str, secrets: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     if secret:
         secrets.create_secret(Name=SECRET, **secret)
     with (
-        pytest.raises(SettingsError, match=f"RECORD_ID_KEY_SECRET: .*{told}") as error,
+        pytest.raises(SettingsError, match=f"RECORD_ID_KEY_SECRET: .*{reason}") as error,
         fakes.container(MODEL_URI="/nowhere", RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=SECRET),
     ):
         pass
     assert "short" not in str(error.value)
 
 
-def test_a_secrets_manager_that_can_not_be_reached_ends_init_by_name(
+def test_an_unreachable_secrets_manager_fails_init_and_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("feedrank.decisions.record_ids.TRIES", 1)
+    monkeypatch.setattr("feedrank.decisions.record_ids.MAX_TRIES", 1)
     with pytest.raises(SettingsError, match="RECORD_ID_KEY_SECRET: Could not connect"):
         user_hash(fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=SECRET))
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("variables", "name"),
     [
         ({"RECORD_IDS": "hashed"}, "RECORD_ID_KEY_SECRET"),
         ({"RECORD_IDS": "hashed", "RECORD_ID_KEY": "short-secret"}, "RECORD_ID_KEY"),
@@ -141,11 +141,11 @@ def test_a_secrets_manager_that_can_not_be_reached_ends_init_by_name(
         ({"RECORD_IDS": "sha1"}, "RECORD_IDS"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(given: dict[str, str], named: str) -> None:
+def test_inconsistent_settings_are_refused_by_name(variables: dict[str, str], name: str) -> None:
     with pytest.raises(SettingsError) as error:
-        fakes.settings(**given)
+        fakes.settings(**variables)
     lines = str(error.value).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines] == [named]
+    assert [line.split(":")[0].strip() for line in lines] == [name]
     assert not any(value in str(error.value) for value in (KEY, "short-secret"))
 
 

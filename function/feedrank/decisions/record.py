@@ -1,4 +1,4 @@
-"""The decision record: what was asked and what was answered, as one JSON object."""
+"""The decision record: a request and its ranking, as one JSON object."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +10,8 @@ RECORD = "decision"
 
 
 def decision(ranking: Ranking, user_hash: UserHash | None = None) -> dict[str, Any]:
-    """The record; its lists stand in the caller's order. `feature_time` is what the
-    features took for now: the context's `timestamp`, or when the request came. Where user ids are
-    hashed, `user_id` is null."""
+    """The lists are in the caller's order. `feature_time` is the time that features were computed
+    for: the context's `timestamp`, or the request's. `user_id` is null where ids are hashed."""
     query, call = ranking.query, ranking.call
     ranks: list[int | None] = [None] * len(ranking.scores)  # None: dropped
     for rank, at in enumerate(ranking.order, 1):

@@ -1,7 +1,7 @@
-"""How a decision record names its user: by the number, or by a keyed hash of it.
+"""How a decision record names its user: by id, or by a keyed hash of it.
 
-Without the key nobody can tell whose record it is, nor find it out by hashing every number. Items
-are no persons, and the ids of requests and traces no user's: they stay as they are.
+Without the key nobody can find a record's user, not even by hashing every id. Ids of items,
+requests and traces name no person, so they are never hashed.
 """
 
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ from feedrank.settings import MIN_KEY_LENGTH, Settings
 if TYPE_CHECKING:
     from hmac import HMAC
 
-DIGITS = 32  # 128 bits: among a billion users two share one with a chance of 1 in 10^21
+DIGITS = 32  # 128 bits: two of a billion users share a hash with a probability of 1 in 10^21
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 2.0
-TRIES = 2  # so at most six of the ten seconds that Lambda gives init
+MAX_TRIES = 2  # at most 6 s: Lambda gives init 10 s
 
 
 class UserHash:
@@ -27,23 +27,23 @@ class UserHash:
         self._keyed: HMAC = hmac.new(key.strip().encode(), digestmod="sha256")
 
     def __call__(self, user_id: int | str) -> str:
-        keyed = self._keyed.copy()  # the key's own share of the work is done once
+        keyed = self._keyed.copy()  # the key is hashed once
         keyed.update(str(user_id).encode())
         return keyed.hexdigest()[:DIGITS]
 
 
 def user_hash(settings: Settings) -> UserHash | None:
-    """None where records have plain ids. Raises SettingsError where there is no key to hash with:
-    a record must not be written with a plain id instead."""
+    """None where records have plain ids. Raises SettingsError where the key can't be read: then no
+    record may be written."""
     if settings.record_ids == "plain":
         return None
     if settings.record_id_key is None:
-        return UserHash(_key_of(settings.record_id_key_secret))
+        return UserHash(_read_key(settings.record_id_key_secret))
     return UserHash(settings.record_id_key.get_secret_value())
 
 
-def _key_of(secret: str) -> str:
-    """From Secrets Manager; of the ARN's region, where it is one."""
+def _read_key(secret: str) -> str:
+    """From Secrets Manager in the ARN's region, or by name in the container's."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -52,15 +52,17 @@ def _key_of(secret: str) -> str:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        retries={"total_max_attempts": TRIES, "mode": "standard"},
+        retries={"total_max_attempts": MAX_TRIES, "mode": "standard"},
     )
     try:
         client = boto3.Session().client("secretsmanager", region_name=region or None, config=config)
         key: str = client.get_secret_value(SecretId=secret).get("SecretString", "")
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        raise SettingsError(f"RECORD_ID_KEY_SECRET: Secrets Manager answers {code}") from error
-    except (BotoCoreError, ValueError) as error:  # the latter for a region or URL that is none
+        raise SettingsError(
+            f"RECORD_ID_KEY_SECRET: Secrets Manager responds with {code}"
+        ) from error
+    except (BotoCoreError, ValueError) as error:  # ValueError: of an invalid region or URL
         raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
     if len(key.strip()) < MIN_KEY_LENGTH:
         raise SettingsError(
