@@ -181,7 +181,7 @@ def test_a_record_that_stands_twice_is_refused(written: dict[str, Path]) -> None
         (b"", "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"graph_module": {}, "graph_module": {}}', "the key graph_module twice"),
-        (b'{"graph_module": NaN}', "NaN is no JSON number"),
+        (b'{"graph_module": NaN}', "NaN is not a JSON number"),
         (b"[]", "must be an object"),
         (b"{}", "lacks"),
     ],

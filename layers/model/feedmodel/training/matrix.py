@@ -63,7 +63,7 @@ def request_inputs(
         for input_ in spec.inputs
     }
     with TemporaryDirectory() as scratch:
-        path = Path(scratch) / "features.safetensors"
+        path = Path(scratch) / "tables.safetensors"
         write_snapshot(tables, path)
         store = SnapshotStore(path, spec)
         builder = MatrixBuilder(spec, store.vocabularies)
