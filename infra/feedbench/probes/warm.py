@@ -171,9 +171,10 @@ def parity(events: str, now_s: float) -> dict[str, Any]:
     import torch
 
     from feedbench.competitors.candidates import BUNDLE, Candidates
+    from feedrank.bundle.layout import ONNX_MODEL, TORCH_MODEL
 
-    session = onnxruntime.InferenceSession(BUNDLE / "serving" / "model.onnx")
-    module: Any = torch.export.load(BUNDLE / "serving" / "model.pt2").module()
+    session = onnxruntime.InferenceSession(BUNDLE / ONNX_MODEL)
+    module: Any = torch.export.load(BUNDLE / TORCH_MODEL).module()
     names = [" and ".join(pair) for pair in combinations(("torch", "ONNX", "handler"), 2)]
     apart, rows, candidates = dict.fromkeys(names, 0.0), 0, Candidates()
     for event in read_events(events):
