@@ -1,4 +1,4 @@
-"""Which thread scores, and who shares a run."""
+"""Which thread scores, and which requests share a batch."""
 
 import asyncio
 import gc
@@ -30,8 +30,8 @@ from feedrank.ranking.batching import BatchingScorer
 from feedrank.ranking.scorer import InlineScorer, Scorer
 
 THREAD = "scoring"
-POISON = 66  # an item that no run survives
-# Asks for a run of half a second and more, and ends while that goes on.
+POISON = 66  # an item that fails every inference
+# Starts an inference of half a second or more, and ends meanwhile.
 ENDS_WITHIN_A_RUN = """
 import asyncio, sys, threading
 from math import inf
@@ -55,9 +55,9 @@ async def ask():
     model = fakes.model(Big(Path(sys.argv[1]), 1))
     rows = await model.features.fetch(fakes.query(), inf)
     call = fakes.call()
-    asked = asyncio.create_task(BatchingScorer().score(model, fakes.query(), rows, call))
+    request = asyncio.create_task(BatchingScorer().score(model, fakes.query(), rows, call))
     await asyncio.to_thread(begun.wait)
-    asked.cancel()
+    request.cancel()
 
 asyncio.run(ask())
 print("ended")
@@ -65,28 +65,28 @@ print("ended")
 
 
 class WatchedEngine:
-    """Scores an item by its price, but once it is let to; keeps who scored how many at once."""
+    """Scores an item by its price, once it is released; keeps its threads and batch sizes."""
 
-    def __init__(self, *, free: bool = True) -> None:
+    def __init__(self, *, released: bool = True) -> None:
         self.threads: list[str] = []
-        self.runs: list[int] = []
-        self.begun, self.free = threading.Event(), threading.Event()
-        if free:
-            self.free.set()
+        self.batches: list[int] = []
+        self.begun, self.released = threading.Event(), threading.Event()
+        if released:
+            self.released.set()
 
     def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
         prices = inputs["features"][:, 1]
         self.threads.append(threading.current_thread().name)
-        self.runs.append(len(prices))
+        self.batches.append(len(prices))
         self.begun.set()
-        assert self.free.wait(timeout=30)
+        assert self.released.wait(timeout=30)
         if np.isclose(prices, POISON / 1_000).any():
             raise ScoringError("poisoned")
         return prices
 
 
 class StoppableEngine(WatchedEngine):
-    """The same, whose runs can be ended; one of POISON goes on until it is."""
+    """Can stop an inference; one of POISON goes on until it is stopped."""
 
     stopper = fakes.Stopper
 
@@ -96,12 +96,12 @@ class StoppableEngine(WatchedEngine):
         if stopper and np.isclose(inputs["features"][:, 1], POISON / 1_000).any():
             self.threads.append(threading.current_thread().name)
             assert stopper.ended.wait(timeout=30)
-            raise ScoringError("ended")
+            raise ScoringError("stopped")
         return super().score(inputs)
 
 
 class LateEngine(StoppableEngine):
-    """One whose runs can't be ended in time, and end by themselves past this moment."""
+    """Ignores its stopper, and ends after this moment."""
 
     until_s = 0.0
 
@@ -116,7 +116,7 @@ class LateEngine(StoppableEngine):
 def _model(
     engine: ScoringEngine, run_s: float = 1.0, item_s: float = 0.0, *, batches: bool = True
 ) -> Model:
-    """One whose runs have taken so long."""
+    """A model whose inferences took so long."""
     return replace(fakes.model(engine, batches=batches), pace=Pace(run_s, item_s))
 
 
@@ -130,19 +130,19 @@ async def _score(
     return scores.tolist()
 
 
-Asked = Awaitable[list[float]]
+Request = Awaitable[list[float]]
 Outcomes = list[list[float] | BaseException]
 
 
 def _while_one_is_scored(
     engine: WatchedEngine,
     scorer: Scorer,
-    later: Callable[[], Sequence[Asked]],
+    later: Callable[[], Sequence[Request]],
     *,
     one_goes: bool = False,
 ) -> Outcomes:
-    """What those get who ask during a run; the run is another's, of item 1, and ends once one of
-    them went away, where one does."""
+    """The outcomes of requests that come during the inference of another, of item 1. With
+    `one_goes` it ends once one of them was cancelled."""
 
     async def ask() -> Outcomes:
         failed: list[Any] = []
@@ -151,10 +151,10 @@ def _while_one_is_scored(
             first = asyncio.create_task(_score(scorer, _model(engine), [1]))
             assert await asyncio.to_thread(engine.begun.wait, 30)
             tasks = [asyncio.ensure_future(each) for each in later()]
-            await asyncio.sleep(0)  # they wait now
+            await asyncio.sleep(0)  # now they wait
             if one_goes:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            engine.free.set()
+            engine.released.set()
             assert await first == _prices(1)
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert not failed
@@ -177,7 +177,7 @@ def _prices(*items: int) -> list[float]:
         (InlineScorer(), 1.0, 1.0, "MainThread"),  # no other request waits
     ],
 )
-def test_a_long_run_is_made_in_the_thread_where_other_requests_wait(
+def test_a_long_inference_takes_place_in_the_thread_if_other_requests_wait(
     scorer: Scorer, run_s: float, item_s: float, thread: str
 ) -> None:
     engine = StoppableEngine()
@@ -185,7 +185,7 @@ def test_a_long_run_is_made_in_the_thread_where_other_requests_wait(
     assert engine.threads == [thread]
 
 
-def test_an_inline_run_needs_no_event_loop_and_a_batched_one_does() -> None:
+def test_inline_scoring_needs_no_event_loop_and_batching_does() -> None:
     assert (InlineScorer().waits, BatchingScorer().waits) == (False, True)
     query, model = fakes.query(), fakes.model(StoppableEngine())
     rows = run_through(model.features.fetch(query, inf))
@@ -194,11 +194,11 @@ def test_an_inline_run_needs_no_event_loop_and_a_batched_one_does() -> None:
 
 
 def test_the_event_loop_goes_on_meanwhile() -> None:
-    engine = WatchedEngine(free=False)
+    engine = WatchedEngine(released=False)
 
     async def go_on() -> None:
         assert await asyncio.to_thread(engine.begun.wait, 30)
-        engine.free.set()
+        engine.released.set()
 
     async def both() -> list[float]:
         scores, _ = await asyncio.gather(_score(BatchingScorer(), _model(engine)), go_on())
@@ -207,72 +207,72 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
     assert asyncio.run(both()) == _prices(10, 30, 20)
 
 
-def test_what_waits_is_scored_in_one_run() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_requests_that_wait_share_a_batch() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
-    asked = [[5], [40, 20, 30], [7, 7]]
+    requests = [[5], [40, 20, 30], [7, 7]]
     outcomes = _while_one_is_scored(
-        engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
+        engine, scorer, lambda: [_score(scorer, model, items) for items in requests]
     )
-    assert outcomes == [_prices(*items) for items in asked]
-    assert engine.runs == [1, 6]
+    assert outcomes == [_prices(*items) for items in requests]
+    assert engine.batches == [1, 6]
     assert set(engine.threads) == {THREAD}
 
 
 @pytest.mark.parametrize(
     ("limit", "value", "least_item_s"), [("MAX_BATCH_ITEMS", 4, 0.0), ("ENOUGH_S", 4e-9, 1e-9)]
 )
-def test_a_run_takes_no_more_once_it_has_enough(
+def test_a_batch_takes_no_more_once_it_has_enough(
     monkeypatch: pytest.MonkeyPatch, limit: str, value: float, least_item_s: float
 ) -> None:
     monkeypatch.setattr(batching, limit, value)
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine, 1.0, least_item_s)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(5)]
     )
     assert outcomes == [_prices(at, at) for at in range(5)]
-    assert engine.runs == [1, 4, 4, 2]
+    assert engine.batches == [1, 4, 4, 2]
 
 
-def test_a_model_whose_rows_belong_together_scores_each_request_by_itself() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_a_model_whose_items_depend_on_each_other_scores_each_request_by_itself() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine, batches=False)
     outcomes = _while_one_is_scored(
         engine, scorer, lambda: [_score(scorer, model, [at, at]) for at in range(3)]
     )
     assert outcomes == [_prices(at, at) for at in range(3)]
-    assert engine.runs == [1, 2, 2, 2]
+    assert engine.batches == [1, 2, 2, 2]
 
 
-def test_two_models_never_share_a_run() -> None:
+def test_two_models_never_share_a_batch() -> None:
     class Dearer(WatchedEngine):
         def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
             return super().score(inputs) * 2
 
-    cheap, dear, scorer = WatchedEngine(free=False), Dearer(), BatchingScorer()
+    cheap, dear, scorer = WatchedEngine(released=False), Dearer(), BatchingScorer()
     models = [_model(cheap), _model(dear)]
     outcomes = _while_one_is_scored(
         cheap, scorer, lambda: [_score(scorer, models[at % 2], [at]) for at in range(4)]
     )
     assert outcomes == [_prices(0), _prices(2), _prices(2), _prices(6)]
-    assert (cheap.runs, dear.runs) == ([1, 1, 1], [1, 1])
+    assert (cheap.batches, dear.batches) == ([1, 1, 1], [1, 1])
 
 
-def test_an_error_in_a_shared_run_is_only_whose_it_is() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_an_error_in_a_batch_fails_only_the_request_that_caused_it() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
-    asked = [[5, 6], [POISON], [7]]
+    requests = [[5, 6], [POISON], [7]]
     good, bad, other = _while_one_is_scored(
-        engine, scorer, lambda: [_score(scorer, model, items) for items in asked]
+        engine, scorer, lambda: [_score(scorer, model, items) for items in requests]
     )
     assert (good, other) == (_prices(5, 6), _prices(7))
     assert isinstance(bad, ScoringError)
-    assert engine.runs == [1, 4, 2, 1, 1]
+    assert engine.batches == [1, 4, 2, 1, 1]
 
 
-def test_who_asks_what_no_matrix_can_hold_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_a_request_without_a_matrix_does_not_disturb_others() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
 
     async def wrong() -> list[float]:
@@ -291,11 +291,11 @@ def test_a_request_whose_time_is_up_is_not_scored(scorer: Scorer) -> None:
     engine = WatchedEngine()
     with pytest.raises(DeadlineExceededError):
         asyncio.run(_score(scorer, _model(engine), call=fakes.call(0)))
-    assert engine.runs == []
+    assert engine.batches == []
 
 
-def test_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_a_request_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
     late, good = _while_one_is_scored(
         engine,
@@ -307,17 +307,17 @@ def test_whose_time_is_up_in_the_queue_is_not_scored_and_others_are() -> None:
     )
     assert isinstance(late, DeadlineExceededError)
     assert good == _prices(6)
-    assert engine.runs == [1, 1]
+    assert engine.batches == [1, 1]
 
 
-def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> None:
+def test_time_may_run_out_between_two_inferences_of_requests_that_waited_together() -> None:
     class Slow(WatchedEngine):
         def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
             scores = super().score(inputs)
             time.sleep(0.2)
             return scores
 
-    engine, scorer = Slow(free=False), BatchingScorer()
+    engine, scorer = Slow(released=False), BatchingScorer()
     model = _model(engine, batches=False)
     good, late = _while_one_is_scored(
         engine,
@@ -329,16 +329,16 @@ def test_time_may_run_out_between_two_runs_of_those_who_waited_together() -> Non
     )
     assert good == _prices(5)
     assert isinstance(late, DeadlineExceededError)
-    assert engine.runs == [1, 1]
+    assert engine.batches == [1, 1]
 
 
-SHORT_S = 0.5  # of a budget, where it is to run out: enough to begin on a busy machine
+SHORT_S = 0.5  # a budget that is meant to run out: enough to begin on a busy machine
 
 
 @pytest.mark.parametrize(
     ("scorer", "thread"), [(InlineScorer(), "MainThread"), (BatchingScorer(), THREAD)]
 )
-def test_a_run_is_stopped_at_the_requests_deadline(scorer: Scorer, thread: str) -> None:
+def test_an_inference_is_stopped_at_the_requests_deadline(scorer: Scorer, thread: str) -> None:
     engine = StoppableEngine()
     with pytest.raises(DeadlineExceededError):
         asyncio.run(_score(scorer, _model(engine), [POISON], fakes.call(SHORT_S)))
@@ -347,16 +347,18 @@ def test_a_run_is_stopped_at_the_requests_deadline(scorer: Scorer, thread: str) 
 
 
 @pytest.mark.parametrize("scorer", [InlineScorer(), BatchingScorer()])
-def test_a_run_that_can_not_be_stopped_keeps_no_request_past_its_deadline(scorer: Scorer) -> None:
-    engine = WatchedEngine(free=False)
-    for _ in range(2):  # the second request's run waits for the first one's all the time
+def test_an_unstoppable_inference_keeps_no_request_past_its_deadline(
+    scorer: Scorer,
+) -> None:
+    engine = WatchedEngine(released=False)
+    for _ in range(2):  # the second inference waits for the first one all the time
         with pytest.raises(DeadlineExceededError):
             asyncio.run(_score(scorer, _model(engine), call=fakes.call(SHORT_S)))
     assert watchdog.late
-    engine.free.set()
+    engine.released.set()
     assert asyncio.run(_score(scorer, _model(engine), [5])) == _prices(5)
     assert not watchdog.late
-    assert (engine.runs, set(engine.threads)) == ([3, 1], {THREAD})
+    assert (engine.batches, set(engine.threads)) == ([3, 1], {THREAD})
 
 
 @pytest.mark.parametrize("scorer", [InlineScorer(), BatchingScorer()])
@@ -365,10 +367,10 @@ def test_scores_that_come_too_late_are_not_returned(scorer: Scorer) -> None:
     engine.until_s = call.deadline_s
     with pytest.raises(DeadlineExceededError):
         asyncio.run(_score(scorer, _model(engine, run_s=0.0), call=call))
-    assert engine.runs == [3]
+    assert engine.batches == [3]
 
 
-def test_a_run_that_keeps_the_event_loop_too_long_is_made_again_in_the_thread() -> None:
+def test_an_inference_that_blocks_the_event_loop_too_long_is_repeated_in_the_thread() -> None:
     class OnceSlow(StoppableEngine):
         def score(
             self, inputs: Mapping[str, FloatArray], stopper: fakes.Stopper | None = None
@@ -381,18 +383,18 @@ def test_a_run_that_keeps_the_event_loop_too_long_is_made_again_in_the_thread() 
     model = _model(engine, 0.0)
     assert asyncio.run(_score(scorer, model)) == _prices(10, 30, 20)
     assert engine.threads == ["MainThread", THREAD]
-    assert model.pace.run_s > 0, "how brief it was is forgotten"
+    assert model.pace.run_s > 0, "its pace is forgotten"
 
 
-def test_a_process_ends_in_good_order_within_a_run(demo_bundle: Path) -> None:
-    """ONNX Runtime's C++ doesn't survive that its thread is ended from outside."""
+def test_a_process_ends_normally_within_an_inference(demo_bundle: Path) -> None:
+    """Ending a thread within ONNX Runtime's C++ would abort the process."""
     line = [sys.executable, "-c", ENDS_WITHIN_A_RUN, str(demo_bundle / ONNX_MODEL)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
-def test_an_idle_thread_holds_on_to_no_model() -> None:
+def test_an_idle_thread_keeps_no_model_alive() -> None:
     scorer, model = BatchingScorer(), _model(WatchedEngine())
     asyncio.run(_score(scorer, model))
     seen = weakref.ref(model.engine)
@@ -404,8 +406,8 @@ def test_an_idle_thread_holds_on_to_no_model() -> None:
     assert seen() is None
 
 
-def test_who_goes_away_disturbs_nobody() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_a_cancelled_request_does_not_disturb_others() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
 
     async def impatient() -> list[float]:
@@ -417,27 +419,27 @@ def test_who_goes_away_disturbs_nobody() -> None:
     )
     assert isinstance(gone, TimeoutError)
     assert good == _prices(6)
-    assert engine.runs == [1, 1], "who went away is not scored"
+    assert engine.batches == [1, 1], "the cancelled request is not scored"
 
 
-def test_an_event_loop_that_ends_takes_nothing_with_it() -> None:
-    engine, scorer = WatchedEngine(free=False), BatchingScorer()
+def test_the_end_of_an_event_loop_does_not_stop_the_thread() -> None:
+    engine, scorer = WatchedEngine(released=False), BatchingScorer()
     model = _model(engine)
 
     async def ask_and_leave() -> None:
-        asked = asyncio.create_task(_score(scorer, model))
+        request = asyncio.create_task(_score(scorer, model))
         assert await asyncio.to_thread(engine.begun.wait, 30)
-        asked.cancel()
+        request.cancel()
 
     asyncio.run(ask_and_leave())
-    engine.free.set()
+    engine.released.set()
     assert asyncio.run(_score(scorer, model)) == _prices(10, 30, 20)
 
 
-def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
+def test_the_pace_is_the_shortest_inference() -> None:
     engine, scorer = StoppableEngine(), BatchingScorer()
     model = fakes.model(engine)
-    asyncio.run(_score(scorer, model))  # handed over: nothing is known yet
+    asyncio.run(_score(scorer, model))  # handed over: its pace is not known yet
     assert 0 < model.pace.item_s < model.pace.run_s < 1
     brief = _model(engine, 1e-9, 1e-9)
     asyncio.run(_score(scorer, brief))
@@ -445,8 +447,8 @@ def test_what_a_run_takes_is_the_least_that_was_measured() -> None:
     assert brief.pace == Pace(1e-9, 1e-9)
 
 
-def test_a_brief_model_says_nothing_about_the_one_that_follows_it() -> None:
-    """Such as a small fallback about the real model."""
+def test_each_model_has_a_pace_of_its_own() -> None:
+    """A small fallback says nothing about the configured model."""
     engine, scorer = StoppableEngine(), BatchingScorer()
     asyncio.run(_score(scorer, _model(engine, 1e-9, 1e-9)))
     asyncio.run(_score(scorer, fakes.model(engine)))

@@ -1,4 +1,4 @@
-"""For a web server: the model runs beside the event loop, once for all requests that wait."""
+"""For a web server: inference in a thread, while the event loop goes on, in batches of requests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from feedrank.model.engines import is_stoppable
 from feedrank.model.load import Model
 from feedrank.ranking.scorer import TOO_LATE, ScoringThread
 
-HAND_OVER_S = 100e-6  # a shorter run ranks more on the event loop than in a thread
-MAX_BATCH_ITEMS = 2_048  # in one run, beside those of the request that goes beyond it
-INLINE_LIMIT_S = 50e-3  # of a run on the event loop; then it's repeated in the thread
-ENOUGH_S = 2e-3  # of one run: more gains little, and the first request would wait for the last
+HAND_OVER_S = 100e-6  # a shorter inference gains nothing from a thread
+MAX_BATCH_ITEMS = 2_048  # of the requests before the last one of a batch
+INLINE_LIMIT_S = 50e-3  # of an inference on the event loop; then it is repeated in the thread
+ENOUGH_S = 2e-3  # for a batch: more gains little, and the first request waits for the last
 
 
 class Job(NamedTuple):
-    """One request's part of a run."""
+    """One request's part of a batch."""
 
     model: Model
     inputs: dict[str, FloatArray]
@@ -34,8 +34,8 @@ class Job(NamedTuple):
 
 
 class BatchingScorer:
-    """A brief run is made on the event loop. A longer one is made in a thread; requests that come
-    meanwhile wait, and share the next run where the model allows that."""
+    """A brief inference takes place on the event loop. A longer one takes place in a thread;
+    requests that come meanwhile wait, and form the next batch if the model allows it."""
 
     waits = True
 
@@ -50,7 +50,7 @@ class BatchingScorer:
         if model.pace.is_within(HAND_OVER_S, items) and is_stoppable(model.engine):
             until_s = min(call.deadline_s, now_s + INLINE_LIMIT_S)
             try:
-                scores = _run(model, inputs, items, until_s)
+                scores = _infer(model, inputs, items, until_s)
             except DeadlineExceededError:
                 model.pace.forget()
             else:
@@ -78,17 +78,17 @@ class BatchingScorer:
             self._score(batch)
 
     def _score(self, jobs: list[Job]) -> None:
-        """Scores the jobs in one run. Where that fails, each has its own, so that one job's error
-        is no other's."""
+        """Scores the jobs in one inference. If it fails, each job is scored by itself, so that one
+        job's error doesn't fail the others."""
         jobs = _without_expired(jobs)
         if not jobs:
             return
         model, items = jobs[0].model, sum(job.items for job in jobs)
         until_s = max(job.deadline_s for job in jobs)
         try:
-            with self._thread.running:
-                scores = _run(model, _concatenated(jobs), items, until_s)
-        except BaseException as error:  # noqa: BLE001 whatever it is, it is the request's
+            with self._thread.busy:
+                scores = _infer(model, _concatenated(jobs), items, until_s)
+        except BaseException as error:  # noqa: BLE001 any error is the request's
             if len(jobs) == 1:
                 _settle(jobs[0], error)
             else:
@@ -103,7 +103,9 @@ class BatchingScorer:
                 start += job.items
 
 
-def _run(model: Model, inputs: dict[str, FloatArray], items: int, deadline_s: float) -> FloatArray:
+def _infer(
+    model: Model, inputs: dict[str, FloatArray], items: int, deadline_s: float
+) -> FloatArray:
     started_s = perf_counter()
     scores = inference.score(model.engine, inputs, deadline_s, "server")
     model.pace.note(perf_counter() - started_s, items)
@@ -111,7 +113,7 @@ def _run(model: Model, inputs: dict[str, FloatArray], items: int, deadline_s: fl
 
 
 def _waiting(queue: SimpleQueue[Job]) -> list[Job]:
-    """Blocks for one job, then drains the queue up to what is enough for a run."""
+    """Blocks for one job, then drains the queue up to a batch."""
     jobs = [queue.get()]
     items, pace = jobs[0].items, jobs[0].model.pace
     while not queue.empty():
@@ -123,7 +125,7 @@ def _waiting(queue: SimpleQueue[Job]) -> list[Job]:
 
 
 def _without_expired(jobs: list[Job]) -> list[Job]:
-    """Drops expired jobs, failing them, and those whose request was cancelled."""
+    """Drops expired jobs, failing them, and cancelled ones."""
     now_s = perf_counter()
     for job in jobs:
         if now_s > job.deadline_s:
@@ -132,7 +134,7 @@ def _without_expired(jobs: list[Job]) -> list[Job]:
 
 
 def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Consecutive jobs of one model together, where publishing found that rows may share a run."""
+    """Groups consecutive jobs of one model, if none of its scores depends on other items."""
     for _, group in groupby(jobs, key=lambda job: id(job.model)):
         batch = list(group)
         if batch[0].model.manifest.batches:

@@ -17,7 +17,7 @@ from feedrank.model.engines import is_stoppable
 from feedrank.model.load import Model
 
 Job = TypeVar("Job")
-EXIT_S = 10.0  # that the process waits for a run before it ends
+EXIT_S = 10.0  # that the process waits for an inference before it ends
 TOO_LATE = "no time is left to score"
 
 
@@ -33,19 +33,19 @@ class Scorer(Protocol):
 
 class ScoringThread(Generic[Job]):
     """One daemon thread that serves a queue: the processor is the limit, and the engine may have
-    threads of its own. A run holds `running`."""
+    threads of its own. An inference holds `busy`."""
 
     def __init__(self, serve: Callable[[SimpleQueue[Job]], None]) -> None:
         self._serve = serve
-        self.running = Lock()
+        self.busy = Lock()
 
     @cached_property
     def queue(self) -> SimpleQueue[Job]:
         """Starts the thread when it is first used."""
         queue: SimpleQueue[Job] = SimpleQueue()
         Thread(target=self._work, args=(queue,), name="scoring", daemon=True).start()
-        # A thread that is ended within a run of C++ takes the process with it, by an abort.
-        atexit.register(self.running.acquire, timeout=EXIT_S)
+        # Ending a thread within C++ aborts the process.
+        atexit.register(self.busy.acquire, timeout=EXIT_S)
         return queue
 
     def _work(self, queue: SimpleQueue[Job]) -> None:
@@ -54,10 +54,10 @@ class ScoringThread(Generic[Job]):
 
 
 class InlineScorer:
-    """Runs the model in the request's own thread, for a process that serves one request at a time.
-    An engine whose runs can't be stopped has a thread, so that the request can end before its run.
+    """Inference in the request's own thread, for a process that serves one request at a time. An
+    engine that can't stop an inference gets another thread, so that the request can end first.
 
-    On `lambda` a run that hangs ends the process, on a `server` it doesn't.
+    On `lambda` an inference that hangs ends the process, on a `server` it doesn't.
     """
 
     waits = False
@@ -85,7 +85,7 @@ class InlineScorer:
         try:
             return scores.result(call.deadline_s - perf_counter())
         except TimeoutError as error:
-            scores.cancel()  # where it has not begun
+            scores.cancel()  # if it has not begun
             raise DeadlineExceededError(inference.TIMED_OUT) from error
 
     def _serve(
@@ -95,7 +95,7 @@ class InlineScorer:
         if not scores.set_running_or_notify_cancel():
             return
         try:
-            with self._thread.running:
+            with self._thread.busy:
                 scores.set_result(run())
-        except BaseException as error:  # noqa: BLE001 whatever it is, it is the request's
+        except BaseException as error:  # noqa: BLE001 any error is the request's
             scores.set_exception(error)
