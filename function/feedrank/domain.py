@@ -18,6 +18,7 @@ NO_CANDIDATES: Mapping[str, NDArray[Any]] = {}
 NO_CONTEXT: Mapping[str, str | None] = {}
 MAX_ITEMS = 100
 MAX_ID = 2**63 - 1
+MAX_ID_LENGTH = 128  # characters of an id that is text
 
 
 class Query(NamedTuple):

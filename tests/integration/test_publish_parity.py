@@ -257,20 +257,20 @@ def _logged(uri: str, model: nn.Module, example: Any, spec: TensorSpec) -> str:
         ).model_uri
 
 
-class Deep(Shop):
+class Wide(Shop):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.squeeze(-1))
+        return super().forward(x.sum(-1))
 
 
 @pytest.mark.parametrize(
     ("model", "shape", "dtype", "message"),
     [
         (Shop().double(), (6, 4), "float64", "input x: the model takes torch.float64, not float32"),
-        (Deep(), (6, 4, 1), "float32", "input x: the model takes 3 dimensions, not 2"),
+        (Wide(), (6, 4, 2), "float32", "input x: the model takes 8 features, the spec describes 4"),
     ],
-    ids=["type", "rank"],
+    ids=["type", "width"],
 )
-def test_inputs_of_another_type_or_rank_are_refused(
+def test_inputs_of_another_type_or_width_are_refused(
     options: PublishOptions,
     registry: Registry,
     *,

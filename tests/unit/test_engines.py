@@ -21,7 +21,6 @@ from feedrank.model.load import Model, load_model, threads_for
 from feedrank.ranking.pipeline import best_first
 
 ITEMS = [17, 256, 3, 299, 88, 3, 300, 5_000, 1]
-THREE_ITEMS = {"user": np.zeros((1, 2), np.float32), "items": np.zeros((3, 2), np.float32)}
 
 
 def _inputs(rows: int, *, two_tower: bool) -> dict[str, FloatArray]:
@@ -143,13 +142,13 @@ def test_nan_in_is_no_score_out(demo_bundle: Path) -> None:
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 3)])
 def test_scores_of_any_shape_come_out_flat(shape: tuple[int, ...]) -> None:
     scores = np.array([0.0, 0.5, 1.0], np.float32).reshape(shape)
-    assert one_per_item(scores, THREE_ITEMS).tolist() == [0.0, 0.5, 1.0]
+    assert one_per_item(scores, 3).tolist() == [0.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("shape", [(2,), (4,), (3, 2), ()])
 def test_another_number_of_scores_than_items_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ScoringError, match="for 3 items"):
-        one_per_item(np.zeros(shape, np.float32), THREE_ITEMS)
+        one_per_item(np.zeros(shape, np.float32), 3)
 
 
 @pytest.mark.parametrize(

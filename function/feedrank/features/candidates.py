@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from feedrank.errors import InvalidRequestError
 from feedrank.features.expressions import FLOAT32_MAX
-from feedrank.features.matrix import NO_VOCABULARIES, number_of, padded
+from feedrank.features.matrix import number_of, padded
 from feedrank.features.spec import Feature, FeatureSpec
-from feedrank.features.vocabulary import Vocabulary
+from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 INT64 = np.iinfo(np.int64)
 NUMBERS = "iuf"  # NumPy's kinds of them

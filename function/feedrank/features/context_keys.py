@@ -5,10 +5,11 @@ would notice.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from feedrank.features import expressions as context
 from feedrank.features.spec import FeatureSpec
+from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 TIMESTAMP = "timestamp"
 SHOWN = 10  # of a long list of values, in an error
@@ -16,27 +17,38 @@ LONGEST_READ = 40  # characters of a number or a time; more can hold anything, i
 
 
 class ContextKeys:
-    """`values` are the texts that a key may hold; `numbers` hold a number, whichever it is."""
+    """`values` are the texts that a key may hold; `numbers` hold a number, whichever it is; `texts`
+    any text, or a list, of which the model reads those that its vocabulary has."""
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(
+        self, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+    ) -> None:
         values: dict[str, tuple[str, ...]] = {}
         numbers: dict[str, None] = {}
+        self._free: dict[str, _FreeText] = {}
         for feature in spec.columns("context"):
             parsed = context.parse(feature.expression)
             if parsed.example is None:
                 continue
             key, text = parsed.example
-            if parsed.is_number:
+            if parsed.reads != "number":
+                vocabulary = vocabularies.get(feature.vocabulary)
+                self._free[key] = _FreeText(vocabulary, feature.size)
+            elif parsed.is_number:
                 numbers[key] = None
             else:
                 values[key] = (*values.get(key, ()), text)
         for key, more in spec.context_values.items():
             values[key] = (*values.get(key, ()), *more)
+        numbers = {key: None for key in numbers if key not in self._free}
         self.numbers = tuple(numbers)
         self.values = {
-            key: tuple(dict.fromkeys(texts)) for key, texts in values.items() if key not in numbers
+            key: tuple(dict.fromkeys(texts))
+            for key, texts in values.items()
+            if key not in numbers and key not in self._free
         }
-        self.known = (*self.values, *self.numbers, TIMESTAMP)
+        self.texts = tuple(self._free)
+        self.known = (*self.values, *self.numbers, *self.texts, TIMESTAMP)
         self._known = frozenset(self.known)
         self._texts = {key: frozenset(texts) for key, texts in self.values.items()}
 
@@ -58,7 +70,9 @@ class ContextKeys:
         unknown key is left out, an unknown value is None, which every feature reads as it read that
         value. Nothing else is there: no text that the bundle doesn't list."""
         kept = {
-            key: text if self._is_bounded(key, text) else None
+            key: self._free[key].known(text)
+            if key in self._free
+            else (text if self._is_bounded(key, text) else None)
             for key, text in sent.items()
             if key in self._known
         }
@@ -74,6 +88,7 @@ class ContextKeys:
         return (
             texts
             | {key: {"type": "number"} for key in self.numbers}
+            | {key: {"type": free.type} for key, free in self._free.items()}
             | {TIMESTAMP: {"type": "time"}}
         )
 
@@ -82,7 +97,32 @@ class ContextKeys:
         texts = {key: {"type": "string", "enum": list(v)} for key, v in self.values.items()}
         number = {"type": "string", "description": "A finite number", "examples": ["1.5"]}
         time = {"type": "string", "description": "ISO 8601, UTC where it has no offset"}
-        return texts | dict.fromkeys(self.numbers, number) | {TIMESTAMP: time}
+        free = {key: text.schema() for key, text in self._free.items()}
+        return texts | dict.fromkeys(self.numbers, number) | free | {TIMESTAMP: time}
+
+
+class _FreeText(NamedTuple):
+    """A key whose texts a vocabulary numbers."""
+
+    vocabulary: Vocabulary | None
+    size: int  # 0: one text, else the length of the list
+
+    @property
+    def type(self) -> str:
+        return "list" if self.size else "text"
+
+    def known(self, text: str) -> str | None:
+        """What of it the vocabulary has: nothing else may be in a record."""
+        if self.vocabulary is None:
+            return None
+        texts = context.listed(text)[-self.size :] if self.size else [text]
+        numbers = self.vocabulary.numbers(texts)
+        kept = [t for t, number in zip(texts, numbers.tolist(), strict=True) if number]
+        return ",".join(kept) if kept else None
+
+    def schema(self) -> dict[str, Any]:
+        what = f"Texts, divided by commas; the last {self.size} count" if self.size else "A text"
+        return {"type": "string", "description": what}
 
 
 def _some(texts: Sequence[str]) -> str:

@@ -92,8 +92,13 @@ def text(key: str) -> Compute:
 
 
 def texts(key: str) -> Compute:
-    """The context's `key` as a list, divided by commas; an empty text is an empty list."""
-    return lambda context, _time_s: [t.strip() for t in context[key].split(",") if t.strip()]
+    """The context's `key` as a list."""
+    return lambda context, _time_s: listed(context[key])
+
+
+def listed(text: str) -> list[str]:
+    """What stands between its commas; an empty text is an empty list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def local(compute: Compute, zone: str) -> Compute:

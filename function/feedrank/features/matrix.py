@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from feedrank.domain import FeatureRows, Query
 from feedrank.features import expressions
 from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
-from feedrank.features.vocabulary import Vocabulary
+from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 Columns = slice | list[int]
 Tensor = NDArray[Any]  # float32 or int64
 Fill = Callable[[Tensor, Query, FeatureRows], None]
-NO_VOCABULARIES: Mapping[str, Vocabulary] = {}
 TABLES: tuple[Source, ...] = ("user", "item", "pair")
 
 

@@ -1,6 +1,6 @@
 """Texts as numbers: ids of text by a hash, categories by their place in a vocabulary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -39,6 +39,9 @@ class Vocabulary:
         found = self.indices.take(at, mode="clip").astype(np.int64)
         found[self.keys.take(at, mode="clip") != keys] = 0
         return found
+
+
+NO_VOCABULARIES: Mapping[str, Vocabulary] = {}
 
 
 def vocabulary_of(texts: Sequence[str]) -> Vocabulary:

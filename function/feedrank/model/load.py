@@ -97,12 +97,16 @@ def load_model(
             spec=spec,
             features=store,
             matrix=MatrixBuilder(spec, snapshot.vocabularies),
-            context=ContextKeys(spec),
+            context=ContextKeys(spec, snapshot.vocabularies),
             engine=_engine(settings, program),
             loaded_at=datetime.now(UTC),
         )
         golden = bytes(bundle.files[GOLDEN])
-        check_golden(golden, lambda query, by_s: model.score(query, snapshot.look_up(query), by_s))
+
+        def score(query: Query, deadline_s: float) -> FloatArray:
+            return model.score(query, snapshot.look_up(query), deadline_s)
+
+        check_golden(golden, score, spec.range)
     return model
 
 

@@ -17,6 +17,8 @@ from feedrank.bundle import documents
 from feedrank.bundle.layout import GOLDEN
 from feedrank.domain import MAX_ID, MAX_ITEMS, FloatArray, Query
 from feedrank.errors import BundleError, DeadlineExceededError, ScoringError
+from feedrank.features.expressions import FLOAT32_MAX
+from feedrank.features.spec import PROBABILITY
 from feedrank.settings import function_memory_mb
 
 GOLDEN_TOLERANCE = 1e-5
@@ -29,7 +31,11 @@ BYTES_PER_MB = 1_000_000
 LONGEST_CAUSE = 400  # characters
 
 
-def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> None:
+def check_golden(
+    raw: bytes,
+    score: Callable[[Query, float], FloatArray],
+    range_: tuple[float, float] | None = PROBABILITY,
+) -> None:
     """`score` takes a query and a deadline. Raises BundleError if a golden request's scores are not
     torch's."""
     deadline_s = perf_counter() + LONGEST_S
@@ -41,7 +47,7 @@ def check_golden(raw: bytes, score: Callable[[Query, float], FloatArray]) -> Non
             raise BundleError(f"{GOLDEN}: {reason}") from error
         except ScoringError as error:
             raise BundleError(f"{GOLDEN}: {error}: {_cause(error)}") from error
-        _compare(scores, np.array(case["scores"], dtype=np.float32))
+        _compare(scores, np.array(case["scores"], dtype=np.float32), range_)
 
 
 @contextmanager
@@ -89,21 +95,30 @@ def _query(case: dict[str, Any]) -> Query:
         item_ids=case["item_ids"],
         context=case["context"],
         time_s=case["time_s"],
+        candidates={n: np.array(values) for n, values in case.get("candidates", {}).items()},
     )
 
 
-def _compare(scores: FloatArray, expected: FloatArray) -> None:
+def _compare(scores: FloatArray, expected: FloatArray, range_: tuple[float, float] | None) -> None:
     if scores.shape != expected.shape:
         raise BundleError(f"{GOLDEN}: {len(expected)} scores for {len(scores)} items")
-    if not (scores.min() >= 0.0 and scores.max() <= 1.0):  # NaN is not
-        raise BundleError(f"{GOLDEN}: the model gives a score outside [0, 1]")
-    apart = float(np.max(np.abs(scores - expected)))
+    low, high = range_ or (-FLOAT32_MAX, FLOAT32_MAX)
+    if not (scores.min() >= low and scores.max() <= high):  # NaN is not
+        raise BundleError(f"{GOLDEN}: the model gives a score outside [{low:g}, {high:g}]")
+    apart = float(np.max(np.abs(scores - expected) / np.maximum(1.0, np.abs(expected))))
     if not apart <= GOLDEN_TOLERANCE:
         raise BundleError(f"{GOLDEN}: scores are {apart:.1e} from the expected ones")
 
 
 def _cause(error: ScoringError) -> str:
     return str(error.__cause__ or error)[:LONGEST_CAUSE]
+
+
+def _candidate_values(value: Any, place: str) -> Any:  # noqa: ANN401
+    """(items,) or (items, size) numbers."""
+    is_list = isinstance(value, list) and value and isinstance(value[0], list)
+    cell = documents.many(documents.number()) if is_list else documents.number()
+    return documents.many(cell, 1, MAX_ITEMS)(value, place)
 
 
 _id = documents.whole(0, MAX_ID)
@@ -117,7 +132,8 @@ _GOLDEN = documents.fields(
                     "context": documents.mapping(documents.text(), documents.text()),
                     "time_s": documents.number(0, LATEST_TIME_S),
                     "scores": documents.many(documents.number(), 1, MAX_ITEMS),
-                }
+                },
+                {"candidates": documents.mapping(documents.text(), _candidate_values)},
             ),
             1,
             MOST_GOLDEN_CASES,

@@ -34,9 +34,9 @@ def is_stoppable(engine: ScoringEngine) -> TypeGuard[StoppableEngine]:
     return hasattr(engine, "stopper")
 
 
-def one_per_item(scores: FloatArray, inputs: Mapping[str, FloatArray]) -> FloatArray:
+def one_per_item(scores: FloatArray, items: int) -> FloatArray:
     """(items,), whatever shape the model gave them. Raises ScoringError."""
-    flat, items = scores.reshape(-1), max(map(len, inputs.values()))
+    flat = scores.reshape(-1)
     if len(flat) != items:
         raise ScoringError(f"the model gave {len(flat)} scores for {items} items")
     return flat

@@ -1,6 +1,6 @@
 """Scores by ONNX Runtime, in the calling thread where there is one thread."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -26,7 +26,10 @@ class OnnxEngine:
             self._session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise BundleError(f"{ONNX_MODEL}: ONNX Runtime refuses it: {error}") from error
-        self._outputs = [self._session.get_outputs()[0].name]
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        # Only the number of items varies, so an input with rows of it tells how many there are.
+        varying = [i.name for i in self._session.get_inputs() if i.shape and _varies(i.shape[0])]
+        self._of_items = varying[0] if varying else self._session.get_inputs()[0].name
 
     def stopper(self) -> Stopper:
         """ONNX Runtime looks at it before each operator, also within a loop of the graph."""
@@ -34,8 +37,26 @@ class OnnxEngine:
         return stopper
 
     def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+        (scores,) = self._run(self._outputs[:1], inputs, stopper)
+        return one_per_item(scores, len(inputs[self._of_items]))
+
+    def explain(
+        self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The scores, (items,), and the outputs that they are made of, (items, outputs)."""
+        scores, outputs = self._run(self._outputs[:2], inputs, stopper)
+        return one_per_item(scores, len(inputs[self._of_items])), outputs
+
+    def _run(
+        self, names: Sequence[str], inputs: Mapping[str, FloatArray], stopper: Stopper | None
+    ) -> list[FloatArray]:
         try:
-            (scores,) = self._session.run(self._outputs, inputs, stopper)
+            arrays: list[FloatArray] = self._session.run(names, inputs, stopper)
         except Exception as error:
             raise ScoringError("ONNX Runtime could not run the model") from error
-        return one_per_item(scores, inputs)
+        return arrays
+
+
+def _varies(size: object) -> bool:
+    """A dimension that varies has a name, or None."""
+    return not isinstance(size, int)

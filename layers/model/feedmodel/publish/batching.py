@@ -22,7 +22,7 @@ def can_batch(scorers: Scorers, samples: Sequence[ScoredQuery]) -> bool:
     }
     expected = np.concatenate([sample.expected for sample in samples])
     size = MAX_BATCH_ITEMS + MAX_ITEMS
-    full = {name: np.resize(matrix, (size, matrix.shape[1])) for name, matrix in rows.items()}
+    full = {name: np.resize(tensor, (size, *tensor.shape[1:])) for name, tensor in rows.items()}
     singles = [
         {name: matrix[at : at + 1] for name, matrix in rows.items()} for at in range(len(expected))
     ]

@@ -3,13 +3,13 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from feedmodel.dates import parse_moment, parse_past
 from feedmodel.errors import PublishError
-from feedmodel.publish.export import Program, load_program, save_program, write_onnx
+from feedmodel.publish.export import Program, in_model_terms, load_program, save_program, write_onnx
 from feedmodel.publish.manifest import write_manifest
 from feedmodel.publish.names import FEATURES, SNAPSHOT_AS_OF, SPEC_FILE
 from feedmodel.publish.parity import Parity, compare
@@ -20,6 +20,7 @@ from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import TABLES, FeatureTables, TableName, find_table, read_tables
 from feedmodel.publish.tracking import tracking_uri
 from feedmodel.publish.upload import put_in_place
+from feedmodel.publish.vocabularies import request_vocabularies, with_texts, without_texts
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SERVING, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
@@ -79,8 +80,9 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
             allow_pickle=options.allow_pickle,
             sigmoid=options.activation == "sigmoid",
         )
-        spec = _in_model_order(spec, program)
+        spec = in_model_terms(spec, program)
         parity = _write_serving(model.artifact, spec, program, tables, step)
+        spec = without_texts(spec)
         manifest = write_manifest(model, spec, options.bundles, batches=parity.batches, as_of=as_of)
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
@@ -119,9 +121,10 @@ def _read_spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:
             f"no feature spec: give one with --spec, or log it to the run as {FEATURES}/{SPEC_FILE}"
         )
     try:
-        return parse_spec(json.loads(path.read_bytes()))
+        spec = parse_spec(json.loads(path.read_bytes()))
     except ValueError as error:
         raise PublishError(f"{path.name}: not JSON: {error}") from error
+    return with_texts(spec, path.parent)
 
 
 def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName, Path | None]:
@@ -132,12 +135,6 @@ def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName
     }
 
 
-def _in_model_order(spec: FeatureSpec, program: Program) -> FeatureSpec:
-    """The torch engine passes inputs by position."""
-    by_name = {input_.name: input_ for input_ in spec.inputs}
-    return replace(spec, inputs=tuple(by_name[name] for name in program.inputs))
-
-
 def _write_serving(
     root: Path, spec: FeatureSpec, program: Program, tables: FeatureTables, step: Step
 ) -> Parity:
@@ -145,7 +142,7 @@ def _write_serving(
     (root / SERVING).mkdir()
     save_program(program, root / TORCH_MODEL)
     write_onnx(program, spec, root / ONNX_MODEL)
-    write_snapshot(tables, root / SNAPSHOT)
+    write_snapshot(tables, root / SNAPSHOT, request_vocabularies(spec))
     scorers = Scorers(spec, root / ONNX_MODEL, root / SNAPSHOT, program)
     parity = compare(scorers, tables, step)
     (root / GOLDEN).write_text(json.dumps({"cases": parity.cases}, indent=1))

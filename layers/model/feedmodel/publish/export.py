@@ -1,6 +1,7 @@
 """From the MLflow artifact to what the engines load: an exported torch program, one ONNX file."""
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch.fx import config as fx_config
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
+from feedmodel.publish.outputs import Combined, Wrapper
 from feedmodel.publish.registry import environment
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec, Input
@@ -22,7 +24,8 @@ from feedrank.model.engines.torch import load_program as load_exported
 
 PT2 = "model.pt2"
 EXAMPLE_ROWS = 8  # torch.export would take a single row for a constant
-OUTPUT = "scores"
+SCORES, OUTPUTS = "scores", "outputs"
+TYPES = {"float32": torch.float32, "int64": torch.int64}
 MAX_CAUSE = 400  # characters
 
 
@@ -37,12 +40,8 @@ class Program:
     logits: ExportedProgram | None = None  # the program before a sigmoid was appended
 
 
-class Sigmoid(torch.nn.Module):
+class Sigmoid(Wrapper):
     """Appends a sigmoid to a model that ends in logits."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.model(*inputs))
@@ -54,18 +53,54 @@ def load_program(
     """Raises PublishError for a model that is pickled, that can't be exported or served, or whose
     inputs are not the spec's."""
     file = next((artifact / "data").glob(f"**/{PT2}"), None)
+    if sigmoid and spec.outputs:
+        raise PublishError("--activation is for one output; write sigmoid() into the spec's score")
     with _quiet():
         if file:
             program = _load_exported(file)
         else:
             program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
         check_program(program.exported)
-        check_inputs(program, spec)
+        spec = in_model_terms(spec, program)
         if sigmoid:
             module = Sigmoid(program.exported.module())
             logits = program.exported
             program = replace(_export(module, spec, program.inputs), logits=logits)
+        elif spec.outputs:
+            program = _export(Combined(program.exported.module(), spec), spec, program.inputs)
+        else:
+            _check_one_output(program)
     return program
+
+
+def in_model_terms(spec: FeatureSpec, program: Program) -> FeatureSpec:
+    """The spec with its inputs in the program's order, by its names, which torch.export writes in
+    lower case, and with its shapes. Raises PublishError where the spec describes other inputs."""
+    lower = {name.lower(): name for name in program.inputs}
+    named = [
+        replace(input_, name=lower.get(input_.name.lower(), input_.name)) for input_ in spec.inputs
+    ]
+    spec = replace(spec, inputs=tuple(named))
+    tensors = check_inputs(program, spec)
+    by_name = {input_.name: input_ for input_ in spec.inputs}
+    return replace(
+        spec, inputs=tuple(_with_shape(by_name[name], tensors[name]) for name in program.inputs)
+    )
+
+
+def _with_shape(input_: Input, tensor: torch.Tensor) -> Input:
+    shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+    plain = replace(input_, shape=())
+    return plain if shape == plain.tensor_shape else replace(input_, shape=shape)
+
+
+def _check_one_output(program: Program) -> None:
+    outputs = len(program.exported.graph_signature.user_outputs)
+    if outputs > 1:
+        raise PublishError(
+            f"the model gives {outputs} outputs: name them in the feature spec's outputs, with "
+            'their weights in the score, such as {"click": 1, "like": 2}'
+        )
 
 
 def save_program(program: Program, path: Path) -> None:
@@ -91,7 +126,7 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
                 external_data=False,
                 verbose=False,
                 input_names=program.inputs,
-                output_names=[OUTPUT],
+                output_names=[SCORES, OUTPUTS] if spec.outputs else [SCORES],
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise PublishError(f"the model can't be exported to ONNX: {_cause(error)}") from error
@@ -106,8 +141,9 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def check_inputs(program: Program, spec: FeatureSpec) -> None:
-    """Compare the model's inputs with the spec's: names, widths, types, and which rows vary.
+def check_inputs(program: Program, spec: FeatureSpec) -> dict[str, torch.Tensor]:
+    """Compare the model's inputs with the spec's: names, widths, types, and which rows vary. Gives
+    the model's, by name.
 
     Raises PublishError.
     """
@@ -120,34 +156,45 @@ def check_inputs(program: Program, spec: FeatureSpec) -> None:
         raise PublishError(f"the model has no input {', '.join(extra)}; it takes {known}")
     for name, tensor in tensors.items():
         _check_input(tensor, described[name])
-    item_rows = {str(tensors[i.name].shape[0]) for i in spec.inputs if i.per == "item"}
     for input_ in spec.inputs:
-        if input_.per == "request" and str(tensors[input_.name].shape[0]) in item_rows:
+        if input_.per == "request" and not all(
+            isinstance(size, int) for size in tensors[input_.name].shape
+        ):
             raise PublishError(
                 f"input {input_.name}: the model takes as many rows of it as there are items; "
                 'make it "per": "item" in the spec, or log the model with one row of it in the '
                 "input_example"
             )
+    return tensors
 
 
 def _check_input(tensor: torch.Tensor, input_: Input) -> None:
-    try:
-        rows, width = tensor.shape
-    except ValueError as error:
+    """Of an input per item the first dimension is the items, and may vary; what is left of the
+    shape has a column of the spec for each number."""
+    wanted = TYPES[input_.type]
+    if tensor.dtype != wanted:
+        known = {dtype: name for name, dtype in TYPES.items()}
         raise PublishError(
-            f"input {input_.name}: the model takes {tensor.dim()} dimensions, not 2"
-        ) from error
-    if width != len(input_.features):
+            f"input {input_.name}: the model takes {tensor.dtype}, not {input_.type}: "
+            + (
+                f'make it "type": "{known[tensor.dtype]}"'
+                if tensor.dtype in known
+                else "log model.float(), with an input_example of float32"
+            )
+        )
+    shape = tensor.shape[1:] if input_.per == "item" else tensor.shape
+    if not all(isinstance(size, int) for size in shape):
+        if input_.per == "request":
+            return  # `check_inputs` says what to do
+        raise PublishError(f"input {input_.name}: more than the number of items varies in it")
+    width = math.prod(shape)
+    if width != input_.width:
         raise PublishError(
             f"input {input_.name}: the model takes {width} features, the spec describes "
-            f"{len(input_.features)}"
+            f"{input_.width}"
         )
-    if tensor.dtype != torch.float32:
-        raise PublishError(
-            f"input {input_.name}: the model takes {tensor.dtype}, not float32: log model.float(), "
-            "with an input_example of float32"
-        )
-    if isinstance(rows, int) and (input_.per == "item" or rows != 1):
+    if input_.per == "item" and (not tensor.shape or isinstance(tensor.shape[0], int)):
+        rows = tensor.shape[0] if tensor.shape else 0
         raise PublishError(
             f"input {input_.name}: the model takes exactly {rows} row(s); log it with two rows or "
             "more in the input_example and -1 rows in the signature"
@@ -172,7 +219,7 @@ def _export(
     if missing := [name for name in names if name not in per]:
         raise PublishError(f"the feature spec lacks the model's input {', '.join(missing)}")
     shapes = tuple({0: Dim.AUTO} if per[name] == "item" else None for name in names)
-    dynamic = (shapes,) if isinstance(module, Sigmoid) else shapes  # *inputs is one argument
+    dynamic = (shapes,) if isinstance(module, Wrapper) else shapes  # *inputs is one argument
     try:
         with without_stack_traces():
             exported = torch.export.export(module, _example(spec, names), dynamic_shapes=dynamic)
@@ -184,7 +231,10 @@ def _export(
 def _example(spec: FeatureSpec, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     inputs = {input_.name: input_ for input_ in spec.inputs}
     return tuple(
-        torch.zeros(EXAMPLE_ROWS if inputs[name].per == "item" else 1, len(inputs[name].features))
+        torch.zeros(
+            [EXAMPLE_ROWS if size == -1 else size for size in inputs[name].tensor_shape],
+            dtype=TYPES[inputs[name].type],
+        )
         for name in names
     )
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedmodel.publish.tables import FeatureTable, FeatureTables
-from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
+from feedrank.domain import MAX_ITEMS, NO_CANDIDATES, FloatArray, IntArray, Query
 from feedrank.features import expressions as context
-from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec import Feature, FeatureSpec
 
 SEED = 20_260_101
 MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
@@ -21,6 +22,7 @@ STEP_S = 5 * context.HOUR_S + 1_800
 SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)  # items
 KEPT_IN_BUNDLE = (0, 1, 3, 6, 8, 10, 12, 13)  # positions among `parity_queries`
 UNKNOWN_ID = 2**63 - 1
+EXAMPLE_LENGTH = 3  # of a list in the context
 
 
 def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
@@ -34,6 +36,7 @@ def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
             item_ids=_draw_items(items, size, random).tolist(),
             context=examples if number % 2 else {},
             time_s=MONDAY_S + number * STEP_S,
+            candidates=candidate_examples(spec, size, random) if number % 3 else NO_CANDIDATES,
         )
         for number, size in enumerate(SIZES)
     ]
@@ -41,13 +44,44 @@ def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
 
 
 def context_examples(spec: FeatureSpec) -> dict[str, str]:
-    """A value for every context key that the spec reads."""
-    examples = [context.parse(f.expression).example for f in spec.columns("context")]
-    return dict(example for example in examples if example)
+    """A value for every context key that the spec reads; of a vocabulary its first texts."""
+    examples = {}
+    for feature in spec.columns("context"):
+        parsed = context.parse(feature.expression)
+        if parsed.example is None:
+            continue
+        key, example = parsed.example
+        texts = spec.vocabularies.get(feature.vocabulary, ())
+        if isinstance(texts, tuple) and texts:
+            example = ",".join(texts[:EXAMPLE_LENGTH]) if parsed.reads == "list" else texts[0]
+        examples[key] = example
+    return examples
+
+
+def candidate_examples(
+    spec: FeatureSpec, items: int, random: np.random.Generator
+) -> dict[str, NDArray[Any]]:
+    """What a caller could send of each candidate, as it is after it was read."""
+    whole = {f.name for i in spec.inputs if i.type == "int64" for f in i.features}
+    examples: dict[str, NDArray[Any]] = {}
+    for feature in spec.columns("candidate"):
+        shape = (items, feature.size) if feature.size else (items,)
+        if feature.vocabulary or feature.name in whole:
+            size = _vocabulary_size(spec, feature) if feature.vocabulary else 1
+            examples[feature.name] = random.integers(0, size + 1, shape)
+        else:
+            examples[feature.name] = random.random(shape).round(3)
+    return examples
+
+
+def _vocabulary_size(spec: FeatureSpec, feature: Feature) -> int:
+    vocabulary = spec.vocabularies[feature.vocabulary]
+    return vocabulary if isinstance(vocabulary, int) else len(vocabulary)
 
 
 def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
-    return {
+    candidates = {name: values.tolist() for name, values in query.candidates.items()}
+    return ({"candidates": candidates} if candidates else {}) | {
         "user_id": query.user_id,
         "item_ids": list(query.item_ids),
         "context": dict(query.context),

@@ -56,12 +56,19 @@ def parse_score(expression: str, names: Sequence[str]) -> ast.expr:
     return tree
 
 
-class Combined(torch.nn.Module):
+class Wrapper(torch.nn.Module):
+    """What publishing puts around a model."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+class Combined(Wrapper):
     """A model that gives its score, (items,), and beside it its outputs, (items, outputs)."""
 
     def __init__(self, model: torch.nn.Module, spec: FeatureSpec) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self._weights = dict(spec.outputs)
         self._tree = parse_score(spec.score, tuple(spec.outputs)) if spec.score else None
 

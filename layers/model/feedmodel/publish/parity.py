@@ -13,7 +13,7 @@ import numpy as np
 from feedmodel.errors import PublishError
 from feedmodel.publish.batching import can_batch
 from feedmodel.publish.golden import KEPT_IN_BUNDLE, UNKNOWN_ID, golden_case, parity_queries
-from feedmodel.publish.rows import NAN_HELP, Step, check_rows
+from feedmodel.publish.rows import NAN_HELP, Step, check_rows, in_range
 from feedmodel.publish.scorers import ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
 from feedmodel.publish.tolerance import allowed_difference
@@ -52,7 +52,8 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
         raise
     apart = max(_difference(scorers, sample) for sample in samples)
     _check_merged(scorers, samples)
-    _check_saturated(samples)
+    if scorers.spec.range:
+        _check_saturated(samples)
     check_rows(scorers, tables, step)
     kept = [samples[number] for number in KEPT_IN_BUNDLE]
     return Parity(
@@ -73,7 +74,7 @@ def _score_by_torch(scorers: Scorers, query: Query) -> ScoredQuery:
         raise PublishError(
             f"the model gives {len(expected)} scores for {items} items; it must give one an item"
         )
-    if not (expected.min() >= 0 and expected.max() <= 1):
+    if not in_range(expected, scorers.spec):
         raise PublishError(_out_of_range(query, expected))
     return ScoredQuery(query, inputs, expected)
 
@@ -85,7 +86,7 @@ def _out_of_range(query: Query, expected: FloatArray) -> str:
     text = f"the model gives scores outside [0, 1], such as {low:.4g} and {high:.4g}; "
     if max(-low, high) <= MAX_LOGIT:
         text += "where they are logits, publish it with --activation sigmoid; else "
-    return text + MAP_HELP
+    return f'{text}{MAP_HELP}, or give the feature spec "range": null for scores of any size'
 
 
 def _difference(scorers: Scorers, sample: ScoredQuery) -> float:
@@ -139,4 +140,6 @@ def _check_saturated(samples: Sequence[ScoredQuery]) -> None:
 
 
 def _distinct_rows(sample: ScoredQuery) -> int:
-    return max(len(np.unique(matrix, axis=0)) for matrix in sample.inputs.values())
+    return max(
+        len(np.unique(tensor.reshape(len(tensor), -1), axis=0)) for tensor in sample.inputs.values()
+    )

@@ -2,8 +2,11 @@
 is read."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID
@@ -12,7 +15,8 @@ from feedmodel.publish.tables import TABLES, FeatureTable, FeatureTables, TableN
 from feedmodel.publish.tolerance import are_near
 from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
 from feedrank.errors import ScoringError
-from feedrank.features.spec import FeatureSpec, Source
+from feedrank.features.matrix import days_since, number_of
+from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
 
 MAX_PAIRS = 20_000  # different pairs that are scored: each needs its own user and item
 PROGRESS_ROWS = 50_000
@@ -23,6 +27,7 @@ NAN_HELP = (
 )
 
 Batch = tuple[IntArray, Inputs]  # ids of a table's rows, and the model's inputs for them
+Cells = Callable[[slice, float], NDArray[Any]]
 Step = Callable[[str], None]
 
 
@@ -57,8 +62,7 @@ def _user_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
         for row in table.ids:
             yield row[np.newaxis], scorers.inputs(Query(int(row[0]), item, {}, MONDAY_S))
         return
-    base = scorers.inputs(Query(UNKNOWN_ID, item, {}, MONDAY_S))
-    yield from _varied(scorers.spec, "user", table, base)
+    yield from _varied(scorers, "user", table, Query(UNKNOWN_ID, item, {}, MONDAY_S))
 
 
 def _pair_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
@@ -67,7 +71,8 @@ def _pair_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
     pairs = tables["pairs"]
     if not len(pairs.ids):
         return
-    rows = pairs.values.ravel() if pairs.values.shape[1] == 1 else pairs.values
+    blocks = [b for b in (pairs.values, pairs.integers, pairs.times) if b.shape[1]]
+    rows = blocks[0].ravel() if len(blocks) == blocks[0].shape[1] == 1 else np.hstack(blocks)
     _, first = np.unique(rows, axis=0, return_index=True)
     for at in first[np.linspace(0, len(first) - 1, min(len(first), MAX_PAIRS)).astype(int)]:
         user, item = pairs.ids[at]
@@ -75,23 +80,45 @@ def _pair_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
         yield pairs.ids[at : at + 1], scorers.inputs(query)
 
 
-def _varied(
-    spec: FeatureSpec, source: Source, table: FeatureTable, base: Inputs
-) -> Iterator[Batch]:
+def _varied(scorers: Scorers, source: Source, table: FeatureTable, base: Query) -> Iterator[Batch]:
     """The one row of `base`, repeated, with each row of the table in its source's columns."""
-    columns = [feature.name for feature in spec.columns(source)]
-    places = [
-        (input_.name, at, columns.index(feature.name))
-        for input_ in spec.inputs
-        for at, feature in enumerate(input_.features)
-        if feature.source == source
-    ]
+    one = scorers.inputs(base)
     for start in range(0, len(table.ids), MAX_ITEMS):
-        ids, values = table.ids[start : start + MAX_ITEMS], table.values[start : start + MAX_ITEMS]
-        inputs = {name: np.repeat(row, len(ids), axis=0) for name, row in base.items()}
-        for name, at, column in places:
-            inputs[name][:, at] = values[:, column]
-        yield ids, inputs
+        part = slice(start, start + MAX_ITEMS)
+        inputs = {name: np.repeat(row, len(table.ids[part]), axis=0) for name, row in one.items()}
+        for input_ in scorers.spec.inputs:
+            flat = inputs[input_.name].reshape(-1, input_.width)
+            for to, cells in _columns(scorers.spec, input_, source, table):
+                flat[:, to] = cells(part, base.time_s)
+        yield table.ids[part], inputs
+
+
+def _columns(
+    spec: FeatureSpec, input_: Input, source: Source, table: FeatureTable
+) -> Iterator[tuple[slice, Cells]]:
+    """Where each feature of the source's stands in the input, and what reads its cells."""
+    starts: dict[tuple[Block, str], int] = {}
+    for block in get_args(Block):
+        column = 0
+        for feature in spec.block(source, block):
+            starts[block, feature.name] = column
+            column += feature.width
+    to = 0
+    for feature in input_.features:
+        if feature.source == source:
+            block = input_.block_of(feature)
+            start = starts[block, feature.name]
+            stored = getattr(table, block)[:, start : start + feature.width]
+            yield slice(to, to + feature.width), partial(_cells, feature, stored)
+        to += feature.width
+
+
+def _cells(feature: Feature, stored: NDArray[Any], rows: slice, time_s: float) -> NDArray[Any]:
+    """(rows, width)"""
+    if not feature.is_time:
+        return stored[rows]
+    days: NDArray[Any] = days_since(stored[rows], time_s, number_of(feature))
+    return days
 
 
 BATCHES: dict[TableName, Callable[[Scorers, FeatureTables], Iterator[Batch]]] = {
@@ -111,9 +138,17 @@ def _problem(scorers: Scorers, inputs: Inputs, items: int) -> str:
         return f"the model gives {len(scores)} scores for {items} items"
     if np.isnan(scores).any():
         return f"its score is NaN; {NAN_HELP}"
-    if not (scores.min() >= 0 and scores.max() <= 1):
-        return "its score is outside [0, 1]"
+    if not in_range(scores, scorers.spec):
+        return "its score is outside [0, 1]" if scorers.spec.range else "its score is not finite"
     return _difference_from_torch(scorers, inputs, scores)
+
+
+def in_range(scores: FloatArray, spec: FeatureSpec) -> bool:
+    """NaN is in no range."""
+    if spec.range is None:
+        return bool(np.isfinite(scores).all())
+    low, high = spec.range
+    return bool(scores.min() >= low and scores.max() <= high)
 
 
 def _difference_from_torch(scorers: Scorers, inputs: Inputs, scores: FloatArray) -> str:

@@ -54,7 +54,9 @@ def torch_scorer(
         tensors = (torch.from_numpy(inputs[name]) for name in names)
         try:
             with torch.inference_mode():
-                scores: FloatArray = module(*tensors).numpy()
+                result = module(*tensors)
+            first = result if isinstance(result, torch.Tensor) else result[0]
+            scores: FloatArray = first.numpy()
         except Exception as error:  # a model may raise anything
             raise ScoringError("torch could not run the model") from error
         return scores.reshape(-1)

@@ -1,5 +1,6 @@
 """The feature snapshot: the tables as one safetensors file, which serving memory-maps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from feedmodel.publish.tables import FeatureTables
+from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 
-def write_snapshot(tables: FeatureTables, path: Path) -> None:
-    """The same tables give the same bytes. `feedrank.features.snapshot` reads them."""
+def write_snapshot(
+    tables: FeatureTables, path: Path, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+) -> None:
+    """The same tables give the same bytes. `feedrank.features.snapshot` reads them. `vocabularies`
+    are those that a request needs."""
     pairs = tables["pairs"]
     pair_users, starts = np.unique(pairs.ids[:, 0], return_index=True)
     tensors: dict[str, NDArray[np.generic]] = {
@@ -23,4 +28,11 @@ def write_snapshot(tables: FeatureTables, path: Path) -> None:
         "pairs.items": pairs.ids[:, 1],
         "pairs.values": pairs.values,
     }
+    for name, table in tables.items():
+        for block, cells in (("integers", table.integers), ("times", table.times)):
+            if cells.shape[1]:
+                tensors[f"{name}.{block}"] = cells
+    for key, vocabulary in vocabularies.items():
+        tensors[f"vocabulary.{key}.keys"] = vocabulary.keys
+        tensors[f"vocabulary.{key}.indices"] = vocabulary.indices
     path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in tensors.items()}))

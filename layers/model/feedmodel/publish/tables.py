@@ -3,16 +3,28 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
-from feedmodel.publish.float32 import check_default, float32_column
-from feedrank.domain import MAX_ID, FloatArray, IntArray
-from feedrank.features.spec import FeatureSpec
+from feedmodel.publish.cells import (
+    Cells,
+    TextNumbers,
+    float32_cells,
+    integer_cells,
+    smallest,
+    time_cells,
+    together,
+    vocabulary_cells,
+)
+from feedmodel.publish.float32 import check_default
+from feedrank.domain import MAX_ID, MAX_ID_LENGTH, FloatArray, IntArray
+from feedrank.features.spec import Block, Feature, FeatureSpec, Source
+from feedrank.features.vocabulary import text_keys
 
 TableName = Literal["users", "items", "pairs"]
 # By name: the source that reads the table, and the table's id columns.
@@ -22,17 +34,22 @@ TABLES: Mapping[TableName, tuple[Literal["user", "item", "pair"], tuple[str, ...
     "pairs": ("pair", ("user_id", "item_id")),
 }
 SUFFIXES = (".parquet", ".csv")
+TEXT_KINDS = {"string", "categorical", "empty"}
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """`ids` is (rows, id columns) int64 in ascending order, `values` (rows, features) float32 in
-    the order of `FeatureSpec.columns(source)`. `missing` counts, by column, the empty cells, which
-    hold the spec's default."""
+    """`ids` is (rows, id columns) int64 in ascending order; `values` float32, `integers` int32 or
+    int64 and `times` float64 (Unix seconds) are (rows, columns) in the order of
+    `FeatureSpec.block`. `missing` counts, by column, the empty cells, which hold the spec's
+    default, `unknown` the cells that no vocabulary has, which are 0."""
 
     ids: IntArray
     values: FloatArray
     missing: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    integers: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    times: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
 
 FeatureTables = Mapping[TableName, FeatureTable]
@@ -47,8 +64,14 @@ def read_tables(
     """
     for input_ in spec.inputs:
         for feature in input_.features:
-            check_default(feature.default, f"feature spec: the default of {feature.name}")
-    return {name: _read_table(spec, name, paths.get(name)) for name in TABLES}
+            if input_.type == "float32":
+                check_default(feature.default, f"feature spec: the default of {feature.name}")
+    vocabularies = {
+        name: TextNumbers(texts)
+        for name, texts in spec.vocabularies.items()
+        if isinstance(texts, tuple)
+    }
+    return {name: _read_table(spec, name, paths.get(name), vocabularies) for name in TABLES}
 
 
 def find_table(directory: Path, name: TableName) -> Path | None:
@@ -57,7 +80,9 @@ def find_table(directory: Path, name: TableName) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_table(spec: FeatureSpec, name: TableName, path: Path | None) -> FeatureTable:
+def _read_table(
+    spec: FeatureSpec, name: TableName, path: Path | None, vocabularies: Mapping[str, TextNumbers]
+) -> FeatureTable:
     source, keys = TABLES[name]
     features = spec.columns(source)
     if not features:
@@ -67,16 +92,63 @@ def _read_table(spec: FeatureSpec, name: TableName, path: Path | None) -> Featur
             f"the feature spec reads {source} features, but there is no {name} table: "
             f"give one with --{name}, or log it to the run as features/{name}.parquet"
         )
-    columns = [feature.name for feature in features]
-    frame = _read_frame(path, {*keys, *columns})
-    if absent := [column for column in (*keys, *columns) if column not in frame.columns]:
+    columns = {*keys, *(feature.column for feature in features)}
+    frame = _read_frame(path, columns)
+    if absent := sorted(columns - {*frame.columns}):
         raise PublishError(f"{path.name}: lacks the column {', '.join(absent)}")
-    ids = _ids(frame, keys, path)
-    values, missing = _values(frame, columns, spec.defaults(source), path)
+    ids = _text_ids(frame, keys, path) if spec.ids == "text" else _ids(frame, keys, path)
     order = np.lexsort(ids.T[::-1])
-    if (order[1:] > order[:-1]).all():  # no copy where the table is sorted already
-        return FeatureTable(ids, values, missing)
-    return FeatureTable(ids[order], values[order], missing)
+    if not (order[1:] > order[:-1]).all():  # no copy where the table is sorted already
+        ids, frame = ids[order], frame.take(order)
+    return _table_of(spec, source, frame, ids, path=path, vocabularies=vocabularies)
+
+
+def _table_of(
+    spec: FeatureSpec,
+    source: Source,
+    frame: pd.DataFrame,
+    ids: IntArray,
+    *,
+    path: Path,
+    vocabularies: Mapping[str, TextNumbers],
+) -> FeatureTable:
+    cells: dict[Block, dict[str, Cells]] = {}
+    for block in get_args(Block):
+        cells[block] = {
+            feature.name: _cells(
+                block,
+                frame[feature.column],
+                feature,
+                f"{path.name}: column {feature.column}",
+                vocabularies,
+            )
+            for feature in spec.block(source, block)
+        }
+    flat = {name: each for block in cells.values() for name, each in block.items()}
+    return FeatureTable(
+        ids,
+        together(cells["values"], len(ids), np.float32),
+        {name: each.missing for name, each in flat.items() if each.missing},
+        {name: each.unknown for name, each in flat.items() if each.unknown},
+        smallest(together(cells["integers"], len(ids), np.int64)),
+        together(cells["times"], len(ids), np.float64),
+    )
+
+
+def _cells(
+    block: Block,
+    series: pd.Series,
+    feature: Feature,
+    place: str,
+    vocabularies: Mapping[str, TextNumbers],
+) -> Cells:
+    if block == "times":
+        return time_cells(series, place)
+    if feature.vocabulary:
+        return vocabulary_cells(series, feature, place, vocabularies[feature.vocabulary])
+    if block == "integers":
+        return integer_cells(series, feature, place)
+    return float32_cells(series, feature, place)
 
 
 def _read_frame(path: Path, columns: Collection[str]) -> pd.DataFrame:
@@ -108,17 +180,20 @@ def _ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
     return ids
 
 
-def _values(
-    frame: pd.DataFrame, columns: Sequence[str], defaults: FloatArray, path: Path
-) -> tuple[FloatArray, dict[str, int]]:
-    """The cells with their gaps filled, and the number of gaps by column."""
-    values = np.empty((len(frame), len(columns)), dtype=np.float32)
-    missing: dict[str, int] = {}
-    for at, column in enumerate(columns):
-        cells = float32_column(frame[column], f"{path.name}: column {column}")
-        gaps = np.isnan(cells)
-        if count := int(np.count_nonzero(gaps)):
-            missing[column] = count
-            cells[gaps] = defaults[at]
-        values[:, at] = cells
-    return values, missing
+def _text_ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
+    """The 63-bit keys of the texts. Raises PublishError where two texts share one."""
+    columns = []
+    for key in keys:
+        if frame[key].isna().any() or pd.api.types.infer_dtype(frame[key]) not in TEXT_KINDS:
+            raise PublishError(f"{path.name}: {key} must hold texts, in every row, as ids are text")
+        texts = frame[key].astype(str)
+        if len(texts) and (texts.str.len().max() > MAX_ID_LENGTH or texts.str.len().min() == 0):
+            raise PublishError(f"{path.name}: {key} must have 1 to {MAX_ID_LENGTH} characters")
+        unique, which = np.unique(texts.to_numpy(dtype=object), return_inverse=True)
+        text_ids = text_keys(unique.tolist())
+        if len(np.unique(text_ids)) < len(unique):
+            raise PublishError(f"{path.name}: two values of {key} share a 63-bit key; rename one")
+        columns.append(text_ids[which])
+    if frame.duplicated(list(keys)).any():
+        raise PublishError(f"{path.name}: {' and '.join(keys)} must be unique")
+    return np.stack(columns, axis=1)

@@ -1,0 +1,204 @@
+"""A table's columns as the numbers that a model reads: float32, int64, times, lists, vocabularies.
+
+Every function takes the column, its feature and the place that begins the text of an error, and
+gives (rows, width). Missing cells take the feature's default; where that is null they stay NaN.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feedmodel.errors import PublishError
+from feedmodel.publish.float32 import float32_column
+from feedrank.domain import IntArray
+from feedrank.features.matrix import number_of
+from feedrank.features.spec import Feature
+
+CHUNK_ROWS = 100_000  # of a list column, laid out at once
+INT32, INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """`rows` is (rows, width). `missing` counts empty cells, `unknown` what no vocabulary has."""
+
+    rows: NDArray[Any]
+    missing: int = 0
+    unknown: int = 0
+
+
+class TextNumbers:
+    """Numbers a vocabulary's texts from 1; 0 is whatever it lacks."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._index = pd.Index(list(texts), dtype=object)
+
+    def of(self, texts: NDArray[Any]) -> IntArray:
+        found: IntArray = (
+            self._index.get_indexer(pd.Index(texts, dtype=object)).astype(np.int64) + 1
+        )
+        return found
+
+
+def float32_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
+    """Raises PublishError, as `float32_column` does."""
+    if feature.size:
+        flat, offsets = _flat_lists(series, place)
+        numbers = float32_column(flat, place)
+        rows = _last_of_each(numbers.astype(np.float64), offsets, feature)
+        return Cells(rows.astype(np.float32), int(np.isnan(numbers).sum()))
+    numbers = float32_column(series, place)
+    missing = np.isnan(numbers)
+    if feature.default is not None:
+        numbers[missing] = feature.default
+    return Cells(numbers[:, np.newaxis], int(missing.sum()))
+
+
+def integer_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
+    """(rows, width) int64. Raises PublishError for what is no whole number."""
+    if feature.size:
+        flat, offsets = _flat_lists(series, place)
+        numbers, missing = _whole(flat, feature, place)
+        rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
+        return Cells(rows, int(missing.sum()))
+    numbers, missing = _whole(series, feature, place)
+    return Cells(numbers[:, np.newaxis], int(missing.sum()))
+
+
+def vocabulary_cells(
+    series: pd.Series, feature: Feature, place: str, vocabulary: TextNumbers
+) -> Cells:
+    """(rows, width) int64."""
+    if not feature.size:
+        texts, missing = _texts(series, place)
+        numbers = vocabulary.of(texts)
+        unknown = int((numbers[~missing] == 0).sum())
+        return Cells(numbers[:, np.newaxis], int(missing.sum()), unknown)
+    flat, offsets = _flat_lists(series, place)
+    texts, missing = _texts(flat, place)
+    numbers = vocabulary.of(texts)
+    rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
+    return Cells(rows, int(missing.sum()), int((numbers[~missing] == 0).sum()))
+
+
+def time_cells(series: pd.Series, place: str) -> Cells:
+    """(rows, 1) float64 Unix seconds, NaN where missing. A date without a zone is UTC."""
+    missing = series.isna().to_numpy()
+    if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
+        seconds = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        try:
+            moments = pd.to_datetime(series, utc=True)
+        except (ValueError, TypeError) as error:
+            raise PublishError(
+                f"{place}: since() needs times: dates, or numbers of Unix seconds"
+            ) from error
+        seconds = moments.astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
+        seconds = np.where(missing, np.nan, seconds)
+    if not np.isfinite(seconds[~missing]).all():
+        raise PublishError(f"{place}: times must be finite")
+    return Cells(seconds[:, np.newaxis], int(missing.sum()))
+
+
+def _whole(series: pd.Series, feature: Feature, place: str) -> tuple[IntArray, NDArray[np.bool_]]:
+    missing = series.isna().to_numpy()
+    present = series[~missing]
+    kind = pd.api.types.infer_dtype(present, skipna=True)
+    if kind not in {"integer", "floating", "boolean", "mixed-integer-float", "empty"}:
+        raise PublishError(
+            f"{place} holds {kind} values: an int64 input needs whole numbers; of texts or ids it "
+            "makes them by a vocabulary"
+        )
+    if present.dtype.kind == "u" and len(present) and int(present.max()) > INT64.max:
+        raise PublishError(f"{place} holds {int(present.max())}; int64 ends at {INT64.max}")
+    exact = present.to_numpy()
+    if exact.dtype.kind not in "iub":
+        floats = present.to_numpy(dtype=np.float64)
+        if not ((np.trunc(floats) == floats) & (np.abs(floats) < 2**53)).all():
+            raise PublishError(f"{place}: an int64 input needs whole numbers")
+        exact = floats
+    numbers = np.full(len(series), int(number_of(feature)), np.int64)
+    numbers[~missing] = exact.astype(np.int64)
+    return numbers, missing
+
+
+def _texts(series: pd.Series, place: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Texts as they are, whole numbers as they are written, so that 3 and "3" are the same."""
+    missing = series.isna().to_numpy()
+    present = series[~missing]
+    kind = pd.api.types.infer_dtype(present, skipna=True)
+    if kind in {"floating", "mixed-integer-float"}:
+        floats = present.to_numpy(dtype=np.float64)
+        if not ((np.trunc(floats) == floats) & (np.abs(floats) < 2**53)).all():
+            raise PublishError(f"{place} holds fractions, which are in no vocabulary")
+        present = pd.Series(floats.astype(np.int64), index=present.index)
+    elif kind not in {"string", "integer", "categorical", "boolean", "empty", "mixed-integer"}:
+        raise PublishError(f"{place} holds {kind} values; a vocabulary has texts and whole numbers")
+    texts = np.full(len(series), "", dtype=object)
+    texts[~missing] = present.astype(str).to_numpy(dtype=object)
+    return texts, missing
+
+
+def _flat_lists(series: pd.Series, place: str) -> tuple[pd.Series, IntArray]:
+    """All elements one after the other, and (rows + 1,) where each row's begin. A list may be
+    written as JSON, as in a CSV; a missing one is empty."""
+    if pd.api.types.infer_dtype(series, skipna=True) == "string":
+        try:
+            series = series.map(json.loads, na_action="ignore")
+        except ValueError as error:
+            raise PublishError(f"{place}: not a JSON list: {error}") from error
+    try:
+        lists = pa.array(series, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise PublishError(f"{place}: must hold lists of one type: {error}") from error
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    if pa.types.is_null(lists.type):
+        return pd.Series([], dtype=np.float64), np.zeros(len(series) + 1, np.int64)
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise PublishError(f"{place}: must hold lists, as its feature has a size")
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return lists.flatten().to_pandas(), offsets
+
+
+def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) -> NDArray[Any]:
+    """(rows, size): the last ones of each list, behind as many defaults as it takes."""
+    rows, size = len(offsets) - 1, feature.size
+    whole = numbers.dtype.kind == "i"
+    default: Any = int(number_of(feature)) if whole else number_of(feature)
+    padded = np.append(numbers, default) if len(numbers) else np.array([default])
+    table = np.empty((rows, size), padded.dtype)
+    for start in range(0, rows, CHUNK_ROWS):
+        first = offsets[start : start + CHUNK_ROWS + 1]
+        at = first[1:, np.newaxis] - size + np.arange(size)
+        at[at < first[:-1, np.newaxis]] = len(padded) - 1  # in front of the list
+        table[start : start + CHUNK_ROWS] = padded[at]
+    if not whole and feature.default is not None:
+        table[np.isnan(table)] = feature.default
+    return table
+
+
+def together(cells: Mapping[str, Cells], rows: int, dtype: Any) -> NDArray[Any]:  # noqa: ANN401
+    """(rows, columns) of all features together."""
+    widths = [each.rows.shape[1] for each in cells.values()]
+    table = np.empty((rows, sum(widths)), dtype)
+    start = 0
+    for each, width in zip(cells.values(), widths, strict=True):
+        table[:, start : start + width] = each.rows
+        start += width
+    return table
+
+
+def smallest(numbers: IntArray) -> NDArray[Any]:
+    """As int32 where all of them fit, which takes half the room."""
+    fits = not numbers.size or (numbers.min() >= INT32.min and numbers.max() <= INT32.max)
+    return numbers.astype(np.int32) if fits else numbers
