@@ -38,7 +38,7 @@ def _rank(
 
 
 class LateSlot:
-    """Has its model when the request's own time is over."""
+    """Has its model once the request's own time is over."""
 
     ready = None
 
@@ -65,7 +65,7 @@ class FixedEngine:
 
 
 class SlowStore:
-    """Never answers by itself."""
+    """Never returns by itself."""
 
     waits = True
 
@@ -110,7 +110,7 @@ def test_a_request_becomes_a_ranking() -> None:
     ],
     ids=["nothing", "the user", "items, each once"],
 )
-def test_what_the_tables_lack_is_named(
+def test_ids_that_the_tables_lack_are_listed(
     user: int, items: tuple[int, ...], unknown: dict[str, Any] | None
 ) -> None:
     ranking = _rank(fakes.model(), fakes.query(user, items))
@@ -126,7 +126,7 @@ def test_what_the_tables_lack_is_named(
         ("drop", [5, 4, 3, 0]),
     ],
 )
-def test_unknown_items_stand_where_the_spec_has_them(policy: str, order: list[int]) -> None:
+def test_unknown_items_are_placed_as_the_spec_says(policy: str, order: list[int]) -> None:
     items = (10, 900, 500, 20, 30, 40)  # the fake store prices an unknown one highest, at 0.5
     ranking = _rank(fakes.model(unknown_items=policy), fakes.query(1, items))
     assert ranking.order == order
@@ -134,14 +134,14 @@ def test_unknown_items_stand_where_the_spec_has_them(policy: str, order: list[in
     assert ranking.scores == [0.01, 0.5, 0.5, 0.02, 0.03, 0.04]
 
 
-def test_unknown_items_behind_the_known_ones_are_in_the_order_of_their_scores() -> None:
+def test_unknown_items_behind_the_known_ones_are_sorted_by_score() -> None:
     engine = FixedEngine(0.2, 0.9, 0.1, 0.7, 0.9, 0.8)
     items = (10, 900, 20, 800, 700, 600)
     ranking = _rank(fakes.model(engine, unknown_items="last"), fakes.query(1, items))
     assert [items[at] for at in ranking.order] == [10, 20, 900, 700, 600, 800]
 
 
-def test_a_request_for_unknown_items_alone_may_have_an_empty_answer(tmp_path: Path) -> None:
+def test_a_request_for_unknown_items_alone_may_have_an_empty_response(tmp_path: Path) -> None:
     query, files = fakes.query(1, (900, 500, 900)), DailyFiles(tmp_path)
     ranking = _rank(fakes.model(unknown_items="drop"), query, sinks=(files,))
     assert (ranking.order, ranking.unknown) == ([], {"user": False, "items": [900, 500]})
@@ -206,7 +206,7 @@ def test_a_score_outside_zero_to_one_is_an_error(wrong: float, at: int) -> None:
         best_first(scores)
 
 
-def test_the_record_holds_what_was_answered(tmp_path: Path) -> None:
+def test_the_record_holds_the_response(tmp_path: Path) -> None:
     query = fakes.query(1, (10, 30, 10), temp="21.5")
     call = fakes.call()._replace(correlation_id="JKJaXmPLvHcESHA=", trace_id="1-67891233-abcdef")
     ranking = _rank(fakes.model(), query, call, sinks=(DailyFiles(tmp_path),))
@@ -244,7 +244,7 @@ def test_on_lambda_a_stream_needs_no_event_loop() -> None:
     assert len(stream.lines) == 1
 
 
-def test_what_stands_in_for_the_model_and_for_features_is_named() -> None:
+def test_degraded_names_what_replaces_the_model_and_the_features() -> None:
     store = fakes.FakeStore(degraded=("features:snapshot",))
     ranking = _rank(fakes.model(store=store, degraded=("model:layer",)))
     assert ranking.degraded == ("model:layer", "features:snapshot")
@@ -257,7 +257,7 @@ def test_without_a_model_nothing_is_recorded() -> None:
     assert kept.lines == []
 
 
-def test_a_store_that_does_not_answer_in_time_is_given_up() -> None:
+def test_a_store_past_the_deadline_is_given_up() -> None:
     kept = fakes.KeptLines()
     with pytest.raises(DeadlineExceededError):
         _rank(fakes.model(store=SlowStore()), call=fakes.call(0.01), sinks=(kept,))
@@ -265,12 +265,12 @@ def test_a_store_that_does_not_answer_in_time_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("budget_s", [0.0, -5.0])
-def test_a_request_whose_time_is_up_is_given_up(budget_s: float) -> None:
+def test_a_request_past_its_deadline_is_given_up(budget_s: float) -> None:
     with pytest.raises(DeadlineExceededError):
         _rank(fakes.model(), call=fakes.call(budget_s))
 
 
-def test_a_model_that_can_not_score_is_an_error_and_leaves_no_record() -> None:
+def test_a_model_that_can_not_score_leaves_no_record() -> None:
     kept = fakes.KeptLines()
     with pytest.raises(ScoringError):
         _rank(fakes.model(fakes.RaisingEngine(ScoringError("no"))), sinks=(kept,))

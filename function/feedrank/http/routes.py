@@ -89,7 +89,7 @@ ROUTES = (
             "Can this process go on? A probe of a container",
             {
                 200: (Probe, "It can, with a model or without"),
-                503: (Probe, "A model run hangs: start another"),
+                503: (Probe, "An inference hangs: start another"),
             },
         ),
         auth="open",

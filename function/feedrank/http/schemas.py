@@ -96,7 +96,7 @@ class Health(Answer):
 
 class Probe(Answer):
     status: Literal["ok", "hung", "unavailable"] = Field(
-        description="`hung`: a model run goes on 3 s past its deadline; `unavailable`: no model"
+        description="`hung`: an inference goes on 3 s past its deadline; `unavailable`: no model"
     )
 
 

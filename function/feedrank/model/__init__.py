@@ -1,1 +1,1 @@
-"""The model: its engines, how one is loaded and proven, and what serves while it isn't."""
+"""The model: its engines, how one is loaded and tested, and what serves until then."""

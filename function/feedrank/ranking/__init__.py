@@ -1,1 +1,1 @@
-"""A request as one paragraph, and where its model run takes place."""
+"""A request as one paragraph, where its inference takes place, and the rules after it."""

@@ -14,16 +14,16 @@ class ScoringEngine(Protocol):
 
 
 class Stopper(Protocol):
-    """Ends its run once `terminate` is set, by ONNX Runtime's name for it."""
+    """Stops its inference once `terminate` is set; the name is ONNX Runtime's."""
 
     terminate: bool
 
 
 class StoppableEngine(Protocol):
-    """One whose runs can be ended from outside, and then raise ScoringError."""
+    """One that can stop an inference, which then raises ScoringError."""
 
     def stopper(self) -> Stopper:
-        """A new one for each run."""
+        """A new one for each inference."""
 
     def score(
         self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None
