@@ -61,7 +61,8 @@ def bench(
     results = measure(lambda: bundle or newest_bundle(), effort, only, console)
     path = DIRECTORY / "part" / last.name if only else last  # the README is made of whole runs
     results.write(path)
-    console.print(Markdown(markdown.table(results.rows)))
+    table = markdown.table(results.rows).replace("<br><sub>", " (").replace("</sub>", ")")
+    console.print(Markdown(table))
     for note in results.notes:
         console.print(note, style="yellow", markup=False)
     console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
