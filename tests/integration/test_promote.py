@@ -27,7 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def client(store: str, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
-    """Where `shop` has no version yet."""
+    """A store in which `shop` has no version yet."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     client = mlflow.MlflowClient(store)
     if client.search_registered_models("name = 'shop'"):
@@ -46,7 +46,7 @@ def add(
     with mlflow.start_run() as run:
         mlflow.log_metrics(metrics)
         source = CodeDatasetSource({})
-        mlflow.log_input(MetaDataset(source, digest="learnt_from"), context="training")
+        mlflow.log_input(MetaDataset(source, digest="of_training"), context="training")
         if test_data:
             mlflow.log_input(MetaDataset(source, digest=test_data), context="test")
     version = client.create_model_version("shop", "file:///nowhere", run_id=run.info.run_id)
@@ -60,13 +60,13 @@ def production(client: mlflow.MlflowClient) -> str | None:
 
 
 def promoted(uri: str = CANDIDATE, *, force: bool = False) -> str:
-    """What it shows."""
+    """The printed text."""
     shown = io.StringIO()
     promote(uri, tracking_uri=None, force=force, console=Console(file=shown, width=120))
     return shown.getvalue()
 
 
-def test_the_first_is_promoted_without_a_comparison(client: mlflow.MlflowClient) -> None:
+def test_the_first_version_is_promoted_without_a_comparison(client: mlflow.MlflowClient) -> None:
     add(client, "candidate", {NDCG: 0.5})
     assert "Promoted models:/shop/1: nothing was in production" in promoted()
     assert production(client) == "1"
@@ -75,7 +75,7 @@ def test_the_first_is_promoted_without_a_comparison(client: mlflow.MlflowClient)
 
 
 @pytest.mark.parametrize("ndcg", [0.6, 0.61])
-def test_one_that_ranks_no_worse_takes_over_and_says_from_what(
+def test_a_version_that_ranks_no_worse_is_promoted_and_names_what_it_replaced(
     client: mlflow.MlflowClient, ndcg: float
 ) -> None:
     add(client, "production", {NDCG: 0.6})
@@ -88,7 +88,7 @@ def test_one_that_ranks_no_worse_takes_over_and_says_from_what(
 
 
 @pytest.mark.parametrize("ndcg", [0.587, math.nan])
-def test_a_loss_is_refused_unless_it_is_forced(client: mlflow.MlflowClient, ndcg: float) -> None:
+def test_a_lower_ndcg_is_refused_unless_forced(client: mlflow.MlflowClient, ndcg: float) -> None:
     add(client, "production", {NDCG: 0.614})
     add(client, "candidate", {NDCG: ndcg})
     refusal = f"shop/2 is not promoted: its NDCG@10 is lower: {ndcg:.4f} instead of 0.6140\n--force"
@@ -103,7 +103,7 @@ def test_a_loss_is_refused_unless_it_is_forced(client: mlflow.MlflowClient, ndcg
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("aaaa", "bbbb"), (None, "bbbb"), ("aaaa", None), (None, None)]
 )
-def test_better_on_other_or_unknown_test_data_is_no_proof(
+def test_metrics_of_different_or_unknown_test_data_are_not_compared(
     client: mlflow.MlflowClient, ours: str | None, theirs: str | None
 ) -> None:
     add(client, "production", {NDCG: 0.5}, theirs)
@@ -116,14 +116,16 @@ def test_better_on_other_or_unknown_test_data_is_no_proof(
     assert production(client) == "2"
 
 
-def test_without_the_metric_nobody_can_tell(client: mlflow.MlflowClient) -> None:
+def test_a_missing_metric_is_named(client: mlflow.MlflowClient) -> None:
     add(client, "production", {NDCG: 0.5})
     add(client, "candidate", {"test/model/auc": 0.9})
     with pytest.raises(OperationError, match=f"can't be compared: a run has no metric {NDCG}"):
         promoted()
 
 
-def test_both_are_shown_side_by_side_before_it_is_refused(client: mlflow.MlflowClient) -> None:
+def test_both_versions_are_shown_side_by_side_before_the_refusal(
+    client: mlflow.MlflowClient,
+) -> None:
     add(client, "production", {NDCG: 0.614, "test/random/auc": 0.5, "mine": 2})
     add(client, "candidate", {NDCG: 0.587, "train/loss": 0.1})
     shown = io.StringIO()
@@ -143,7 +145,7 @@ def test_both_are_shown_side_by_side_before_it_is_refused(client: mlflow.MlflowC
     ]
 
 
-def test_what_is_in_production_is_not_promoted_again(client: mlflow.MlflowClient) -> None:
+def test_the_version_in_production_is_not_promoted_again(client: mlflow.MlflowClient) -> None:
     add(client, "production", {NDCG: math.nan})
     assert promoted("models:/shop/1").endswith("models:/shop/1 is in production already.\n")
     assert client.get_model_version("shop", "1").tags == {}
@@ -160,7 +162,7 @@ def test_publishing_before_a_promotion_names_the_command(
 
 
 @pytest.mark.parametrize("uri", ["models:/shop/9", "models:/nobody/1", "models:/shop@candidate"])
-def test_a_version_that_is_not_there_is_named(client: mlflow.MlflowClient, uri: str) -> None:
+def test_a_missing_version_is_named(client: mlflow.MlflowClient, uri: str) -> None:
     with pytest.raises(PromotionError, match=f"{uri}: MLflow has no such version"):
         promoted(uri)
 
@@ -171,7 +173,7 @@ def test_only_a_registered_version_can_be_promoted(client: mlflow.MlflowClient, 
         promoted(uri)
 
 
-def test_where_nothing_was_trained_no_database_is_made(
+def test_without_a_database_none_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

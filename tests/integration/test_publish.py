@@ -1,4 +1,4 @@
-"""Any torch model in MLflow becomes a bundle that serves, or is refused for a reason that helps."""
+"""Any torch model in MLflow becomes a bundle that serves, or is refused with a helpful reason."""
 
 import hashlib
 import json
@@ -48,14 +48,14 @@ class Unexportable(Shop):
 
 
 class Listwise(Shop):
-    """What an item gets, the others don't."""
+    """The scores of a batch have the sum 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(self.logits(x), 0)
 
 
 class ListwiseByUser(Shop):
-    """The same, among rows of one user, hour and basket: a run may hold two such requests."""
+    """The same among rows of one user, hour and basket; a batch may hold two such requests."""
 
     def forward(self, x: Tensor) -> Tensor:
         same = (x[:, None, 1:] == x[None, :, 1:]).float().prod(-1)
@@ -64,14 +64,14 @@ class ListwiseByUser(Shop):
 
 
 class Limited(Shop):
-    """Knows nothing beyond its largest batch."""
+    """Scores 0 from the 1,001st row of a batch on."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x)) * (torch.arange(x.shape[0]) < 1_000)
 
 
 class FirstRowsUser(Shop):
-    """Reads the user where it stands first, since it is the same in each row of a request."""
+    """Reads the user from the first row only, since all rows of a request have the same."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.logits(x) + x[0, 2] / 100)
@@ -89,7 +89,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     yield client
-    urlopen(f"http://{host}:{port}/moto-api/reset", data=b"")  # its state outlives the server
+    urlopen(
+        f"http://{host}:{port}/moto-api/reset", data=b""
+    )  # moto keeps its state after the server stops
     server.stop()
 
 
@@ -97,7 +99,7 @@ def settings(uri: str, cache: Path) -> Settings:
     return Settings.from_environment({"MODEL_URI": uri, "MODEL_CACHE_DIR": str(cache)})
 
 
-def test_a_model_that_nobody_here_trained_ranks_from_s3_with_no_code_changed(
+def test_another_teams_model_ranks_from_s3_without_code_changes(
     options: PublishOptions, s3: Any, tmp_path: Path
 ) -> None:
     built = build_bundle(options)
@@ -121,7 +123,7 @@ def test_a_model_that_nobody_here_trained_ranks_from_s3_with_no_code_changed(
     assert published.uri == f"s3://{BUCKET}/ranking/shop/sha256-{built.manifest.digest}/"
 
 
-def test_a_gap_in_a_table_is_the_feature_s_default(options: PublishOptions) -> None:
+def test_an_empty_cell_is_the_features_default(options: PublishOptions) -> None:
     built = build_bundle(options)
     spec = parse_spec(SHOP_SPEC)
     store = SnapshotStore(built.folder / SERVING / "features.safetensors", spec)
@@ -138,7 +140,7 @@ def test_publishing_again_uploads_nothing(options: PublishOptions, s3: Any) -> N
     assert (again.uri, again.uploaded) == (first.uri, 0)
 
 
-def test_a_broken_upload_leaves_no_manifest_and_is_made_good_by_the_next(
+def test_a_broken_upload_leaves_no_manifest_and_the_next_one_completes_it(
     options: PublishOptions, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = build_bundle(options)
@@ -188,7 +190,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOp
     assert manifest.digest == hashlib.sha256(raw).hexdigest()
 
 
-def test_the_onnx_file_tells_nothing_of_the_machine_that_exported_it(
+def test_the_onnx_file_holds_no_path_of_the_machine_that_exported_it(
     options: PublishOptions,
 ) -> None:
     onnx = (build_bundle(options).folder / ONNX_MODEL).read_bytes()
@@ -196,7 +198,7 @@ def test_the_onnx_file_tells_nothing_of_the_machine_that_exported_it(
     assert str(Path.cwd()).encode() not in onnx
 
 
-def test_a_folder_is_replaced_whole_and_only_where_it_holds_a_bundle(
+def test_a_directory_is_replaced_whole_and_only_if_it_holds_a_bundle(
     options: PublishOptions, tmp_path: Path
 ) -> None:
     built = build_bundle(options)
@@ -206,7 +208,7 @@ def test_a_folder_is_replaced_whole_and_only_where_it_holds_a_bundle(
     (home / "thesis.txt").write_text("precious")
 
     upload(built.folder, str(layer))
-    (layer / "left-over").write_text("of an older bundle")
+    (layer / "stale").write_text("of an older bundle")
     (layer / MANIFEST).write_text("{}")
     upload(built.folder, str(layer))
     assert files_below(layer) == files_below(built.folder)
@@ -240,7 +242,7 @@ def test_logits_are_refused_and_served_with_a_sigmoid(
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_requests_share_a_run_only_where_no_row_looks_at_another(
+def test_requests_share_a_batch_only_where_rows_are_scored_independently(
     options: PublishOptions, registry: Registry, model: nn.Module, *, batches: bool
 ) -> None:
     built = build_bundle(replace(options, model_uri=registry.log(model)))
@@ -342,7 +344,7 @@ def test_a_spec_that_does_not_fit_the_model_is_refused(
         ),
     ],
 )
-def test_a_table_that_is_not_right_is_refused(
+def test_an_invalid_table_is_refused(
     options: PublishOptions, tmp_path: Path, items: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "items.csv"
@@ -354,7 +356,7 @@ def test_a_table_that_is_not_right_is_refused(
 @pytest.mark.parametrize(
     "uri", ["models:/nobody@production", "models:/nobody/3", "models:/m-0", "runs:/0/model", "shop"]
 )
-def test_a_model_that_mlflow_does_not_have_is_said_so(options: PublishOptions, uri: str) -> None:
+def test_a_model_that_mlflow_lacks_is_named(options: PublishOptions, uri: str) -> None:
     with pytest.raises(PublishError, match=uri):
         build_bundle(replace(options, model_uri=uri))
 

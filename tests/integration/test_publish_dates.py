@@ -1,4 +1,4 @@
-"""A bundle says when its model was trained, of when its tables are, and when it was published."""
+"""A bundle holds the times of its training, of its tables and of its publishing."""
 
 import json
 from dataclasses import replace
@@ -45,7 +45,7 @@ def run_of(manifest: Manifest, tracking_uri: str) -> Run:
     return mlflow.MlflowClient(tracking_uri).get_run(manifest.run_id)
 
 
-def test_the_dates_are_the_run_s_its_tag_s_and_now(
+def test_the_dates_come_from_the_run_its_tag_and_the_clock(
     tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = options_of(tracking_uri, tmp_path, {TAG: "2024-05-06T09:08:07.9+02:00"})
@@ -59,7 +59,7 @@ def test_the_dates_are_the_run_s_its_tag_s_and_now(
     assert before <= datetime.fromisoformat(manifest.published_at) <= datetime.now(UTC)
 
 
-def test_a_run_that_is_not_over_has_its_start(
+def test_a_run_that_has_not_ended_gives_its_start(
     options: PublishOptions, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_of(publish(options), tracking_uri)
@@ -69,7 +69,7 @@ def test_a_run_that_is_not_over_has_its_start(
     assert publish(options).trained_at == f"{datetime.fromtimestamp(started_s, UTC):%FT%TZ}"
 
 
-def test_a_given_date_is_taken_before_the_run_s(tracking_uri: str, tmp_path: Path) -> None:
+def test_an_option_takes_precedence_over_the_runs_tag(tracking_uri: str, tmp_path: Path) -> None:
     options = options_of(tracking_uri, tmp_path, {TAG: "yesterday"})
     with pytest.raises(PublishError, match=f"tag {TAG}: 'yesterday' is no ISO 8601 time"):
         publish(options)
@@ -87,7 +87,7 @@ def test_a_given_date_is_taken_before_the_run_s(tracking_uri: str, tmp_path: Pat
         ("2962-05-06T10:00:00Z", "2962-05-06T10:00:00Z lies in the future"),
     ],
 )
-def test_what_is_no_date_is_refused_before_anything_is_done(
+def test_an_invalid_date_is_refused_before_anything_is_done(
     tmp_path: Path, as_of: str, message: str
 ) -> None:
     options = PublishOptions("models:/a/1", as_of=as_of, bundles=tmp_path / "bundles")
@@ -97,7 +97,7 @@ def test_what_is_no_date_is_refused_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_model_keeps_its_day_and_digest_and_another_snapshot_does_not(
+def test_the_same_model_keeps_its_date_and_digest_and_a_new_snapshot_changes_them(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
@@ -111,7 +111,7 @@ def test_the_same_model_keeps_its_day_and_digest_and_another_snapshot_does_not(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", json.dumps({"format": 1}).encode()])
-def test_an_earlier_manifest_that_is_none_dates_nothing(
+def test_a_broken_earlier_manifest_gives_no_date(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch, damage: bytes
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
@@ -121,7 +121,7 @@ def test_an_earlier_manifest_that_is_none_dates_nothing(
 
 
 @pytest.mark.parametrize("epoch", ["soon", "9" * 20])
-def test_an_epoch_that_is_none_is_named(
+def test_an_invalid_epoch_is_named(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch, epoch: str
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)

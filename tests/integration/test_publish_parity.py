@@ -1,4 +1,4 @@
-"""Publishing compares what serves with torch, row by row, and says what helps."""
+"""Publishing compares what serves with torch, row by row, and says how to correct a difference."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ PRICE, HOUR, AGE, BASKET = range(4)
 
 
 class Attentive(Shop):
-    """Attends to age and basket where they are positive; torch gives an empty history 0, its
+    """Attends to age and basket where they are positive. For an empty history torch gives 0, the
     exported graph NaN."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Attentive(Shop):
 
 
 class Catalogue(nn.Module):
-    """Knows as many categories as it has rows, read from one column."""
+    """An embedding of the categories in one column."""
 
     def __init__(self, column: int, categories: int) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ def with_table(options: PublishOptions, name: str, rows: dict[str, Any]) -> Publ
 def test_nan_that_only_the_exported_graph_gives_is_refused(
     options: PublishOptions, registry: Registry
 ) -> None:
-    """Of a user whom few requests meet: the others have a history."""
+    """For one user only, whom no parity request contains: all others have a history."""
     users = {"user_id": range(1_000), "age": [0.0 if n == 613 else 30.0 + n for n in range(1_000)]}
     published = with_table(replace(options, model_uri=registry.log(Attentive())), "users", users)
     with pytest.raises(PublishError, match=r"table users, user_id 613: its score is NaN.*history"):
         build_bundle(published)
 
 
-def test_nan_in_what_requests_meet_names_both_scores(
+def test_nan_in_a_parity_request_names_both_scores(
     options: PublishOptions, registry: Registry
 ) -> None:
     users = {"user_id": [1, 2], "age": [0.0, 0.0]}
@@ -96,7 +96,7 @@ def test_nan_in_what_requests_meet_names_both_scores(
         build_bundle(published)
 
 
-def test_nan_that_torch_gives_too_is_said_so(options: PublishOptions, registry: Registry) -> None:
+def test_nan_from_torch_is_named(options: PublishOptions, registry: Registry) -> None:
     items = {"item_id": [1, 2], "price": [0.5, 0.25]}
     published = with_table(replace(options, model_uri=registry.log(Undefined())), "items", items)
     with pytest.raises(PublishError, match="the model gives NaN"):
@@ -118,7 +118,7 @@ def test_nan_that_torch_gives_too_is_said_so(options: PublishOptions, registry: 
             {"user_id": range(900), "age": [99.0 if n == 899 else 7.0 for n in range(900)]},
             "table users, user_id 899",
         ),
-        (  # which torch meets at once
+        (  # in the first request
             "items",
             PRICE,
             {"item_id": [1, 2], "price": [12.0, 12.0]},
@@ -160,7 +160,7 @@ def test_a_pair_beyond_the_models_vocabulary_is_named(
         build_bundle(published)
 
 
-def test_a_category_below_the_first_is_named_which_onnx_takes_for_the_last(
+def test_a_negative_category_is_named_which_onnx_reads_as_the_last_one(
     options: PublishOptions, registry: Registry
 ) -> None:
     prices = [-1.0 if n == 250 else 3.0 for n in range(500)]
@@ -172,13 +172,13 @@ def test_a_category_below_the_first_is_named_which_onnx_takes_for_the_last(
 
 
 class Share(nn.Module):
-    """What part of a user's clicks were on the item: at most 1, for a real pair."""
+    """The share of a user's clicks that were on the item: at most 1 for a real pair."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, BASKET] / x[:, AGE].clamp(min=1)
 
 
-def test_a_pair_is_tried_with_its_own_user_and_item(
+def test_a_pair_is_scored_with_its_own_user_and_item(
     options: PublishOptions, registry: Registry
 ) -> None:
     features = [
@@ -194,22 +194,20 @@ def test_a_pair_is_tried_with_its_own_user_and_item(
     assert build_bundle(with_table(published, "pairs", pairs)).parity <= 1e-5
 
 
-def test_a_regression_is_not_sent_to_the_sigmoid_which_would_merge_its_scores(
+def test_a_regression_is_not_advised_to_use_the_sigmoid_which_would_merge_its_scores(
     options: PublishOptions, registry: Registry
 ) -> None:
     revenue = replace(options, model_uri=registry.log(Revenue()))
     with pytest.raises(
         PublishError, match=r"outside \[0, 1\], such as 5\d\d.*; let the model map"
-    ) as told:
+    ) as refusal:
         build_bundle(revenue)
-    assert "sigmoid" not in str(told.value)
+    assert "sigmoid" not in str(refusal.value)
     with pytest.raises(PublishError, match=r"--activation sigmoid leaves \d+ distinct scores of"):
         build_bundle(replace(revenue, activation="sigmoid"))
 
 
-def test_a_model_that_is_saturated_by_itself_is_refused(
-    options: PublishOptions, registry: Registry
-) -> None:
+def test_a_saturated_model_is_refused(options: PublishOptions, registry: Registry) -> None:
     with pytest.raises(PublishError, match=r"\d+ of \d+ scores are 0 or 1 to the last digit"):
         build_bundle(replace(options, model_uri=registry.log(Saturated())))
 
@@ -217,7 +215,7 @@ def test_a_model_that_is_saturated_by_itself_is_refused(
 def test_onnx_that_differs_from_torch_is_refused(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a ten-thousandth of a logit: what an exporter's mistake may be no larger than."""
+    """By a ten-thousandth of a logit: the largest mistake that an exporter may make."""
     write_onnx = feedmodel.publish.build.write_onnx
 
     def wrong(program: Program, spec: FeatureSpec, path: Path) -> None:
@@ -232,11 +230,11 @@ def test_onnx_that_differs_from_torch_is_refused(
         build_bundle(options)
 
 
-def test_what_publishing_says_of_empty_cells(options: PublishOptions) -> None:
+def test_publishing_counts_empty_cells(options: PublishOptions) -> None:
     assert build_bundle(options).missing == {"users.age": 1}
 
 
-def test_golden_requests_meet_pairs_and_defaults(demo_bundle: Path) -> None:
+def test_golden_requests_contain_pairs_and_defaults(demo_bundle: Path) -> None:
     cases = json.loads((demo_bundle / GOLDEN).read_bytes())["cases"]
     pairs = pd.read_parquet(next((demo_bundle.parents[1]).rglob("pairs.parquet")))
     known = set(zip(pairs["user_id"], pairs["item_id"], strict=True))

@@ -1,4 +1,4 @@
-"""What can't be published is refused in one line: what is wrong, and what to do."""
+"""A model that can't be published is refused in one line: what is wrong, and what to do."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ CORRECT = "correct --tracking-uri or MLFLOW_TRACKING_URI, or train a model with 
 
 
 class Scores(nn.Module):
-    """Ends in probabilities; `before` sees the features, `after` what is returned."""
+    """Ends in probabilities. `before` transforms the features, `after` the result."""
 
     def __init__(
         self, before: nn.Module | None = None, after: Callable[[Tensor], Any] = lambda y: y
@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 
 class Converted(nn.Module):
-    """float32 in and out, and not between."""
+    """float32 in and out, but another type in between."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Converted(nn.Module):
 
 
 class Store:
-    """MLflow, and how its models are published."""
+    """Logs models to MLflow and publishes them."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         self.uri = uri
@@ -139,7 +139,7 @@ def store(tracking_uri: str, tmp_path: Path) -> Store:
     ],
     ids=["pair", "tuple", "list", "dict", "classes", "whole", "float16", "bfloat16", "random"],
 )
-def test_what_is_no_score_for_each_item_is_refused(
+def test_outputs_other_than_one_score_an_item_are_refused(
     store: Store, after: Callable[[Tensor], Any], message: str, how: str
 ) -> None:
     model_uri = store.log(Scores(after=after).eval(), how=how)
@@ -156,7 +156,7 @@ def test_what_is_no_score_for_each_item_is_refused(
     ],
     ids=["dropout", "alpha dropout", "batch norm", "attention"],
 )
-def test_training_mode_is_refused_where_it_changes_a_score(
+def test_training_mode_is_refused_if_it_changes_a_score(
     store: Store, layer: nn.Module, without_effect: nn.Module
 ) -> None:
     store.refuse(store.log(Scores(layer).train()), TRAINING)
@@ -165,7 +165,7 @@ def test_training_mode_is_refused_where_it_changes_a_score(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_refused_wherever_it_is(store: Store, dtype: torch.dtype) -> None:
+def test_half_precision_is_refused_in_any_layer(store: Store, dtype: torch.dtype) -> None:
     name = str(dtype).removeprefix("torch.")
     message = f"weights are {name}.*{FLOAT}"
     store.refuse(store.log(Scores(Converted(dtype)).eval()), message)
@@ -182,7 +182,7 @@ def test_inputs_of_another_type_are_refused(store: Store, dtype: str) -> None:
 def test_weights_beyond_what_one_onnx_file_holds_are_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that two layers share count once."""
+    """Shared weights count once."""
     layer = nn.Linear(WIDTH, WIDTH)
     model_uri = store.log(Scores(nn.Sequential(layer, layer)).eval())
     size = 4 * (WIDTH * WIDTH + WIDTH + WIDTH + 1)
@@ -207,7 +207,7 @@ def test_weights_beyond_what_one_onnx_file_holds_are_refused(
     ],
 )
 @pytest.mark.parametrize("allow_pickle", [False, True])
-def test_another_library_s_model_is_named(
+def test_another_librarys_model_is_named(
     store: Store, flavors: str, name: str, *, allow_pickle: bool
 ) -> None:
     model_uri = store.log(Scores().eval(), how="pickle")
@@ -216,7 +216,7 @@ def test_another_library_s_model_is_named(
 
 
 @pytest.mark.parametrize("text", ["", "flavors", "flavors: 3", "{", "- flavors"])
-def test_an_mlmodel_file_that_is_none_is_said_so(store: Store, text: str) -> None:
+def test_an_invalid_mlmodel_file_is_named(store: Store, text: str) -> None:
     model_uri = store.log(Scores().eval(), how="pickle")
     (store.artifact(model_uri) / "MLmodel").write_text(text)
     store.refuse(model_uri, "MLmodel can't be read; log the model again")
@@ -287,7 +287,7 @@ def test_weights_alone_are_named(store: Store) -> None:
         ),
     ],
 )
-def test_a_mistyped_option_is_said_in_a_line_and_leaves_nothing(
+def test_a_mistyped_option_gives_one_line_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -307,7 +307,7 @@ def test_a_mistyped_option_is_said_in_a_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("folder", ["layers/model/bundle", "/srv/x", "a.b", "s3", "a:b", "./s3:/x"])
-def test_a_folder_stays_a_folder(
+def test_a_path_is_not_mistaken_for_a_uri(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -317,10 +317,10 @@ def test_a_folder_stays_a_folder(
 @pytest.mark.parametrize(
     "command", ["publish models:/a/1", "serve --model models:/a/1", "promote models:/a/1", "train"]
 )
-def test_a_server_that_never_answers_is_given_up(
+def test_a_server_that_never_responds_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """One second instead of five; no second attempt, and no password in the message."""
+    """After one second here, five by default; without a second attempt or the password."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -335,7 +335,7 @@ def test_a_server_that_never_answers_is_given_up(
 
 
 def received(server: socket.socket) -> Iterator[bytes]:
-    """What came by each connection; nothing of one that only looked whether it is taken."""
+    """The first byte of each connection; empty for one that only checked that the port is open."""
     server.settimeout(0)
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -1,6 +1,6 @@
-"""A model is published only as its owner signed it, where a key is to verify that.
+"""With a key, a model is published only as its owner signed it.
 
-`model_signing verify key`, the library's own command line, is the other side of each comparison.
+The library's own command, `model_signing verify key`, is the independent side of each comparison.
 """
 
 import os
@@ -50,7 +50,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture
 def signed(options: PublishOptions, registry: Registry, keys: Keys) -> PublishOptions:
-    """A model of its own, signed, with a features directory, signed too."""
+    """A model and its features directory, both signed."""
     uri = registry.log(Shop())
     client = mlflow.MlflowClient(registry.uri)
     model = client.get_logged_model(uri.removeprefix("models:/"))
@@ -66,7 +66,7 @@ def _features(registry: Registry, uri: str) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://")) / "features"
 
 
-def _library_says(folder: Path, public: Path) -> int:
+def _library_exit_code(folder: Path, public: Path) -> int:
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
     return subprocess.run(
         [*command, "--signature", str(folder / SIGNATURE), "--public_key", str(public)],
@@ -80,7 +80,7 @@ def test_a_signed_model_is_published_with_its_signature(
     signed: PublishOptions, registry: Registry, keys: Keys
 ) -> None:
     artifact = registry.artifact(signed.model_uri)
-    assert _library_says(artifact, keys.public) == 0
+    assert _library_exit_code(artifact, keys.public) == 0
     built = build_bundle(signed)
     manifest = parse_manifest((built.folder / "serving" / "manifest.json").read_bytes())
     assert SIGNATURE in manifest.files
@@ -116,7 +116,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
         "Extra files found .*added.py",
         lambda artifact, _: (artifact / "added.py").write_text("x = 1"),
     ),
-    "a file of Git's more": (
+    "a .gitignore more": (
         "Extra files found .*gitignore",
         lambda artifact, _: (artifact / ".gitignore").write_text("x"),
     ),
@@ -132,7 +132,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
         "is not what the owner of .* signed",
         lambda artifact, _: (artifact / SIGNATURE).write_text("{}"),
     ),
-    "the spec of features": (
+    "one bit of the features": (
         "the run's features directory .*Hash mismatch for 'note.json'\n",
         lambda _, features: _flip(features / "note.json"),
     ),
@@ -148,7 +148,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_was_not_signed_is_refused_before_it_is_loaded(
+def test_any_unsigned_change_is_refused_before_the_model_is_loaded(
     change: str,
     signed: PublishOptions,
     registry: Registry,
@@ -170,7 +170,7 @@ def test_another_key_is_refused(signed: PublishOptions, tmp_path: Path) -> None:
         build_bundle(replace(signed, verify_key=other))
 
 
-def test_without_a_key_nothing_is_asked_of_a_model(signed: PublishOptions) -> None:
+def test_without_a_key_nothing_is_verified(signed: PublishOptions) -> None:
     assert build_bundle(replace(signed, verify_key=None)).folder.is_dir()
 
 
@@ -182,9 +182,7 @@ def test_a_key_may_have_a_password(registry: Registry, shop_uri: str, tmp_path: 
 
 
 @pytest.mark.parametrize("text", ["", "not a key", None])
-def test_a_key_that_is_none_is_named(
-    text: str | None, signed: PublishOptions, tmp_path: Path
-) -> None:
+def test_an_invalid_key_is_named(text: str | None, signed: PublishOptions, tmp_path: Path) -> None:
     key = tmp_path / "some.pem"
     if text is not None:
         key.write_text(text)
@@ -194,7 +192,7 @@ def test_a_key_that_is_none_is_named(
         sign_model(signed.model_uri, signed.tracking_uri, key, None)
 
 
-def test_a_key_in_the_environment_is_asked_of_every_publish(
+def test_a_key_in_the_environment_applies_to_every_publish(
     registry: Registry, options: PublishOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys, uri = Keys(tmp_path / "keys"), registry.log(Shop())

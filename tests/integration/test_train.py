@@ -31,13 +31,13 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that training is started from."""
+    """The working directory of the training."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="module")
 def results(home: Path) -> dict[NetworkName, TrainResult]:
-    """Both networks, trained one after the other where nothing is configured."""
+    """Both networks, trained one after the other without any configuration."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -56,7 +56,7 @@ def result(request: pytest.FixtureRequest, results: dict[NetworkName, TrainResul
     return results[request.param]
 
 
-def test_everything_lands_in_the_data_folder(
+def test_everything_is_written_below_data(
     home: Path, results: dict[NetworkName, TrainResult]
 ) -> None:
     assert results
@@ -89,7 +89,7 @@ def test_the_run_holds_params_and_metrics_per_epoch_and_of_the_test(
         assert [m.step for m in client.get_metric_history(result.run_id, metric)] == [1, 2]
 
 
-def test_the_run_names_the_command_and_not_where_it_lies(
+def test_the_run_names_the_command_and_not_its_path(
     client: mlflow.MlflowClient, result: TrainResult
 ) -> None:
     assert client.get_run(result.run_id).data.tags["mlflow.source.name"] == "feedrank train"
@@ -200,28 +200,28 @@ def test_training_again_gives_the_same_model_spec_tables_and_data(
 
 
 def digests(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
-    """Of the data that a run was given, by context."""
-    given = client.get_run(run_id).inputs.dataset_inputs
-    assert len(given) == 2
-    return {each.tags[0].value: each.dataset.digest for each in given}
+    """Of the run's datasets, by context."""
+    datasets = client.get_run(run_id).inputs.dataset_inputs
+    assert len(datasets) == 2
+    return {entry.tags[0].value: entry.dataset.digest for entry in datasets}
 
 
-def test_the_run_says_what_it_was_trained_and_judged_on(
+def test_the_run_names_its_training_and_test_data(
     client: mlflow.MlflowClient, result: TrainResult
 ) -> None:
     feed = generate_feed(SMALL.users, SMALL.items, SMALL.interactions, SMALL.seed)
-    found = digests(client, result.run_id)
-    assert found == {
+    logged = digests(client, result.run_id)
+    assert logged == {
         "training": digest(feed, split(feed).train),
         "test": digest(feed, split(feed).test),
     }
-    assert len(set(found.values())) == 2
+    assert len(set(logged.values())) == 2
     model = client.get_logged_model(result.model_uri.removeprefix("models:/"))
-    judged_on = {m.dataset_digest for m in model.metrics if m.key == "test/model/ndcg_at_10"}
-    assert judged_on == {found["test"]}
+    evaluated_on = {m.dataset_digest for m in model.metrics if m.key == "test/model/ndcg_at_10"}
+    assert evaluated_on == {logged["test"]}
 
 
-def test_other_clicks_have_another_digest() -> None:
+def test_different_clicks_have_a_different_digest() -> None:
     feed = generate_feed(SMALL.users, SMALL.items, SMALL.interactions, SMALL.seed)
     window = split(feed).test
     clicked = feed.clicked.copy()
@@ -272,7 +272,7 @@ def test_the_run_names_optimiser_and_widths(
 def test_the_models_page_shows_the_registered_version_and_what_the_model_is(
     client: mlflow.MlflowClient, result: TrainResult
 ) -> None:
-    """The page reads a tag of the model; MLflow's own registration adds to ours one of its kind."""
+    """The page reads a tag of the model; MLflow's own registration appends in its format."""
     model_id = result.model_uri.removeprefix("models:/")
     ours = json.loads(client.get_logged_model(model_id).tags["mlflow.modelVersions"])
     with tracking_at(client.tracking_uri):
@@ -298,7 +298,7 @@ def test_a_failed_training_is_a_failed_run(tmp_path: Path) -> None:
     assert mlflow.MlflowClient(uri).get_run(run_id).info.status == "FAILED"
 
 
-def test_mlflow_points_where_it_did_before_a_run(
+def test_a_run_restores_mlflows_tracking_uri(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
@@ -308,13 +308,13 @@ def test_mlflow_points_where_it_did_before_a_run(
     mlflow.set_tracking_uri("")
 
 
-def test_a_store_that_can_not_be_used_is_named_before_anything_is_trained(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file")
-    with pytest.raises(TrackingError, match="taken"):
-        train(replace(SMALL, tracking_uri=f"sqlite:///{tmp_path}/taken/mlflow.db"), QUIET)
+def test_an_unusable_store_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    with pytest.raises(TrackingError, match="occupied"):
+        train(replace(SMALL, tracking_uri=f"sqlite:///{tmp_path}/occupied/mlflow.db"), QUIET)
 
 
-def test_a_tracking_uri_is_the_one_given_or_the_environments_or_the_data_folders(
+def test_the_tracking_uri_is_the_option_the_environment_or_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///theirs.db")
@@ -324,11 +324,13 @@ def test_a_tracking_uri_is_the_one_given_or_the_environments_or_the_data_folders
     assert tracking_uri() == DEFAULT_TRACKING_URI
 
 
-def test_the_evaluation_is_shown_beside_the_others(tmp_path: Path) -> None:
-    shown = io.StringIO()
+def test_the_summary_shows_the_model_beside_its_baselines(tmp_path: Path) -> None:
+    output = io.StringIO()
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    train(replace(SMALL, tracking_uri=uri), Console(file=shown, width=120))
-    rankings = [line.split("│")[1].strip() for line in shown.getvalue().splitlines() if "│" in line]
+    train(replace(SMALL, tracking_uri=uri), Console(file=output, width=120))
+    rankings = [
+        line.split("│")[1].strip() for line in output.getvalue().splitlines() if "│" in line
+    ]
     assert rankings == [
         *("random", "popularity", "click rate"),
         *("unknown items", "unknown users", "model", "known best"),

@@ -36,10 +36,10 @@ def client_of(bundle: Path) -> TestClient:
 
 
 def ranked(client: TestClient, user: int, items: list[int]) -> list[dict[str, Any]]:
-    answer = client.post("/predict", json={"user_id": user, "item_ids": items})
-    assert answer.status_code == 200
-    found: list[dict[str, Any]] = answer.json()["predictions"]
-    return found
+    response = client.post("/predict", json={"user_id": user, "item_ids": items})
+    assert response.status_code == 200
+    predictions: list[dict[str, Any]] = response.json()["predictions"]
+    return predictions
 
 
 def test_no_unknown_item_outranks_the_median_known_one(client: TestClient) -> None:
@@ -49,7 +49,7 @@ def test_no_unknown_item_outranks_the_median_known_one(client: TestClient) -> No
         known = random.choice(SMALL.items, int(random.integers(1, 50)), replace=False) + 1
         unknown = UNKNOWN + random.choice(1_000, int(random.integers(1, 10)), replace=False)
         items = random.permutation(np.concatenate([known, unknown])).tolist()
-        order = [each["item_id"] for each in ranked(client, user, items)]
+        order = [prediction["item_id"] for prediction in ranked(client, user, items)]
         assert sorted(order) == sorted(items)
         places = [place for place, item in enumerate(order) if item < UNKNOWN]
         best_unknown = min(place for place, item in enumerate(order) if item >= UNKNOWN)
@@ -59,13 +59,13 @@ def test_no_unknown_item_outranks_the_median_known_one(client: TestClient) -> No
 def test_an_unknown_item_is_scored_about_as_the_mean_of_the_known_ones(
     client: TestClient,
 ) -> None:
-    """The score itself, which decides nothing here but is what a spec with "default" goes by."""
+    """The score has no effect in this spec; one with unknown_items "default" ranks by it."""
     items = list(range(1, 100))
-    apart = []
+    ratios = []
     for user in range(1, 51):
         scores = {
             each["item_id"]: each["score"] for each in ranked(client, user, [*items, UNKNOWN])
         }
         unknown = scores.pop(UNKNOWN)
-        apart.append(unknown / np.mean(list(scores.values())))
-    assert 0.8 < np.median(apart) < 1.3
+        ratios.append(unknown / np.mean(list(scores.values())))
+    assert 0.8 < np.median(ratios) < 1.3

@@ -46,7 +46,7 @@ PRIOR = Priors(ctr=0.125, dwell_s=20.0, device="mobile", age_days=25.0)
 
 @pytest.fixture(scope="module")
 def feed() -> Feed:
-    """Small and dense: users meet the same items again, on the same and on other days."""
+    """Small and dense: users see the same items again, on the same and on other days."""
     return generate_feed(40, 200, 6_000, seed=5)
 
 
@@ -55,9 +55,9 @@ def columns(feed: Feed) -> FeatureColumns:
     return training_columns(feed, PRIOR)
 
 
-def rows_to_look_at(feed: Feed) -> list[int]:
-    picked = np.random.default_rng(0).choice(len(feed.time_s), 300, replace=False)
-    return [0, *np.sort(picked).tolist(), len(feed.time_s) - 1]
+def sampled_rows(feed: Feed) -> list[int]:
+    sample = np.random.default_rng(0).choice(len(feed.time_s), 300, replace=False)
+    return [0, *np.sort(sample).tolist(), len(feed.time_s) - 1]
 
 
 def naive_rates(feed: Feed, rows: np.ndarray) -> list[float]:
@@ -105,7 +105,7 @@ def test_the_specs_are_what_serving_reads(spec: FeatureSpec) -> None:
     assert parse_spec(spec.to_json()) == spec
 
 
-def test_a_stranger_is_what_the_priors_say() -> None:
+def test_defaults_are_the_priors() -> None:
     spec = deep_mlp_spec(PRIOR)
     assert {f.name: f.default for f in spec.inputs[0].features if f.default} == {
         "user_historical_ctr": 0.125,
@@ -120,7 +120,7 @@ def test_a_stranger_is_what_the_priors_say() -> None:
 def test_a_rows_aggregates_are_those_of_strictly_earlier_rows(
     feed: Feed, columns: FeatureColumns
 ) -> None:
-    rows = rows_to_look_at(feed)
+    rows = sampled_rows(feed)
     who = [(int(feed.user_id[r]), int(feed.item_id[r]), int(feed.time_s[r])) for r in rows]
     expected = [
         naive_user(feed, user, at) + naive_item(feed, item, at) + naive_pair(feed, user, item, at)
@@ -128,12 +128,10 @@ def test_a_rows_aggregates_are_those_of_strictly_earlier_rows(
     ]
     actual = table(columns, USER + ITEM + PAIR, rows)
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
-    assert actual[:, -1].max() > 1  # some met the item again
+    assert actual[:, -1].max() > 1  # some saw the item before
 
 
-def test_the_first_day_counts_as_active_once_it_has_a_past(
-    feed: Feed, columns: FeatureColumns
-) -> None:
+def test_a_users_first_slate_has_no_active_days(feed: Feed, columns: FeatureColumns) -> None:
     first_slate = feed.slate == 0
     assert columns["user_days_active"][first_slate].tolist() == [0.0] * first_slate.sum()
 
@@ -159,7 +157,7 @@ def test_no_row_changes_when_the_rows_from_its_own_time_on_do(
     assert perturbed["item_ctr"][future].tolist() != columns["item_ctr"][future].tolist()
 
 
-def test_a_rows_own_outcome_and_its_slates_are_no_part_of_its_features(
+def test_a_rows_features_exclude_its_own_outcome_and_its_slates(
     feed: Feed, columns: FeatureColumns
 ) -> None:
     now = feed.time_s == feed.time_s[3_000]
@@ -215,7 +213,7 @@ def test_snapshot_ids_are_int64_and_features_float32(feed: Feed) -> None:
 
 
 def known_rows(spec: FeatureSpec, tables: pd.DataFrame, source: Source, key: object) -> FloatArray:
-    """As a store looks it up: the table's row, or the spec's defaults."""
+    """The table's row, or the spec's defaults."""
     if key not in tables.index:
         return spec.defaults(source)
     return tables.loc[[key]].to_numpy(dtype=np.float32)[0]
@@ -227,7 +225,7 @@ def test_a_training_row_is_what_serving_builds_from_a_snapshot_of_that_moment(
 ) -> None:
     spec = make_spec(PRIOR)
     inputs, builder = column_inputs(spec, columns), MatrixBuilder(spec)
-    for row in rows_to_look_at(feed)[::25]:
+    for row in sampled_rows(feed)[::25]:
         user, item = int(feed.user_id[row]), int(feed.item_id[row])
         at = int(feed.time_s[row])
         tables = feature_tables(feed, at, PRIOR)

@@ -89,9 +89,9 @@ def test_precision_is_over_ten_ranks_or_a_short_slates_size() -> None:
 def test_a_slate_without_a_click_is_skipped() -> None:
     with_empty = np.append(SLATE, [11, 11, 11]), np.append(CLICKED, [False] * 3)
     score = [0.1, 0.9, 0.5, 0.9, 0.5, 0.1]
-    alone, beside = evaluated(score), evaluated([*score, 0.3, 0.2, 0.1], *with_empty)
-    assert beside.model.ndcg_at_10 == alone.model.ndcg_at_10
-    assert (beside.slates, beside.interactions) == (2, 9)
+    without, with_ = evaluated(score), evaluated([*score, 0.3, 0.2, 0.1], *with_empty)
+    assert with_.model.ndcg_at_10 == without.model.ndcg_at_10
+    assert (with_.slates, with_.interactions) == (2, 9)
 
 
 def test_equal_scores_are_in_random_order() -> None:
@@ -116,7 +116,7 @@ def test_every_row_is_in_one_bin_of_about_the_same_size() -> None:
     assert result.observed.tolist() == [1.0] * 20
 
 
-def test_the_way_is_0_at_its_start_and_1_at_the_known_best() -> None:
+def test_the_way_is_0_at_the_baseline_and_1_at_the_known_best() -> None:
     best, flat = evaluated((CLICKED * 0.9).tolist()), evaluated([0.0] * 6)
     assert (flat.way_from_popularity, best.way_from_popularity) == (0.0, 1.0)
     half = [0.9, 0.1, 0.2, 0.9, 0.5, 0.1]

@@ -36,7 +36,7 @@ def read(price: Any, tmp_path: Path, suffix: str = "parquet", **ids: Any) -> Fea
         ([1, TWO_24], [1, TWO_24]),
         ([TWO_24 + 2, -(2**62)], [TWO_24 + 2, -(2**62)]),  # float32 holds these
         ([0.1, 1e9 + 0.5], np.float32([0.1, 1e9 + 0.5])),
-        (np.float32([TWO_24 + 1.0]), [TWO_24]),  # rounded by whoever made the table
+        (np.float32([TWO_24 + 1.0]), [TWO_24]),  # rounded before it was stored
         ([True, False], [1, 0]),
         ([True, None], [1, DEFAULT]),
         ([Decimal("1.5"), None], [1.5, DEFAULT]),
@@ -46,7 +46,7 @@ def read(price: Any, tmp_path: Path, suffix: str = "parquet", **ids: Any) -> Fea
     ],
     ids=str,
 )
-def test_numbers_are_read_as_float32_and_gaps_as_the_default(
+def test_numbers_are_read_as_float32_and_empty_cells_as_the_default(
     price: Any, expected: Any, tmp_path: Path
 ) -> None:
     assert read(price, tmp_path).values[:, 0].tolist() == list(map(float, expected))
@@ -69,10 +69,10 @@ def test_numbers_are_read_as_float32_and_gaps_as_the_default(
 def test_whole_numbers_that_float32_would_change_are_refused(
     price: list[Any], suffix: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(PublishError) as refused:
+    with pytest.raises(PublishError) as refusal:
         read(price, tmp_path, suffix)
-    assert f"items.{suffix}: column price: {int(price[1])} becomes " in str(refused.value)
-    assert "days instead of seconds" in str(refused.value)
+    assert f"items.{suffix}: column price: {int(price[1])} becomes " in str(refusal.value)
+    assert "days instead of seconds" in str(refusal.value)
 
 
 def test_a_default_that_float32_would_change_is_refused() -> None:
@@ -96,7 +96,7 @@ def test_a_default_that_float32_would_change_is_refused() -> None:
     ],
     ids=str,
 )
-def test_a_column_that_holds_no_numbers_is_named(price: Any, message: str, tmp_path: Path) -> None:
+def test_a_column_without_numbers_is_named(price: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=rf"items\.parquet: column price:? {message}|{message}"):
         read(price, tmp_path)
 
@@ -107,7 +107,7 @@ def test_empty_cells_are_counted_by_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-def test_an_id_beyond_63_bits_is_refused_not_wrapped(suffix: str, tmp_path: Path) -> None:
+def test_an_id_beyond_63_bits_is_refused_and_does_not_wrap(suffix: str, tmp_path: Path) -> None:
     ids = np.array([1, 2**63 + 5], dtype=np.uint64)
     with pytest.raises(PublishError, match=r"item_id holds 9223372036854775813, the largest id is"):
         read([1.0, 2.0], tmp_path, suffix, item_id=ids)
@@ -115,11 +115,11 @@ def test_an_id_beyond_63_bits_is_refused_not_wrapped(suffix: str, tmp_path: Path
     assert read([1.0, 2.0], tmp_path, suffix, item_id=largest).ids[-1].tolist() == [2**63 - 1]
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match=r"nowhere/items\.parquet: there is no such file"):
         read_tables(spec(), {"items": tmp_path / "nowhere/items.parquet"})
 
 
-def test_rows_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
+def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
     table = read([3.0, 1.0, 2.0], tmp_path, item_id=[30, 10, 20])
     assert (table.ids[:, 0].tolist(), table.values[:, 0].tolist()) == ([10, 20, 30], [1, 2, 3])

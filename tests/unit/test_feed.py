@@ -30,14 +30,14 @@ def test_another_seed_gives_another_feed(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("interactions", [2_000, 9_999])
-def test_the_smallest_catalogue_still_fills_the_feed(interactions: int) -> None:
+def test_the_smallest_catalogue_fills_the_feed(interactions: int) -> None:
     feed = generate_feed(10, MIN_ITEMS, interactions, seed=0)
     assert {len(getattr(feed, f.name)) for f in fields(feed) if f.name != "created_s"} == {
         interactions
     }
 
 
-def test_interactions_stand_in_the_order_of_time_and_slates_together(feed: Feed) -> None:
+def test_interactions_are_in_the_order_of_time_and_slates_contiguous(feed: Feed) -> None:
     assert (np.diff(feed.time_s) >= 0).all()
     assert set(np.diff(feed.slate)) == {0, 1}
     assert feed.time_s[0] >= START_S
@@ -51,8 +51,8 @@ def test_a_slate_is_one_user_on_one_device_at_one_time(feed: Feed) -> None:
 
 
 def test_a_slate_shows_each_item_once(feed: Feed) -> None:
-    shown = list(zip(feed.slate.tolist(), feed.item_id.tolist(), strict=True))
-    assert len(set(shown)) == len(shown)
+    pairs = list(zip(feed.slate.tolist(), feed.item_id.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
     assert np.bincount(feed.slate).max() <= DRAWS
 
 
@@ -71,7 +71,7 @@ def test_few_users_make_most_of_the_interactions(feed: Feed) -> None:
     assert by_user[: USERS // 10].sum() > 0.3 * INTERACTIONS
 
 
-def test_clicks_come_true_as_often_as_their_probability_says(feed: Feed) -> None:
+def test_clicks_are_as_frequent_as_their_probability_says(feed: Feed) -> None:
     assert reliability(feed.clicked, feed.probability).error < 0.015
 
 
@@ -84,8 +84,8 @@ def test_only_clicks_have_a_dwell_time(feed: Feed) -> None:
 
 
 def test_evenings_have_more_slates_than_nights(feed: Feed) -> None:
-    opened = hour({}, feed.time_s[np.diff(feed.slate, prepend=-1) == 1])
-    assert (opened >= 18).sum() > 4 * (opened < 6).sum()
+    hours = hour({}, feed.time_s[np.diff(feed.slate, prepend=-1) == 1])
+    assert (hours >= 18).sum() > 4 * (hours < 6).sum()
 
 
 def test_the_end_is_the_second_after_the_last_interaction(feed: Feed) -> None:

@@ -72,25 +72,26 @@ def test_the_two_towers_logit_lies_within_its_scale(two_tower: TwoTower) -> None
     assert (logits - two_tower.bias).abs().max() <= two_tower.scale + 1e-5
 
 
-def test_training_rows_come_out_with_mean_0_and_deviation_1() -> None:
-    seen = rows(1_000, 3)
-    out = Standardise(seen)(torch.from_numpy(seen))
+def test_standardised_training_rows_have_mean_0_and_deviation_1() -> None:
+    training_rows = rows(1_000, 3)
+    out = Standardise(training_rows)(torch.from_numpy(training_rows))
     assert_close(out.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
     assert_close(out.std(dim=0, correction=0), torch.ones(3), atol=1e-5, rtol=0)
 
 
-def test_a_column_that_never_varied_counts_for_nothing_as_long_as_it_stays() -> None:
+def test_a_constant_column_becomes_zero() -> None:
     constant = np.full((9, 1), 4.0, dtype=np.float32)
     assert Standardise(constant)(torch.tensor([[4.0]])).tolist() == [[0.0]]
 
 
-def test_a_value_far_outside_the_training_rows_is_limited() -> None:
+def test_a_value_far_outside_the_training_rows_is_clipped() -> None:
     standardise = Standardise(np.array([[-1.0], [1.0]], dtype=np.float32))
     assert standardise(torch.tensor([[1e30], [-1e30], [2.0]])).tolist() == [[10.0], [-10.0], [2.0]]
 
 
-def test_standardisation_travels_with_the_weights() -> None:
-    seen = rows(20, 15)
-    trained, fresh = DeepMLP(seen).eval(), DeepMLP(rows(20, 15, seed=9)).eval()
+def test_standardisation_is_part_of_the_state_dict() -> None:
+    training_rows = rows(20, 15)
+    trained, fresh = DeepMLP(training_rows).eval(), DeepMLP(rows(20, 15, seed=9)).eval()
     fresh.load_state_dict(trained.state_dict())
-    assert_close(fresh(torch.from_numpy(seen)), trained(torch.from_numpy(seen)))
+    inputs = torch.from_numpy(training_rows)
+    assert_close(fresh(inputs), trained(inputs))

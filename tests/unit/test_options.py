@@ -36,7 +36,7 @@ from feedmodel.errors import OptionsError
         ),
     ],
 )
-def test_a_wrong_option_is_named_with_what_it_must_be(option: dict[str, Any], message: str) -> None:
+def test_a_wrong_option_is_named_with_its_limits(option: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionsError) as error:
         TrainOptions(**option)
     assert str(error.value) == message
@@ -48,5 +48,5 @@ def test_all_wrong_options_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("alias", ["production", "latest_2", "v2-beta", "A_1"])
-def test_an_alias_may_look_a_little_like_mlflows_own(alias: str) -> None:
+def test_an_alias_may_contain_mlflows_reserved_words(alias: str) -> None:
     assert TrainOptions(alias=alias).alias == alias

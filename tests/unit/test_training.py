@@ -19,7 +19,7 @@ def examples(rows: int, seed: int) -> Examples:
 
 
 TRAIN, VALIDATION = examples(500, seed=1), examples(300, seed=2)
-# The more is learnt from TRAIN, the worse it fits.
+# The better TRAIN is fitted, the worse is its loss.
 CONTRARY = Examples(VALIDATION.inputs, ~VALIDATION.clicked)
 
 
@@ -46,9 +46,9 @@ def test_the_same_seed_gives_the_same_weights_and_epochs() -> None:
 
 
 def fitted_with_threads_outside(threads: int) -> tuple[dict[str, list[object]], set[int]]:
-    """The weights of a network wide enough for torch to share out its sums, and the numbers of
-    threads seen while it was fitted."""
-    before, seen = torch.get_num_threads(), set()
+    """The weights of a network wide enough for torch to parallelise its sums, and the numbers of
+    threads while it was fitted."""
+    before, counts = torch.get_num_threads(), set()
     torch.set_num_threads(threads)
     try:
         with seeded(1):
@@ -57,25 +57,25 @@ def fitted_with_threads_outside(threads: int) -> tuple[dict[str, list[object]], 
             schedule = Schedule(epochs=1, batch_size=2_048, learning_rate=1e-2, patience=1)
             fit(
                 *(network, rows, VALIDATION, schedule),
-                on_batch=lambda: seen.add(torch.get_num_threads()),
+                on_batch=lambda: counts.add(torch.get_num_threads()),
             )
         assert torch.get_num_threads() == threads
-        return weights(network), seen
+        return weights(network), counts
     finally:
         torch.set_num_threads(before)
 
 
-def test_weights_do_not_depend_on_the_number_of_threads_outside() -> None:
-    alone, beside = fitted_with_threads_outside(1), fitted_with_threads_outside(2)
-    assert alone == beside
-    assert beside[1] == {1}
+def test_weights_do_not_depend_on_the_callers_number_of_threads() -> None:
+    one, two = fitted_with_threads_outside(1), fitted_with_threads_outside(2)
+    assert one == two
+    assert two[1] == {1}
 
 
 def test_another_seed_gives_other_weights() -> None:
     assert weights(fitted(seed=1)[0]) != weights(fitted(seed=2)[0])
 
 
-def test_a_seed_leaves_the_random_numbers_outside_alone() -> None:
+def test_a_seed_does_not_change_random_numbers_outside() -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_a_seed_leaves_the_random_numbers_outside_alone() -> None:
     assert torch.equal(torch.cat((first, torch.rand(1))), expected)
 
 
-def test_training_learns_what_there_is_to_learn() -> None:
+def test_training_finds_the_signal() -> None:
     network, _ = fitted(seed=1)
     assert auc(VALIDATION.clicked, predict(network, VALIDATION)) > 0.9
 

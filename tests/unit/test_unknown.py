@@ -63,7 +63,7 @@ def test_an_unknown_row_is_what_serving_builds_for_an_id_that_no_table_has(
 
 
 @make_specs
-def test_training_shows_a_share_of_each_unknown_and_the_rest_as_it_is(
+def test_a_share_of_users_and_items_is_unknown_and_the_rest_unchanged(
     make_spec: Callable[[Priors], FeatureSpec],
 ) -> None:
     spec = make_spec(PRIOR)
@@ -71,12 +71,12 @@ def test_training_shows_a_share_of_each_unknown_and_the_rest_as_it_is(
     users, items = changed(spec, columns, "user"), changed(spec, columns, "item")
     assert 0.7 < users.mean() / SHARE_IN_TRAINING <= 1.3
     assert 0.7 < items.mean() / SHARE_IN_TRAINING <= 1.3
-    assert 0 < (users & items).sum() < users.sum() / 5  # now and then both
+    assert 0 < (users & items).sum() < users.sum() / 5  # sometimes both
     for feature in spec.columns("context"):
         assert np.array_equal(columns[feature.name], COLUMNS[feature.name])
 
 
-def test_the_seed_alone_says_which_rows() -> None:
+def test_the_seed_determines_which_rows() -> None:
     spec = deep_mlp_spec(PRIOR)
     first, again, other = (partly_unknown(spec, COLUMNS, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
