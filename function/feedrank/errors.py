@@ -92,4 +92,4 @@ class ScoringError(RequestError):
 
 
 class StageError(RequestError):
-    """A stage after scoring failed, or returned positions that it was not given."""
+    """A stage after scoring failed, or returned positions that it did not get."""

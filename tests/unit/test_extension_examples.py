@@ -58,9 +58,9 @@ def _rank(
     container: ModuleType, user_id: int = USER, item_ids: Sequence[int] = ITEMS
 ) -> dict[str, Any]:
     context = {"device": "mobile", "timestamp": "2025-11-28T12:00:00Z"}
-    asked = {"user_id": user_id, "item_ids": item_ids, "context": context}
+    content = {"user_id": user_id, "item_ids": item_ids, "context": context}
     request = gateway.HttpRequest(
-        "POST", "/predict", headers=[], body=json.dumps(asked).encode(), source_ip="203.0.113.7"
+        "POST", "/predict", headers=[], body=json.dumps(content).encode(), source_ip="203.0.113.7"
     )
     event = gateway.to_event(request, gateway.new_request_id(), 0.0)
     response = container.lambda_handler(event, fakes.LambdaContext())
@@ -125,7 +125,7 @@ def test_a_stage_of_a_function_drops_items_and_is_recorded(
 
 
 class Fixed:
-    """Gives these positions, whatever comes."""
+    """Returns these positions, whatever it gets."""
 
     def __init__(self, *positions: int, name: str = "fixed") -> None:
         self.name = name
@@ -136,10 +136,10 @@ class Fixed:
 
 
 @pytest.mark.parametrize("positions", [(0, 0), (0, 3), (-1,)])
-def test_a_stage_that_gives_what_it_was_not_given_fails_the_request(
+def test_a_stage_that_returns_other_positions_fails_the_request(
     positions: tuple[int, ...],
 ) -> None:
-    with pytest.raises(StageError, match=r"stage 'fixed' gave a position twice, or one that"):
+    with pytest.raises(StageError, match=r"stage 'fixed' returned a position twice, or one that"):
         _reordered([1, 2, 3], [Fixed(*positions)])
 
 

@@ -1,7 +1,6 @@
 """Which context keys a bundle reads, and which values each of them takes.
 
-A misspelt key or value would rank all the same, by a row that no training row is like, and nobody
-would notice.
+A misspelt key or value would still rank, by a row unlike any training row, and go unnoticed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,20 +54,20 @@ class ContextKeys:
     def problems(self, sent: Mapping[str, str]) -> list[str]:
         """What this context has that the bundle doesn't read; each names what is known, and repeats
         nothing of what was sent."""
-        found = []
+        problems = []
         if not sent.keys() <= self._known:
-            found.append(f"context: unknown key; this model reads {_some(self.known)}")
-        found += [
+            problems.append(f"context: unknown key; this model reads {_some(self.known)}")
+        problems += [
             f"context.{key}: must be one of {_some(self.values[key])}"
             for key, texts in self._texts.items()
             if key in sent and sent[key] not in texts
         ]
-        return found
+        return problems
 
     def recorded(self, sent: Mapping[str, str]) -> tuple[dict[str, str | None], int]:
-        """What a record may hold of it, and how many entries it doesn't hold as they were sent: an
-        unknown key is left out, an unknown value is None, which every feature reads as it read that
-        value. Nothing else is there: no text that the bundle doesn't list."""
+        """What a record may hold of it, and the number of entries that it doesn't hold as sent: an
+        unknown key is left out, an unknown value is None, which every feature reads like the value.
+        So the record has no text that the bundle doesn't list."""
         kept = {
             key: self._free[key].known(text)
             if key in self._free

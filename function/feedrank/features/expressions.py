@@ -137,7 +137,7 @@ def _offset_at(zone: str, quarter: int) -> float:
 Expression = Callable[..., ContextFeature]  # from the arguments of an expression, as texts
 BUILT_IN = ("hour", "weekday", "is_weekend", "equals", "number", "text", "list", "since")
 CALENDAR: dict[str, Compute] = {"hour": hour, "weekday": weekday, "is_weekend": is_weekend}
-# In quotes of either kind, or as it stands where it holds no comma and no parenthesis.
+# In quotes of either kind, or bare if it has no comma and no parenthesis.
 _TEXT = r"""\s*(?:"([^"]*)"|'([^']*)'|([^\s,()"'][^,()]*?))\s*"""
 _EQUALS = re.compile(rf"equals\({_TEXT},{_TEXT}\)")
 _OF_KEY = re.compile(rf"(number|text|list)\({_TEXT}\)")
@@ -148,7 +148,7 @@ _registered: dict[str, Expression] = {}
 
 
 def register(expressions: Mapping[str, Expression]) -> None:
-    """Makes them known to every feature spec that this process reads."""
+    """Adds them to the expressions that this process's feature specs may use."""
     _registered.update(expressions)
 
 
@@ -221,5 +221,5 @@ def _arguments(expression: str, text: str) -> list[str]:
 
 
 def _text(match: re.Match[str], group: int) -> str:
-    """What one of the three ways to write a text holds."""
+    """The text, whichever of the three ways it is written."""
     return match[group] or match[group + 1] or match[group + 2] or ""

@@ -168,15 +168,15 @@ def days_since(times: Any, now_s: Any, default: Any) -> Any:  # noqa: ANN401 sca
 
 def _candidates(input_: Input) -> list[Fill]:
     """Fills what the caller knows of each item, or the defaults where it was left out."""
-    return [_given(f, start) for f, start in _starts(input_) if f.source == "candidate"]
+    return [_candidate(f, start) for f, start in _starts(input_) if f.source == "candidate"]
 
 
-def _given(feature: Feature, start: int) -> Fill:
+def _candidate(feature: Feature, start: int) -> Fill:
     to, default = slice(start, start + feature.width), number_of(feature)
 
     def fill(matrix: Tensor, query: Query, _rows: FeatureRows) -> None:
-        given = query.candidates.get(feature.name)
-        matrix[:, to] = default if given is None else given.reshape(len(matrix), -1)
+        values = query.candidates.get(feature.name)
+        matrix[:, to] = default if values is None else values.reshape(len(matrix), -1)
 
     return fill
 

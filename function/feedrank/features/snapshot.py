@@ -47,10 +47,10 @@ class Cells(NamedTuple):
 
     def many(self, at: IntArray, unknown: BoolArray, gaps: int) -> NDArray[Any]:
         """(at, columns)"""
-        found = self.rows.take(at, 0, mode="clip")
+        rows = self.rows.take(at, 0, mode="clip")
         if gaps:
-            np.copyto(found, self.defaults, where=unknown[:, np.newaxis])
-        return found
+            np.copyto(rows, self.defaults, where=unknown[:, np.newaxis])
+        return rows
 
     def missing(self, rows: int) -> NDArray[Any]:
         """(rows, columns)"""

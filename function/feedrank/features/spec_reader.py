@@ -231,8 +231,8 @@ def _check_vocabularies(spec: FeatureSpec) -> None:
         raise SpecError(f"{SPEC}: no feature uses the vocabulary {unused[0]!r}")
 
 
-def _is_whole(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
+def _is_whole(value: object, minimum: int, maximum: int) -> bool:
+    return type(value) is int and minimum <= value <= maximum
 
 
 def _one_of(

@@ -36,9 +36,9 @@ class Vocabulary:
         if not len(self.keys):
             return np.zeros(len(keys), np.int64)
         at = self.keys.searchsorted(keys)
-        found = self.indices.take(at, mode="clip").astype(np.int64)
-        found[self.keys.take(at, mode="clip") != keys] = 0
-        return found
+        numbers = self.indices.take(at, mode="clip").astype(np.int64)
+        numbers[self.keys.take(at, mode="clip") != keys] = 0
+        return numbers
 
 
 NO_VOCABULARIES: Mapping[str, Vocabulary] = {}

@@ -151,7 +151,7 @@ def _concatenated(jobs: list[Job]) -> dict[str, FloatArray]:
 
 
 def _settle(job: Job, outcome: FloatArray | BaseException) -> None:
-    with suppress(RuntimeError):  # its event loop is closed: nobody waits
+    with suppress(RuntimeError):  # its event loop is closed
         job.scores.get_loop().call_soon_threadsafe(_resolve, job.scores, outcome)
 
 

@@ -67,7 +67,7 @@ def apply_stages(stages: Sequence[RankingStage], scored: Scored) -> list[int]:
         kept = set(positions)
         if len(kept) < len(positions) or not kept.issubset(scored.order):
             raise StageError(
-                f"stage {stage.name!r} gave a position twice, or one that it was not given"
+                f"stage {stage.name!r} returned a position twice, or one that it did not get"
             )
         scored = scored._replace(order=positions)
     return list(scored.order)

@@ -2,11 +2,11 @@
 
 `torch.export.load` turns text of the archive into code: shape expressions go through sympy's
 `eval`, guards and names into generated source, operators are looked up by name, tree
-specifications import modules, sample inputs are unpickled. So each text has to be what its field's
-grammar allows, and what nobody needs (sample inputs, stack traces) is left out. PyTorch gets a new
-archive of what passed, so nothing is read that was not checked.
+specifications import modules, sample inputs are unpickled. So each text must match the grammar of
+its field, and sample inputs and stack traces, which serving doesn't need, are removed. PyTorch gets
+a new archive of what passed, so it reads nothing that was not checked.
 
-What remains is trusted: PyTorch's own operators and its reader of tensors.
+PyTorch's own operators and its reader of tensors are trusted.
 """
 
 import io
@@ -35,8 +35,8 @@ UNUSED = ("data/sample_inputs/model.pt",)  # a pickle
 
 
 def checked_archive(file: Path | io.BytesIO) -> io.BytesIO:
-    """What PyTorch may load. Raises BundleError for what is no archive of a program, or holds more
-    than a program and its tensors."""
+    """An archive that PyTorch may load. Raises BundleError if the file is not an archive of a
+    program, or holds more than a program and its tensors."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         for name, content in _checked_records(file).items():
@@ -59,7 +59,7 @@ def _checked_records(file: Path | io.BytesIO) -> dict[str, bytes]:
 
 
 def _records(file: Path | io.BytesIO) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    records: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -68,15 +68,15 @@ def _records(file: Path | io.BytesIO) -> dict[str, bytes]:
                 raise BundleError(f"{TORCH_MODEL}: its records overlap")
             for entry in entries:
                 name = entry.filename.removeprefix(f"{root}/")
-                if not _is_known(name) or name in found or entry.compress_type:
+                if not _is_known(name) or name in records or entry.compress_type:
                     raise BundleError(
                         f"{TORCH_MODEL}: holds {name[:100]!r}, which no program needs"
                     )
                 if name not in UNUSED:
-                    found[name] = archive.read(entry)
+                    records[name] = archive.read(entry)
     except (OSError, ValueError, LookupError, RuntimeError, zipfile.BadZipFile) as error:
         raise BundleError(f"{TORCH_MODEL}: not an archive of torch.export: {error}") from error
-    return found
+    return records
 
 
 def _is_known(name: str) -> bool:

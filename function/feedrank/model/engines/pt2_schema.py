@@ -106,7 +106,7 @@ def _named_argument(value: Any, place: str) -> Any:  # noqa: ANN401
 
 
 def _no_metadata(value: Any, place: str) -> dict[str, str]:  # noqa: ANN401, ARG001
-    return {}  # stack traces and where a node came from: nobody needs them
+    return {}  # stack traces and origins of nodes, which serving doesn't need
 
 
 _node = fields(

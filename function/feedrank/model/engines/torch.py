@@ -1,5 +1,5 @@
 """Scores by PyTorch, from the same exported program. For container images: torch is too large
-for a zip function. Imported only when it is chosen."""
+for a zip function. Imported only if MODEL_ENGINE names it."""
 
 from collections.abc import Mapping
 from io import BytesIO
