@@ -65,7 +65,7 @@ def test_a_number_is_read(text: str, value: float) -> None:
     "text",
     ["", "warm", "nan", "-inf", "Infinity", "1e39", "-1e39", "1e400", "9" * 5_000, "1,5", "0x10"],
 )
-def test_what_is_no_finite_number_is_refused_by_its_keys_name_alone(text: str) -> None:
+def test_a_text_that_is_not_a_finite_number_is_refused_by_its_key_alone(text: str) -> None:
     with pytest.raises(InvalidRequestError) as error:
         context.number("temp")({"temp": text}, 0)
     assert str(error.value) in {
@@ -74,7 +74,7 @@ def test_what_is_no_finite_number_is_refused_by_its_keys_name_alone(text: str) -
     }
 
 
-def test_the_largest_number_that_a_model_can_read_is_let_through() -> None:
+def test_the_largest_float32_is_accepted() -> None:
     largest = repr(float(np.finfo(np.float32).max))
     assert np.isfinite(np.float32(context.number("temp")({"temp": largest}, 0)))
 
@@ -105,7 +105,7 @@ def test_an_expression_says_which_key_it_reads(
     assert (parsed.example, parsed.key) == (example, example and example[0])
 
 
-def test_quotes_around_a_literal_are_no_part_of_it() -> None:
+def test_quotes_around_a_literal_are_not_part_of_it() -> None:
     german = context.parse('equals(country, "DE")').compute
     assert [german({"country": text}, 0) for text in ("DE", '"DE"', "FR")] == [1.0, 0.0, 0.0]
 

@@ -55,7 +55,7 @@ def _post(client: TestClient, context: dict[str, str]) -> tuple[int, dict[str, A
         {"timestamp": "2026-11-22T12:00:00Z", "city": "Oslo"},
     ],
 )
-def test_what_the_model_reads_is_ranked(context: dict[str, str]) -> None:
+def test_context_that_the_model_reads_is_accepted(context: dict[str, str]) -> None:
     status, body = _post(_client(), context)
     assert status == 200
     assert "warnings" not in body
@@ -156,7 +156,7 @@ def test_a_long_list_of_values_keeps_an_error_small() -> None:
     assert len(response.content) <= 1_024
 
 
-def test_a_value_that_is_no_text_names_its_key_where_the_model_reads_it() -> None:
+def test_a_value_that_is_not_a_text_names_its_key_if_the_model_reads_it() -> None:
     body = ASKED | {"context": {"device": 5, "SECRET": 6}}
     detail = _client().post("/predict", json=body).json()["detail"]
     assert detail == (

@@ -52,7 +52,7 @@ def test_both_engines_agree(request: pytest.FixtureRequest, name: str, rows: int
 @pytest.mark.parametrize(
     ("user", "device"), [(42, "desktop"), (42, None), (9_999, "mobile"), (1, "fridge")]
 )
-def test_a_served_score_is_what_eager_torch_makes_of_plain_tables(
+def test_a_served_score_equals_eager_torch_on_plain_tables(
     request: pytest.FixtureRequest,
     fixture: str,
     network: str,
@@ -93,14 +93,14 @@ def _scores(model: Model, query: Query) -> list[float]:
         {"other": np.zeros((2, 15), np.float32)},
     ],
 )
-def test_what_the_model_can_not_read_is_a_scoring_error(
+def test_an_input_that_the_model_can_not_read_is_a_scoring_error(
     demo_bundle: Path, inputs: Mapping[str, Any]
 ) -> None:
     with pytest.raises(ScoringError):
         OnnxEngine(demo_bundle / ONNX_MODEL, 1).score(inputs)
 
 
-def test_torch_that_can_not_run_is_a_scoring_error(demo_bundle: Path) -> None:
+def test_a_failure_of_torch_is_a_scoring_error(demo_bundle: Path) -> None:
     with pytest.raises(ScoringError):
         TorchEngine(demo_bundle / TORCH_MODEL, 1).score({"features": np.zeros((2, 14), np.float32)})
 
@@ -131,7 +131,7 @@ def test_code_in_an_exported_program_does_not_reach_the_torch_engine(
     assert not (tmp_path / "ran").exists()
 
 
-def test_nan_in_is_no_score_out(demo_bundle: Path) -> None:
+def test_a_nan_input_gives_no_score(demo_bundle: Path) -> None:
     engine = OnnxEngine(demo_bundle / ONNX_MODEL, 1)
     matrix = np.zeros((3, 15), np.float32)
     matrix[1, 4] = np.nan
@@ -140,7 +140,7 @@ def test_nan_in_is_no_score_out(demo_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 3)])
-def test_scores_of_any_shape_come_out_flat(shape: tuple[int, ...]) -> None:
+def test_scores_of_any_shape_are_flattened(shape: tuple[int, ...]) -> None:
     scores = np.array([0.0, 0.5, 1.0], np.float32).reshape(shape)
     assert one_per_item(scores, 3).tolist() == [0.0, 0.5, 1.0]
 
@@ -164,7 +164,7 @@ def test_another_number_of_scores_than_items_is_an_error(shape: tuple[int, ...])
         (None, "4", 4),
     ],
 )
-def test_threads_come_from_the_memory_unless_they_are_chosen(
+def test_threads_follow_the_memory_size_unless_they_are_set(
     monkeypatch: pytest.MonkeyPatch, memory_mb: str | None, chosen: str, threads: int
 ) -> None:
     monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)

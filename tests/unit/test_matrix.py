@@ -32,7 +32,7 @@ def _none(*shape: int) -> FloatArray:
     return np.empty(shape, np.float32)
 
 
-def test_the_demos_15_features_stand_in_their_order() -> None:
+def test_the_demos_15_features_keep_their_order() -> None:
     built = MatrixBuilder(parse_spec(demo.demo_spec())).build(_query(device="desktop"), ROWS)
     assert list(built) == ["features"]
     assert built["features"].tolist() == [
@@ -56,7 +56,7 @@ def test_a_context_key_that_is_left_out_gives_each_features_default() -> None:
     assert built["features"][:, 10:13].tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
-def test_a_device_that_nobody_knows_is_none_of_the_known_ones() -> None:
+def test_an_unknown_device_is_none_of_the_known_ones() -> None:
     built = MatrixBuilder(parse_spec(demo.demo_spec())).build(_query(device="fridge"), ROWS)
     assert built["features"][:, 10:13].tolist() == [[0, 0, 0], [0, 0, 0]]
 
@@ -74,14 +74,14 @@ def test_an_input_takes_its_columns_from_a_shared_table_in_its_own_order() -> No
     }
 
 
-def test_the_tables_rows_are_left_as_they_are() -> None:
+def test_building_a_matrix_does_not_change_the_rows() -> None:
     before = [ROWS.user.copy(), ROWS.items.copy(), ROWS.pairs.copy()]
     MatrixBuilder(parse_spec(demo.demo_spec())).build(_query(), ROWS)["features"][:] = 0
     after = [ROWS.user, ROWS.items, ROWS.pairs]
     assert all(np.array_equal(b, a) for b, a in zip(before, after, strict=True))
 
 
-def test_a_number_that_is_none_is_the_callers_mistake() -> None:
+def test_a_text_that_is_not_a_number_is_the_callers_error() -> None:
     temp = {"name": "t", "source": "context", "expression": "number(temp)", "default": 20}
     builder = MatrixBuilder(parse_spec({"inputs": [{"name": "x", "features": [temp]}]}))
     rows = _rows(_none(0), _none(2, 0), _none(2, 0))

@@ -1,4 +1,4 @@
-"""An archive of torch.export is only what it says: a program and tensors."""
+"""An archive of torch.export may hold a program and tensors, and nothing else."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", archives.KINDS)
-def test_an_honest_archive_scores_as_torch_loads_it(written: dict[str, Path], kind: str) -> None:
+def test_a_valid_archive_scores_as_torch_loads_it(written: dict[str, Path], kind: str) -> None:
     rows = torch.rand(10, archives.WIDTH, generator=torch.Generator().manual_seed(3))
     ours = load_program(written[kind]).module()(rows)
     torchs = torch.export.load(written[kind]).module()(rows)
@@ -66,8 +66,8 @@ def test_no_text_of_an_archive_runs(written: dict[str, Path], tmp_path: Path, ki
     assert handed_over == [], "what is not refused is left out"
 
 
-def test_unchecked_such_a_text_does_run(written: dict[str, Path], tmp_path: Path) -> None:
-    """So the test above would see it."""
+def test_such_a_text_runs_if_it_is_not_checked(written: dict[str, Path], tmp_path: Path) -> None:
+    """So the test above would detect it."""
     found = _attack(written["shapes"], tmp_path, "unchecked")
     assert found["ran"]
     assert {line.split()[0] for line in found["seen"]} >= {"os.system", "open", "planted"}
@@ -106,7 +106,7 @@ def test_only_pytorchs_own_operators_are_looked_up(written: dict[str, Path], tar
 
 
 def test_an_operator_takes_no_file_name(written: dict[str, Path], tmp_path: Path) -> None:
-    """`aten.from_file` makes the file that it is to map."""
+    """`aten.from_file` creates the file that it maps."""
     records = archives.read(written["bounds"])
     program = json.loads(records[archives.PROGRAM])
     node = program["graph_module"]["graph"]["nodes"][0]
@@ -167,7 +167,7 @@ def test_a_record_that_is_missing_is_named(written: dict[str, Path], name: str) 
         load_program(archives.packed(records))
 
 
-def test_a_record_that_stands_twice_is_refused(written: dict[str, Path]) -> None:
+def test_a_record_that_occurs_twice_is_refused(written: dict[str, Path]) -> None:
     archive = archives.packed(archives.read(written["bounds"]))
     with zipfile.ZipFile(archive, "a") as added, pytest.warns(UserWarning, match="Duplicate"):
         added.writestr(f"archive/{archives.PROGRAM}", b"{}")
@@ -186,7 +186,9 @@ def test_a_record_that_stands_twice_is_refused(written: dict[str, Path]) -> None
         (b"{}", "lacks"),
     ],
 )
-def test_what_is_no_program_is_named(written: dict[str, Path], raw: bytes, reason: str) -> None:
+def test_a_file_that_is_not_a_program_is_refused_with_a_reason(
+    written: dict[str, Path], raw: bytes, reason: str
+) -> None:
     records = archives.read(written["bounds"]) | {archives.PROGRAM: raw}
     with pytest.raises(BundleError, match=rf"^serving/model\.pt2: models/model\.json.*{reason}"):
         load_program(archives.packed(records))
@@ -245,7 +247,7 @@ def test_arithmetic_over_sizes_is_an_expression(expression: str) -> None:
         None,
     ],
 )
-def test_what_is_more_than_arithmetic_is_none(expression: Any) -> None:
+def test_more_than_arithmetic_is_not_an_expression(expression: Any) -> None:
     with pytest.raises(BundleError, match=NO_ARITHMETIC):
         pt2_grammar.expression(expression, "there")
 
@@ -281,6 +283,6 @@ def test_a_comparison_of_sizes_is_a_guard(guard: str) -> None:
         'True, "")\n  print(1',
     ],
 )
-def test_what_is_more_than_a_comparison_of_sizes_is_no_guard(guard: str) -> None:
+def test_more_than_a_comparison_of_sizes_is_not_a_guard(guard: str) -> None:
     with pytest.raises(BundleError, match=NO_ARITHMETIC):
         pt2_grammar.guard(guard, "there")

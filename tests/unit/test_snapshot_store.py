@@ -102,7 +102,7 @@ _values = st.floats(-100, 100, width=32)
     _ids,
     st.lists(_ids, min_size=1, max_size=20),
 )
-def test_a_look_up_is_that_of_a_dictionary(
+def test_a_look_up_equals_that_of_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory, tables: Tables, user: int, asked: list[int]
 ) -> None:
     store = _store(tmp_path_factory.getbasetemp(), *tables)
@@ -133,7 +133,7 @@ def test_the_same_item_twice_is_looked_up_and_counted_twice(tmp_path: Path) -> N
     }
 
 
-def test_nobody_sees_another_users_pairs(tmp_path: Path) -> None:
+def test_a_user_gets_no_pairs_of_another_user(tmp_path: Path) -> None:
     store = _store(tmp_path, {}, {}, {(1, 7): 10, (2, 7): 20, (2, 8): 21, (3, 7): 30})
     pairs = {user: _look_up(store, user, [7, 8])["pairs"] for user in (0, 1, 2, 3, 4)}
     assert pairs == {
@@ -268,13 +268,13 @@ _ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (17).to_bytes(8, "little") + b'{"a": 1, "a": 2}' + b" ",
     ],
 )
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "features.safetensors"
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"^serving/features\.safetensors: "):
         read_safetensors(path)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"serving/features.safetensors: not a feature snapshot"):
         read_safetensors(tmp_path / "nothing")

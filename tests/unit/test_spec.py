@@ -45,7 +45,7 @@ def _feature_hour() -> Feature:
 
 
 @pytest.mark.parametrize("data", [demo.demo_spec(), demo.two_tower_spec()])
-def test_a_spec_survives_being_written_and_read_again(data: dict[str, Any]) -> None:
+def test_a_spec_is_the_same_after_writing_and_reading(data: dict[str, Any]) -> None:
     spec = parse_spec(data)
     assert parse_spec(spec.to_json()) == spec
 
@@ -109,13 +109,13 @@ def test_a_tables_columns_come_in_the_order_of_the_spec_and_once() -> None:
         ({"inputs": [*_one(ITEM)["inputs"], *_one(HOUR)["inputs"]]}, "inputs share a name: x, x"),
     ],
 )
-def test_a_spec_that_does_not_hold_together_is_refused_with_its_place(data: Any, says: str) -> None:
+def test_an_invalid_spec_is_refused_with_its_place(data: Any, says: str) -> None:
     with pytest.raises(SpecError) as error:
         parse_spec(data)
     assert says in str(error.value)
 
 
-def test_one_feature_can_not_be_two_things() -> None:
+def test_a_feature_name_has_one_definition() -> None:
     inputs = [
         {"name": "a", "features": [ITEM]},
         {"name": "b", "features": [ITEM | {"default": 2}]},
@@ -142,12 +142,12 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_whatever_the_data_the_answer_is_a_spec_or_a_spec_error(data: object) -> None:
+def test_any_data_gives_a_spec_or_a_spec_error(data: object) -> None:
     with suppress(SpecError):
         parse_spec(data)
 
 
 @given(_json, _json)
-def test_a_feature_of_any_data_is_a_spec_or_a_spec_error(first: object, second: object) -> None:
+def test_any_feature_gives_a_spec_or_a_spec_error(first: object, second: object) -> None:
     with suppress(SpecError):
         parse_spec({"inputs": [{"name": "x", "per": first, "features": [second, ITEM]}]})
