@@ -69,7 +69,16 @@ def _ranker(scorer: Scorer) -> Ranker:
 
 
 def _app(ranker: Ranker) -> Observer:
-    return Observer(create_app(settings, slot, ranker, stats), stats, settings)
+    app = create_app(
+        settings,
+        slot,
+        ranker,
+        stats,
+        routers=extensions.routers,
+        dependencies=extensions.dependencies,
+        middleware=extensions.middleware,
+    )
+    return Observer(app, stats, settings)
 
 
 def app() -> Observer:

@@ -276,8 +276,8 @@ def _extended(
 ) -> Iterator[ModuleType]:
     """A container whose owner has added something to the app."""
 
-    def create(*arguments: Any) -> App:
-        app = create_app(*arguments, **options)
+    def create(*arguments: Any, **extensions: Any) -> App:
+        app = create_app(*arguments, **extensions | options)
         extend(app)
         return app
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import MethodType
 
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from feedrank import __version__
 from feedrank.errors import RequestError
@@ -11,7 +12,7 @@ from feedrank.http.endpoints import TITLE, Endpoints
 from feedrank.http.fast_path import App
 from feedrank.http.problems import problem
 from feedrank.http.routes import PREDICT, ROUTES
-from feedrank.http.web import Depends, RequestValidationError
+from feedrank.http.web import APIRouter, Depends, RequestValidationError
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
@@ -25,8 +26,13 @@ def create_app(
     slot: ModelSlot,
     ranker: Ranker,
     stats: ContainerStats,
+    *,
+    routers: Sequence[APIRouter] = (),
     dependencies: Sequence[Depends] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> App:
+    """Added routers come after our routes. Dependencies guard both, except for our routes that need
+    no credentials. The first middleware is the outermost, and sees everything."""
     app = App(
         title=TITLE,
         version=__version__,
@@ -34,7 +40,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the caller's Host and path
-        dependencies=dependencies,
+        middleware=middleware,
         exception_handlers=dict.fromkeys(TRANSLATED, problem),
     )
     endpoints = Endpoints(settings, slot, ranker, stats)
@@ -47,7 +53,10 @@ def create_app(
             summary=route.operation.summary if route.operation else None,
             include_in_schema=route.operation is not None,
             response_model=None,
+            dependencies=() if route.auth == "open" else dependencies,
         )
+    for router in routers:
+        app.include_router(router, dependencies=dependencies)
     app.openapi = lambda: _document(app, settings)  # type: ignore[method-assign]  # FastAPI's way
     app.serve_directly(PREDICT.path, PREDICT.method, endpoints.ranked, lambda: ranker.waits)
     return app
