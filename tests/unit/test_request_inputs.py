@@ -103,6 +103,20 @@ def test_a_table_that_would_be_misread_is_refused(
         request_inputs(spec, tables_of(spec, tmp_path), requests)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ids": "text"},
+        {"inputs": [{"name": "x", "features": [{"name": "c", "source": "candidate"}]}]},
+    ],
+    ids=["text ids", "candidate features"],
+)
+def test_a_spec_that_needs_more_than_the_table_has_is_refused(changes: dict[str, Any]) -> None:
+    spec = parse_spec(demo.demo_spec() | changes)
+    with pytest.raises(ValueError, match="text ids or candidate features can't be read yet"):
+        request_inputs(spec, {}, REQUESTS)
+
+
 def test_a_context_value_that_serving_refuses_is_refused() -> None:
     feature = {"name": "basket", "source": "context", "expression": "number(basket)"}
     spec = parse_spec({"inputs": [{"name": "x", "features": [feature]}]})

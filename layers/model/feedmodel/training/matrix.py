@@ -55,9 +55,12 @@ def request_inputs(
     The tables describe one time. For a request long before it they know what came after, such as
     its clicks: give the tables as of each period's start, and a period at a time.
 
-    Raises ValueError for a missing column or an id that is not a whole number, and
-    InvalidRequestError for a context value that the spec can't read.
+    Raises ValueError for a missing column, an id that is not a whole number, or a spec with text
+    ids or candidate features, which this table has no columns for yet; InvalidRequestError for a
+    context value that the spec can't read.
     """
+    if spec.ids == "text" or spec.columns("candidate"):
+        raise ValueError("past requests with text ids or candidate features can't be read yet")
     inputs = {
         input_.name: np.empty((len(requests), *input_.tensor_shape[1:]), input_.type)
         for input_ in spec.inputs
