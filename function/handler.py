@@ -27,7 +27,6 @@ from feedrank.http.observer import Observer
 from feedrank.http.problems import PROBLEM_JSON
 from feedrank.model.load import load_model
 from feedrank.model.slot import ModelSlot
-from feedrank.ranking.batching import BatchingScorer
 from feedrank.ranking.pipeline import Ranker
 from feedrank.ranking.scorer import InlineScorer, Scorer
 from feedrank.telemetry.container import ContainerStats
@@ -83,6 +82,8 @@ def _app(ranker: Ranker) -> Observer:
 
 def app() -> Observer:
     """For a web server, which serves requests side by side: uvicorn calls this once."""
+    from feedrank.ranking.batching import BatchingScorer  # Lambda has no use for it
+
     return _app(_ranker(BatchingScorer() if shortcuts.BATCHING else InlineScorer("server")))
 
 
