@@ -11,6 +11,8 @@ from feedmodel.training.fit import Epoch, best_of
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, ORANGE, GREEN = "#2563eb", "#ea580c", "#059669"
+BAR_COLOURS = {"model": BLUE, "known best": GREEN}
+OTHER_BAR = "#cbd2d9"
 SIZE_IN = (7.2, 4.5)
 DPI = 150
 
@@ -78,7 +80,6 @@ def ranking_quality(evaluation: Evaluation) -> Figure:
     )
     figure, axes = _figure(f"Ranking quality on the test window\n{subtitle}")
     rankings = evaluation.rankings()
-    colours = {"model": BLUE, "known best": GREEN}
     bars = (
         ("NDCG@10", "ndcg_at_10", 0.0),
         ("precision@10", "precision_at_10", len(rankings) + 0.8),
@@ -86,17 +87,7 @@ def ranking_quality(evaluation: Evaluation) -> Figure:
     ticks = []
     for title, metric, left in bars:
         for at, (name, quality) in enumerate(rankings.items()):
-            value = getattr(quality, metric)
-            axes.bar(left + at, value, width=0.75, color=colours.get(name, "#cbd2d9"))
-            axes.annotate(
-                f"{value:.3f}",
-                (left + at, value),
-                textcoords="offset points",
-                xytext=(0, 4),
-                ha="center",
-                color=INK,
-                fontsize=9,
-            )
+            _bar(axes, left + at, getattr(quality, metric), BAR_COLOURS.get(name, OTHER_BAR))
             ticks.append((left + at, name.replace(" ", "\n")))
         middle = left + (len(rankings) - 1) / 2
         axes.text(middle, 0.95, title, ha="center", color=INK, transform=axes.get_xaxis_transform())
@@ -105,6 +96,19 @@ def ranking_quality(evaluation: Evaluation) -> Figure:
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
     return figure
+
+
+def _bar(axes: Axes, at: float, value: float, colour: str) -> None:
+    axes.bar(at, value, width=0.75, color=colour)
+    axes.annotate(
+        f"{value:.3f}",
+        (at, value),
+        textcoords="offset points",
+        xytext=(0, 4),
+        ha="center",
+        color=INK,
+        fontsize=9,
+    )
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:

@@ -75,29 +75,26 @@ def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
             evaluation = _evaluate(network, spec, columns, feed)
         with _step(progress, "Log to MLflow"):
             log_features(spec, feature_tables(feed, feed.end_s, prior), feed.end_s)
-            model_uri = log_network(
-                network,
-                spec,
-                column_inputs(spec, columns),
-                run_log.STARTED_BY | {MLFLOW_RUN_NOTE: run_log.DESCRIPTION},
-            )
-            run_log.log_quality(
-                evaluation.metrics() | {"train/best_epoch": best_of(epochs).number},
-                model_uri,
-                test_data,
-            )
+            tags = run_log.STARTED_BY | {MLFLOW_RUN_NOTE: run_log.DESCRIPTION}
+            model_uri = log_network(network, spec, column_inputs(spec, columns), tags)
+            metrics = evaluation.metrics() | {"train/best_epoch": best_of(epochs).number}
+            run_log.log_quality(metrics, model_uri, test_data)
             for name, figure in draw(epochs, evaluation).items():
                 mlflow.log_figure(figure, f"plots/{name}.png")
-            version = register(
-                model_uri,
-                run_id,
-                options.registered_name,
-                options.alias,
-                {"network": options.network},
-                description=run_log.DESCRIPTION,
-            )
+            version = _register(options, model_uri, run_id)
     console.print(_summary(options, version, evaluation))
     return TrainResult(run_id, model_uri, options.registered_name, version, evaluation.metrics())
+
+
+def _register(options: TrainOptions, model_uri: str, run_id: str) -> str:
+    return register(
+        model_uri,
+        run_id,
+        options.registered_name,
+        options.alias,
+        {"network": options.network},
+        description=run_log.DESCRIPTION,
+    )
 
 
 def _fit(
