@@ -188,3 +188,24 @@ def test_a_file_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert output._pipe is None
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert output.write(b"line\n")
+
+
+def test_a_worker_that_writes_nothing_holds_no_lock() -> None:
+    """The lock is the process's: it would be held until the worker's first line."""
+    reading, writing = os.pipe()
+    start = (
+        f"from feedrank.telemetry.pipe import SharedPipe; SharedPipe({writing}); print(); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=HANDLER.parent,
+        pass_fds=[writing],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        assert worker.stdout
+        assert worker.stdout.readline() == b"\n"  # it has opened the pipe
+        fcntl.lockf(writing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        worker.communicate(b"\n")
+    os.close(reading)
+    os.close(writing)

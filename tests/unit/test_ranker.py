@@ -291,3 +291,8 @@ def test_each_step_is_a_span() -> None:
     ranker = Ranker(fakes.slot(fakes.model()), InlineScorer(), DecisionLog(), Tracing())
     asyncio.run(ranker.rank(fakes.query(), fakes.call()))
     assert spans == ["features", "scoring"]
+
+
+def test_a_ranking_has_the_context_that_its_record_will_have() -> None:
+    assert _rank(fakes.model(), fakes.query(temp="7")).context == {"temp": "7"}
+    assert _rank(fakes.model()).context == {}
