@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ import pytest
 import fakes
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record import decision
-from feedrank.decisions.sinks import DecisionRecord, DecisionSink
+from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.files import DailyFiles
 
 APPENDER = """
@@ -166,25 +166,34 @@ def test_a_sinks_bug_fails_no_request_and_is_named_without_its_text(
     assert "user_id" not in str(line)
 
 
-def test_the_event_loop_goes_on_while_a_sink_hangs() -> None:
-    """Else a file that another process keeps locked would hold up every request."""
+def test_the_event_loop_goes_on_while_a_file_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedrank.decisions.sinks.files.LOCK_TRIES", 10_000)
+    monkeypatch.setattr("feedrank.decisions.sinks.bounded.MAX_WRITE_S", 30)
+    file = tmp_path / "predictions_2026-11-22.jsonl"
 
     async def main() -> int:
-        loop, begun, free = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        loop, waits = asyncio.get_running_loop(), asyncio.Event()
+        pause = time.sleep
 
-        class Hanging(DecisionSink):
-            def write(self, record: DecisionRecord) -> None:
-                loop.call_soon_threadsafe(begun.set)
-                assert free.wait(30)
+        def signal_and_pause(seconds: float) -> None:
+            loop.call_soon_threadsafe(waits.set)
+            pause(seconds)
 
-        ranking = fakes.ranking(call=fakes.call(is_alone=False))
-        log = DecisionLog([Hanging()])
-        recorded = asyncio.create_task(log.record(ranking))
-        await begun.wait()
-        free.set()
+        monkeypatch.setattr("feedrank.decisions.sinks.files.time.sleep", signal_and_pause)
+        log, ranking = (
+            DecisionLog([DailyFiles(tmp_path)]),
+            fakes.ranking(call=fakes.call(is_alone=False)),
+        )
+        with file.open("wb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            recorded = asyncio.create_task(log.record(ranking))
+            await waits.wait()
         return await recorded
 
     assert asyncio.run(main()) == 0
+    assert file.read_bytes().count(b"\n") == 1
 
 
 def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
