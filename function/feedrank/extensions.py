@@ -137,40 +137,40 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _is_stage(value: Any) -> bool:  # noqa: ANN401 whatever the module has
+def _is_stage(value: object) -> bool:
     name = getattr(value, "name", None)
     return isinstance(name, str) and name != "" and _has_method(value, "reorder")
 
 
-def _is_sink(value: Any) -> bool:  # noqa: ANN401
+def _is_sink(value: object) -> bool:
     from feedrank.decisions.sinks import DecisionSink
 
     return DecisionSink in type(value).__mro__  # which has all that the log reads
 
 
-def _has_method(value: Any, method: str) -> bool:  # noqa: ANN401
+def _has_method(value: object, method: str) -> bool:
     return not isinstance(value, type) and callable(getattr(value, method, None))
 
 
-def _is_router(value: Any) -> bool:  # noqa: ANN401
+def _is_router(value: object) -> bool:
     from feedrank.http.web import APIRouter
 
     return isinstance(value, APIRouter)
 
 
-def _is_dependency(value: Any) -> bool:  # noqa: ANN401
+def _is_dependency(value: object) -> bool:
     from feedrank.http.web import Depends
 
     return isinstance(value, Depends)
 
 
-def _is_middleware(value: Any) -> bool:  # noqa: ANN401
+def _is_middleware(value: object) -> bool:
     from starlette.middleware import Middleware
 
     return isinstance(value, Middleware)
 
 
-KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "STAGES": ("a RankingStage: an object with a `name` and `reorder(scored)`", _is_stage),
     "STORES": ("a function from a FeatureStore and a FeatureSpec to a FeatureStore", callable),
     "SINKS": ("a DecisionSink: a subclass's object with `write(record)`", _is_sink),

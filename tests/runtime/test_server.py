@@ -167,7 +167,7 @@ def test_a_hundred_at_once_at_a_stream_that_says_503_late_are_answered_and_kept(
         url = f"{server.url}/predict"
         asked = [pool.submit(httpx2.post, url, json=ASKED, timeout=LONGEST_S) for _ in range(100)]
         answers = [each.result(LONGEST_S) for each in asked]
-        lines = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
     assert {answer.status_code for answer in answers} == {200}
     ids = sorted(json.loads(answer.content)["request_id"] for answer in answers)
     assert sorted(line["request_id"] for line in lines if "record" in line) == ids

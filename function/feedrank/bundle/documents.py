@@ -15,13 +15,14 @@ import orjson
 
 from feedrank.errors import BundleError
 
-Rule = Callable[[Any, str], Any]
+Json = Any  # a parsed value, before or after its check
+Rule = Callable[[Json, str], Json]
 MAX_TEXT_LENGTH = 10_000  # characters
 MAX_KEY_IN_MESSAGE = 40  # characters
 MAX_NUMBER = sys.float_info.max
 
 
-def read(raw: bytes, place: str, rule: Rule) -> Any:  # noqa: ANN401 what the rule returns
+def read(raw: bytes, place: str, rule: Rule) -> Json:
     """Strict JSON in UTF-8: no key twice in an object, no NaN, no infinity."""
     try:
         data = json.loads(
@@ -44,7 +45,7 @@ def wrong(place: str, reason: str) -> BundleError:
 def text(pattern: str = r"[^\x00-\x1f\x7f]*", max_length: int = MAX_TEXT_LENGTH) -> Rule:
     matches = re.compile(pattern).fullmatch
 
-    def rule(value: Any, place: str) -> str:  # noqa: ANN401
+    def rule(value: Json, place: str) -> str:
         if not isinstance(value, str) or len(value) > max_length or not matches(value):
             raise wrong(place, f"must be a text of at most {max_length} characters, {pattern}")
         return value
@@ -53,7 +54,7 @@ def text(pattern: str = r"[^\x00-\x1f\x7f]*", max_length: int = MAX_TEXT_LENGTH)
 
 
 def whole(minimum: int, maximum: int) -> Rule:
-    def rule(value: Any, place: str) -> int:  # noqa: ANN401
+    def rule(value: Json, place: str) -> int:
         if type(value) is not int or not minimum <= value <= maximum:
             raise wrong(place, f"must be a whole number from {minimum} to {maximum}")
         return value
@@ -62,7 +63,7 @@ def whole(minimum: int, maximum: int) -> Rule:
 
 
 def number(minimum: float = -math.inf, maximum: float = math.inf) -> Rule:
-    def rule(value: Any, place: str) -> float:  # noqa: ANN401
+    def rule(value: Json, place: str) -> float:
         if type(value) not in {int, float} or not abs(value) <= MAX_NUMBER:
             raise wrong(place, "must be a finite number")
         if not minimum <= value <= maximum:
@@ -72,14 +73,14 @@ def number(minimum: float = -math.inf, maximum: float = math.inf) -> Rule:
     return rule
 
 
-def flag(value: Any, place: str) -> bool:  # noqa: ANN401
+def flag(value: Json, place: str) -> bool:
     if not isinstance(value, bool):
         raise wrong(place, "must be true or false")
     return value
 
 
 def one_of(*values: str | int) -> Rule:
-    def rule(value: Any, place: str) -> Any:  # noqa: ANN401
+    def rule(value: Json, place: str) -> Json:
         if type(value) is bool or value not in values:
             raise wrong(place, f"must be {' or '.join(map(repr, values))}")
         return value
@@ -91,12 +92,12 @@ def or_null(rule: Rule) -> Rule:
     return lambda value, place: None if value is None else rule(value, place)
 
 
-def anything(value: Any, place: str) -> Any:  # noqa: ANN401, ARG001
+def anything(value: Json, place: str) -> Json:  # noqa: ARG001
     return value
 
 
 def many(rule: Rule, minimum: int = 0, maximum: int = 1_000_000) -> Rule:
-    def all_of(value: Any, place: str) -> list[Any]:  # noqa: ANN401
+    def all_of(value: Json, place: str) -> list[Any]:
         if not isinstance(value, list) or not minimum <= len(value) <= maximum:
             raise wrong(place, f"must be a list of {minimum} to {maximum}")
         return [rule(each, f"{place}[{at}]") for at, each in enumerate(value)]
@@ -105,7 +106,7 @@ def many(rule: Rule, minimum: int = 0, maximum: int = 1_000_000) -> Rule:
 
 
 def mapping(key: Rule, rule: Rule) -> Rule:
-    def all_of(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
+    def all_of(value: Json, place: str) -> dict[str, Any]:
         return {
             key(name, _below(place, f"the key {_shown(name)}")): rule(
                 each, _below(place, _shown(name))
@@ -119,7 +120,7 @@ def mapping(key: Rule, rule: Rule) -> Rule:
 def fields(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
     rules = {**required, **(optional or {})}
 
-    def all_of(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
+    def all_of(value: Json, place: str) -> dict[str, Any]:
         entries = _object(value, place)
         if unknown := entries.keys() - rules.keys():
             raise wrong(place, f"unknown key {_shown(min(unknown))}")
@@ -134,7 +135,7 @@ def variant(kinds: Mapping[str, Rule]) -> Rule:
     """An object with exactly one key, which names the kind of its value."""
     rule = fields({}, kinds)
 
-    def one(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401
+    def one(value: Json, place: str) -> dict[str, Any]:
         if len(_object(value, place)) != 1:
             raise wrong(place, "must have exactly one key")
         entry: dict[str, Any] = rule(value, place)

@@ -25,7 +25,8 @@ TIMESTAMP = "timestamp"
 OFFSET = "offset"
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-Compute = Callable[[Mapping[str, Any], Any], Any]
+Values = Any  # of one request, or a column with one of each request
+Compute = Callable[[Mapping[str, Values], Values], Values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +46,24 @@ class ContextFeature:
         return self.example and self.example[0]
 
 
-def hour(_context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
+def hour(_context: Mapping[str, Any], time_s: Values) -> Values:
     """Hour of the day, 0-23."""
     return time_s // HOUR_S % 24
 
 
-def weekday(_context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+def weekday(_context: Mapping[str, Any], time_s: Values) -> Values:
     """Day of the week, Monday 0 to Sunday 6."""
     return (time_s // DAY_S + THURSDAY) % 7
 
 
-def is_weekend(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+def is_weekend(context: Mapping[str, Any], time_s: Values) -> Values:
     return (weekday(context, time_s) >= SATURDAY) * 1.0
 
 
 def equals(key: str, literal: str) -> Compute:
     """1.0 where the context's `key` is `literal`, 0.0 where it isn't."""
 
-    def feature(context: Mapping[str, Any], _time_s: Any) -> Any:  # noqa: ANN401
+    def feature(context: Mapping[str, Any], _time_s: Values) -> Values:
         return (context[key] == literal) * 1.0
 
     return feature
@@ -74,7 +75,7 @@ def number(key: str) -> Compute:
     Raises InvalidRequestError for anything else.
     """
 
-    def feature(context: Mapping[str, Any], _time_s: Any) -> Any:  # noqa: ANN401
+    def feature(context: Mapping[str, Any], _time_s: Values) -> Values:
         try:
             value = np.asarray(context[key], dtype=np.float64)
         except ValueError as error:
@@ -104,7 +105,7 @@ def listed(text: str) -> list[str]:
 def local(compute: Compute, zone: str) -> Compute:
     """The calendar of a zone, such as Europe/Berlin, or of the request's own timestamp: OFFSET."""
 
-    def feature(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+    def feature(context: Mapping[str, Any], time_s: Values) -> Values:
         shift_s = _own_offset_s(context) if zone == OFFSET else _offset_s(zone, time_s)
         return compute(context, time_s + shift_s)
 
@@ -118,7 +119,7 @@ def _own_offset_s(context: Mapping[str, Any]) -> float:
     return (offset or timedelta()).total_seconds()
 
 
-def _offset_s(zone: str, time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
+def _offset_s(zone: str, time_s: Values) -> Values:
     """From UTC, of a moment or of each of a column; no zone changes within a quarter of an hour."""
     if np.ndim(time_s) == 0:
         return _offset_at(zone, int(time_s // QUARTER_S))

@@ -98,13 +98,13 @@ def context_column(
     if parsed.reads == "text":
         vocabulary = vocabularies[feature.vocabulary]
 
-        def category(context: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401
+        def category(context: Mapping[str, Any], time_s: expressions.Values) -> expressions.Values:
             known = parsed.key in context
             return vocabulary.numbers([parsed.compute(context, time_s)])[0] if known else default
 
         return category
 
-    def column(values: Mapping[str, Any], time_s: Any) -> Any:  # noqa: ANN401 a scalar or a column
+    def column(values: Mapping[str, Any], time_s: expressions.Values) -> expressions.Values:
         return parsed.compute(values, time_s) if parsed.key in values else default
 
     return column
@@ -160,7 +160,9 @@ def _days_since(source: Source, to: Columns, of: Columns, defaults: NDArray[np.f
     return fill
 
 
-def days_since(times: Any, now_s: Any, default: Any) -> Any:  # noqa: ANN401 scalars or arrays
+def days_since(
+    times: expressions.Values, now_s: expressions.Values, default: expressions.Values
+) -> expressions.Values:
     """Days from a moment to now, both in Unix seconds; the default where the moment isn't known."""
     days = (now_s - times) / expressions.DAY_S
     return np.where(np.isnan(days), default, days)

@@ -220,7 +220,7 @@ def _array(data: mmap.mmap, start: int, name: str, entry: dict[str, Any]) -> NDA
     return values.reshape(shape)
 
 
-def _entry(value: Any, place: str) -> Any:  # noqa: ANN401
+def _entry(value: documents.Json, place: str) -> documents.Json:
     return (_METADATA if place.endswith(".__metadata__") else _ARRAY)(value, place)
 
 

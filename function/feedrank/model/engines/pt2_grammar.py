@@ -6,9 +6,8 @@ None may hold a quote, a bracket or a line end, but for expressions, which are p
 import ast
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from feedrank.bundle.documents import text, wrong
+from feedrank.bundle.documents import Json, text, wrong
 
 LONGEST_EXPRESSION = 10_000  # characters
 LARGEST_EXPONENT = 64
@@ -33,7 +32,7 @@ OPERATOR = re.compile(
 )
 
 
-def operator(value: Any, place: str) -> str:  # noqa: ANN401
+def operator(value: Json, place: str) -> str:
     name = str(value)[:200]
     if value != name or not OPERATOR.fullmatch(name):
         raise wrong(place, f"{name!r} is no operator that a model may use")
@@ -88,17 +87,17 @@ _OPERATIONS = (
 )  # fmt: skip
 
 
-def expression(value: Any, place: str) -> str:  # noqa: ANN401
+def expression(value: Json, place: str) -> str:
     """Of sizes: symbols, numbers, arithmetic, comparisons, functions that PyTorch writes."""
     return _parsed(value, place, _is_expression)
 
 
-def guard(value: Any, place: str) -> str:  # noqa: ANN401
+def guard(value: Json, place: str) -> str:
     """A comparison of the inputs' sizes, such as `2*L['x'].size()[0] < 8`."""
     return _parsed(value, place, _is_guard)
 
 
-def _parsed(value: Any, place: str, holds: Callable[[ast.AST], bool]) -> str:  # noqa: ANN401
+def _parsed(value: Json, place: str, holds: Callable[[ast.AST], bool]) -> str:
     if isinstance(value, str) and len(value) <= LONGEST_EXPRESSION and "\n" not in value:
         try:
             if holds(ast.parse(value, mode="eval").body):

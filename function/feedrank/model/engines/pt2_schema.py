@@ -6,9 +6,9 @@ here (custom objects, operators as arguments, Triton's lists) no model that serv
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from feedrank.bundle.documents import (
+    Json,
     Rule,
     fields,
     flag,
@@ -63,7 +63,7 @@ _sym_bool = variant({"as_name": identifier, "as_bool": flag})
 _optional_tensor = variant({"as_tensor": _name, "as_none": flag})
 
 
-def _graph_argument(value: Any, place: str) -> Any:  # noqa: ANN401
+def _graph_argument(value: Json, place: str) -> Json:
     return fields({"name": identifier, "graph": _graph})(value, place)
 
 
@@ -96,7 +96,7 @@ _ARGUMENTS: Mapping[str, Rule] = {
 _argument = variant(_ARGUMENTS)
 
 
-def _named_argument(value: Any, place: str) -> Any:  # noqa: ANN401
+def _named_argument(value: Json, place: str) -> Json:
     """A text is allowed by the name of the argument that it is for."""
     name = value.get("name") if isinstance(value, dict) else None
     grammar = TEXTS.get(name) if isinstance(name, str) else None
@@ -105,7 +105,7 @@ def _named_argument(value: Any, place: str) -> Any:  # noqa: ANN401
     return rule(value, place)
 
 
-def _no_metadata(value: Any, place: str) -> dict[str, str]:  # noqa: ANN401, ARG001
+def _no_metadata(value: Json, place: str) -> dict[str, str]:  # noqa: ARG001
     return {}  # stack traces and origins of nodes, which serving doesn't need
 
 
@@ -151,17 +151,17 @@ _output_spec = variant(
 )
 
 
-def _tree(value: Any, place: str) -> str:  # noqa: ANN401
+def _tree(value: Json, place: str) -> str:
     """JSON in a text: how inputs and outputs are nested. Its loader imports what it names."""
     return json.dumps(read(text()(value, place).encode(), place, _versioned_tree))
 
 
-def _versioned_tree(value: Any, place: str) -> Any:  # noqa: ANN401
+def _versioned_tree(value: Json, place: str) -> Json:
     version_and_tree = many(lambda each, _: each, 2, 2)(value, place)
     return [one_of(1)(version_and_tree[0], place), _tree_node(version_and_tree[1], place)]
 
 
-def _tree_node(value: Any, place: str) -> Any:  # noqa: ANN401
+def _tree_node(value: Json, place: str) -> Json:
     rule = fields(
         {
             "type": or_null(one_of("builtins.tuple", "builtins.list", "builtins.dict")),
@@ -172,7 +172,7 @@ def _tree_node(value: Any, place: str) -> Any:  # noqa: ANN401
     return rule(value, place)
 
 
-def _tree_context(value: Any, place: str) -> str:  # noqa: ANN401
+def _tree_context(value: Json, place: str) -> str:
     keys = read(text()(value, place).encode(), place, or_null(many(tree_key, maximum=1_000)))
     return json.dumps(keys)
 
@@ -214,7 +214,7 @@ PROGRAM = fields(
 )
 
 
-def _false(value: Any, place: str) -> bool:  # noqa: ANN401
+def _false(value: Json, place: str) -> bool:
     if value is not False:
         raise wrong(place, "must be false: a pickle runs whatever code it holds")
     return False
