@@ -48,7 +48,7 @@ class PassCounts:
 
 class StoredRecords(Protocol):
     def pass_over(self, user: UserRecords, *, erase: bool) -> PassCounts:
-        """Counts the user's records, and erases them if so told. Raises OperationError where the
+        """Counts the user's records, and with `erase` erases them. Raises OperationError where the
         objects can't be listed."""
 
 

@@ -36,7 +36,7 @@ class DecisionSink(Protocol):
 
         Raises OSError, whose text is logged, or any other error, whose type and line are: the
         record is spilled to standard output, and counted in `DecisionsSpilled`. A container may be
-        frozen as soon as its request is answered, so a producer with a buffer has to flush it.
+        frozen as soon as it has responded, so a producer with a buffer has to flush it.
         """
 
     def connect(self) -> None:

@@ -81,14 +81,14 @@ async def wait_for(writes: Sequence[Write], deadline_s: float, *, is_alone: bool
         if _has_pending(writes):
             wait(writes, _left_s(deadline_s, MAX_WRITE_S))
         return
-    answers = [asyncio.wrap_future(write) for write in writes]
+    outcomes = [asyncio.wrap_future(write) for write in writes]
     try:
-        await asyncio.wait(answers, timeout=_left_s(deadline_s, MAX_QUEUE_S))
+        await asyncio.wait(outcomes, timeout=_left_s(deadline_s, MAX_QUEUE_S))
         if _has_pending(writes):
-            await asyncio.wait(answers, timeout=_left_s(deadline_s, MAX_WRITE_S))
+            await asyncio.wait(outcomes, timeout=_left_s(deadline_s, MAX_WRITE_S))
     finally:
-        for answer in answers:  # else a late write reports to an event loop that may be closed
-            answer.cancel()
+        for outcome in outcomes:  # else a late write reports to an event loop that may be closed
+            outcome.cancel()
 
 
 def _left_s(deadline_s: float, longest_s: float) -> float:

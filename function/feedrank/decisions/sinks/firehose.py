@@ -17,8 +17,8 @@ def connected(name: str) -> "FirehoseStream":
 
 
 class FirehoseStream(DecisionSink):
-    """One call a record: a container is frozen as soon as it has answered, so no record waits for
-    others. A record that Firehose took too late to tell is spilled, too.
+    """One call per record: a container is frozen as soon as it has responded, so no record waits
+    for others. A record whose call ends too late is delivered and spilled.
     """
 
     replaces_output = True
