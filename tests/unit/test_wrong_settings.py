@@ -93,6 +93,8 @@ OF_LIBRARIES: list[tuple[str, str]] = [
     ("AWS_ENDPOINT_URL", "http:///a"),
     ("AWS_ENDPOINT_URL_S3", "s3.amazonaws.com"),
     ("AWS_ENDPOINT_URL_FIREHOSE", "http://a b"),
+    ("AWS_REQUEST_CHECKSUM_CALCULATION", "sometimes"),
+    ("AWS_RESPONSE_CHECKSUM_VALIDATION", "sometimes"),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769MB"),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "9" * 5_000),
