@@ -26,6 +26,7 @@ from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import BundleError
 from feedrank.features import FeatureStore
+from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec import FeatureSpec
@@ -204,6 +205,7 @@ def model(
         features=store or FakeStore(),
         matrix=MatrixBuilder(parsed),
         context=ContextKeys(parsed),
+        candidates=CandidateFeatures(parsed),
         engine=engine or PriceEngine(),
         loaded_at=NOON,
         degraded=degraded,

@@ -5,7 +5,7 @@ Weights are random: what is tested is that serving gives what torch gives.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ GENRES = ("action", "drama", "comedy", "documentary")
 SEED = 7
 
 Spec = dict[str, Any]
+Frames = Mapping[str, pd.DataFrame]
 COUNTRY = {"name": "country", "source": "user", "vocabulary": "country"}
 HISTORY = {"name": "history", "source": "user", "size": LENGTH, "vocabulary": "items"}
 ITEM = {"name": "item_id", "source": "item", "vocabulary": "items"}
@@ -354,3 +355,82 @@ ZOO: Mapping[str, Known] = {
         text_ids=True,
     ),
 }  # fmt: skip
+
+
+class Shown(NamedTuple):
+    """What a request says, in plain Python."""
+
+    user: Any
+    items: list[Any]
+    context: dict[str, str]
+    time_s: float
+    candidates: dict[str, list[float]]
+
+
+def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
+    """The model's outputs as a team would compute them, cell by cell, with none of the code that
+    publishes or serves."""
+    tensors = []
+    for entry in known.spec["inputs"]:
+        per_item = entry.get("per", "item") == "item"
+        items = enumerate(shown.items) if per_item else [(0, None)]
+        rows = [
+            [number for f in entry["features"] for number in _numbers(known, frames, shown, f, at)]
+            for at in items
+        ]
+        kind = torch.int64 if entry.get("type") == "int64" else torch.float32
+        tensor = torch.tensor(rows, dtype=torch.float64).to(kind)
+        shape = known.shapes.get(entry["name"])
+        tensors.append(tensor.reshape(shape) if shape else tensor)
+    with torch.inference_mode():
+        result = known.module()(*tensors)
+    if isinstance(result, Tensor):
+        return {"score": result.numpy()}
+    if isinstance(result, tuple):
+        result = dict(zip(known.spec["outputs"], result, strict=True))
+    outputs = {name: tensor.numpy() for name, tensor in result.items()}
+    weights = known.spec["outputs"]
+    if isinstance(weights, dict):
+        score = sum(weight * outputs[name] for name, weight in weights.items())
+    else:  # as the expression says
+        score = outputs["click"] * (1 + 2 * outputs["like"]) + np.log1p(outputs["dwell"])
+    return {"score": score, **outputs}
+
+
+def _numbers(
+    known: Known,
+    frames: Mapping[str, pd.DataFrame],
+    shown: Shown,
+    feature: Spec,
+    at: tuple[int, Any],
+) -> list[float]:
+    """A feature of the item at a position of the request."""
+    position, item = at
+    default = np.nan if feature.get("default", 0.0) is None else feature.get("default", 0.0)
+    source, name = feature["source"], feature["name"]
+    if source == "candidate":
+        return [shown.candidates[name][position] if name in shown.candidates else default]
+    if source == "context":  # the hour is all that the models here read of it
+        return [shown.time_s // 3_600 % 24]
+    row = frames[f"{source}s"]
+    if source in {"user", "pair"}:
+        row = row[row["user_id"] == shown.user]
+    if source in {"item", "pair"}:
+        row = row[row["item_id"] == item]
+    column = "created_at" if feature.get("expression") else name
+    cell = row[column].iloc[0] if len(row) else None
+    if size := feature.get("size", 0):
+        values = [_number(known, feature, value) for value in ([] if cell is None else cell)]
+        return [default] * (size - len(values[-size:])) + values[-size:]
+    if "vocabulary" in feature:
+        return [_number(known, feature, cell)]
+    if cell is None or pd.isna(cell):
+        return [default]
+    return [(shown.time_s - cell.timestamp()) / 86_400 if feature.get("expression") else cell]
+
+
+def _number(known: Known, feature: Spec, value: Any) -> float:
+    if "vocabulary" not in feature:
+        return float(value)
+    texts = known.spec["vocabularies"][feature["vocabulary"]]
+    return texts.index(value) + 1 if value in texts else 0

@@ -14,22 +14,26 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 NO_OTHERS: Mapping[tuple[str, str], NDArray[Any]] = {}
-NO_CANDIDATES: Mapping[str, NDArray[Any]] = {}
+NO_CANDIDATES: Mapping[str, Any] = {}
 NO_CONTEXT: Mapping[str, str | None] = {}
-MAX_ITEMS = 100
+MAX_ITEMS = 1_000  # that the setting MAX_ITEMS may allow
+DEFAULT_MAX_ITEMS = 100
 MAX_ID = 2**63 - 1
 MAX_ID_LENGTH = 128  # characters of an id that is text
 
 
 class Query(NamedTuple):
-    """Who wants which items ranked. `time_s` is what the features take for now, in Unix seconds:
-    the context's `timestamp`, or when the request came."""
+    """Who wants which items ranked. Ids are as they were sent: texts where the bundle says so.
+    `time_s` is what the features take for now, in Unix seconds: the context's `timestamp`, or when
+    the request came. `candidates` are the values of each candidate feature, as sent until the model
+    is known, then (items,) or (items, size). With `explain` the model's outputs are returned."""
 
-    user_id: int
-    item_ids: Sequence[int]
+    user_id: int | str
+    item_ids: Sequence[int] | Sequence[str]
     context: Mapping[str, str]
     time_s: float
-    candidates: Mapping[str, NDArray[Any]] = NO_CANDIDATES  # (items,) or (items, size), by name
+    candidates: Mapping[str, Any] = NO_CANDIDATES
+    explain: bool = False
 
 
 class FeatureRows(NamedTuple):
@@ -92,3 +96,4 @@ class Ranking(NamedTuple):
     context: Mapping[str, str | None] = NO_CONTEXT  # what the record may hold of the request's
     context_dropped: int = 0  # entries of the request's that it doesn't hold as they were sent
     stages: tuple[str, ...] = ()  # the names of those that ran after scoring
+    outputs: Mapping[str, list[float]] | None = None  # by name, (items,); where they are wanted

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from feedrank import libraries
+from feedrank.domain import DEFAULT_MAX_ITEMS, MAX_ITEMS
 from feedrank.errors import SettingsError
 
 FUNCTION_NAME = "AWS_LAMBDA_FUNCTION_NAME"
@@ -139,6 +140,12 @@ class Settings(BaseModel):
         gt=0,
         le=1_000 * MAX_TIME_S,
         description="Time budget of a request; past it the response is a 504",
+    )
+    max_items: int = Field(
+        default=DEFAULT_MAX_ITEMS,
+        gt=0,
+        le=MAX_ITEMS,
+        description="Most items of a request; past it the response is a 422",
     )
     max_body_bytes: int = Field(
         default=65_536,

@@ -80,6 +80,7 @@ def test_the_record_holds_the_request_and_the_ranking() -> None:
         "context_dropped": 1,
         "feature_time": "2026-11-22T12:00:00.123000Z",
         "unknown": {"user": True, "items": [30]},
+        "outputs": None,
         "degraded": ["model:layer"],
         "latency_ms": 1.5,
     }

@@ -487,6 +487,7 @@ def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
         "user_hash": None,
         "feature_time": "2026-11-22T20:15:00Z",
         "unknown": {"user": False, "items": [5000]},
+        "outputs": None,
         "degraded": [],
         "latency_ms": answer["latency_ms"],
     }

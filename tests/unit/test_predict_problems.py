@@ -151,7 +151,10 @@ def test_a_number_is_an_id_where_json_schema_says_so(
 def test_an_unknown_field_is_told_which_there_are(client: TestClient, number: int) -> None:
     request = REQUEST | {f"contxt{i}": {} for i in range(number)}
     detail = problem(client.post("/predict", json=request), 422)["detail"]
-    assert detail == "body: unknown field; the fields are user_id, item_ids, context"
+    assert (
+        detail
+        == "body: unknown field; the fields are user_id, item_ids, context, features, explain"
+    )
 
 
 _marker = st.text("qzxj", min_size=12, max_size=40).map(lambda text: f"~{text}~")

@@ -182,6 +182,7 @@ def test_the_model_card_is_the_manifests_public_part(client: TestClient) -> None
         "run_id": "0123456789abcdef",
         "digest": "d" * 64,
         "engine": "onnx",
+        "features": {},
         "metrics": {"test/model/auc": 0.75},
         "context": {"temp": {"type": "number"}, "timestamp": {"type": "time"}},
         "feature_spec": fakes.SMALL_SPEC,

@@ -48,6 +48,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "model_retry_seconds": 5.0,
         "engine_threads": 0,
         "request_timeout_ms": 2_000,
+        "max_items": 100,
         "max_body_bytes": 65_536,
         "base_path": "",
         "api_auth": "none",

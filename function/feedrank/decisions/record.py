@@ -34,6 +34,7 @@ def decision(ranking: Ranking, user_hash: UserHash | None = None) -> dict[str, A
         "context_dropped": ranking.context_dropped,
         "feature_time": datetime.fromtimestamp(query.time_s, UTC),
         "unknown": ranking.unknown,
+        "outputs": ranking.outputs,
         "degraded": ranking.degraded,
         "latency_ms": ranking.latency_ms,
     }

@@ -18,7 +18,7 @@ from feedrank.bundle.layout import SNAPSHOT
 from feedrank.domain import BoolArray, FeatureRows, IntArray, Query
 from feedrank.errors import BundleError
 from feedrank.features.spec import Block, FeatureSpec, Source
-from feedrank.features.vocabulary import Vocabulary
+from feedrank.features.vocabulary import Vocabulary, keys_of, text_key
 
 HEADER_LENGTH_BYTES = 8
 LARGEST_HEADER_BYTES = 1 << 20
@@ -121,11 +121,12 @@ class SnapshotStore:
         return self.look_up(query)
 
     def look_up(self, query: Query) -> FeatureRows:
-        item_ids = np.array(query.item_ids, dtype=np.int64)
+        item_ids = keys_of(query.item_ids)
+        user_id = text_key(query.user_id) if isinstance(query.user_id, str) else query.user_id
         users = self._users
-        at = users.find(query.user_id)
+        at = users.find(user_id)
         items, unknown_items, of_items = self._items.find_all(item_ids)
-        pairs, _, of_pairs = self._pairs_of(query.user_id).find_all(item_ids)
+        pairs, _, of_pairs = self._pairs_of(user_id).find_all(item_ids)
         rows = FeatureRows(
             user=users.values.one(at),
             items=items,

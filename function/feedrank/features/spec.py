@@ -150,6 +150,11 @@ class FeatureSpec:
             [f.width for f in features],
         )
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """In the order in which a program gives them beside the score."""
+        return tuple(sorted(self.outputs))
+
     def request_vocabularies(self) -> tuple[str, ...]:
         """Those that a request needs: of context and candidate features."""
         return tuple(

@@ -23,6 +23,13 @@ def text_keys(texts: Sequence[str]) -> IntArray:
     return (np.frombuffer(digests, "<u8") >> np.uint64(1)).astype(np.int64)
 
 
+def keys_of(ids: Sequence[int] | Sequence[str]) -> IntArray:
+    """(ids,) int64: what tables find them by."""
+    if isinstance(ids[0], str):
+        return text_keys(ids)  # type: ignore[arg-type]  # ids are all of one kind
+    return np.array(ids, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """`keys` are (texts,) `text_keys`, ascending; `indices` (texts,) the number of each, from 1."""

@@ -13,6 +13,7 @@ from feedrank.errors import InvalidRequestError, ModelUnavailableError, RequestT
 from feedrank.http.fast_path import JSON
 from feedrank.http.payload import parse, response_body, to_query
 from feedrank.http.request_context import request_context
+from feedrank.http.schemas import PredictRequest, TextPredictRequest
 from feedrank.http.web import Request, Response
 from feedrank.model.inference import watchdog
 from feedrank.model.load import Model
@@ -45,7 +46,9 @@ class Endpoints:
         """The body of `predict`, which the fast path sends by itself."""
         context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
-        request = parse(body, self._context_keys)
+        request = parse(body, self._context_keys, self._schema())
+        if len(request.item_ids) > self._settings.max_items:
+            raise InvalidRequestError(f"item_ids: at most {self._settings.max_items} items")
         query = to_query(request, context.call.time_s)
         context.ranking = ranking = await self._ranker.rank(query, context.call)
         return response_body(ranking)
@@ -69,7 +72,10 @@ class Endpoints:
 
     async def model(self) -> Response:
         model = self._slot.model()
-        card = model.manifest.public() | {"context": model.context.described()}
+        card = model.manifest.public() | {
+            "context": model.context.described(),
+            "features": model.candidates.described(),
+        }
         card["engine"] = self._settings.model_engine
         return Response(orjson.dumps(card), media_type=JSON)
 
@@ -79,17 +85,22 @@ class Endpoints:
         return Response(orjson.dumps(about), media_type=JSON)
 
     async def openapi(self, request: Request) -> Response:
-        from feedrank.http.openapi import with_context
+        from feedrank.http.openapi import with_context, with_model
 
         root = request.scope.get("root_path", "")
         document = {**request.app.openapi(), "servers": [{"url": root or "/"}]}
         with suppress(ModelUnavailableError):
             keys, check = self._slot.model().context, self._settings.context_check
             document = with_context(document, keys.schema(), closed=check == "strict")
+            document = with_model(document, self._slot.model(), self._settings.max_items)
         return Response(orjson.dumps(document), media_type=JSON)
 
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
+
+    def _schema(self) -> type[PredictRequest]:
+        model = self._slot.ready
+        return TextPredictRequest if model and model.spec.ids == "text" else PredictRequest
 
     def _context_keys(self) -> Iterable[str]:
         try:

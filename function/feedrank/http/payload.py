@@ -18,17 +18,21 @@ UNKNOWN_FIELD = f"unknown field; the fields are {', '.join(FIELDS)}"
 MOST_DIGITS = 30  # before the point; an id has 19
 
 
-def parse(body: bytes, context_keys: Callable[[], Iterable[str]] = tuple) -> PredictRequest:
+def parse(
+    body: bytes,
+    context_keys: Callable[[], Iterable[str]] = tuple,
+    schema: type[PredictRequest] = PredictRequest,
+) -> PredictRequest:
     """Raises InvalidRequestError, which names fields and none of their values. Of the context it
     names only `context_keys`, which are looked up only then."""
     try:
-        return PredictRequest.model_validate_json(body)
+        return schema.model_validate_json(body)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
         if not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
             raise InvalidRequestError(_detail(error, context_keys)) from None
     try:
-        return PredictRequest.model_validate(json.loads(body, parse_float=whole_number))
+        return schema.model_validate(json.loads(body, parse_float=whole_number))
     except ValidationError as error:
         raise InvalidRequestError(_detail(error, context_keys)) from None
     except ValueError:  # more digits than Python reads as a number
@@ -52,7 +56,14 @@ def to_query(request: PredictRequest, now_s: float) -> Query:
         time_s = time_of(request.context, now_s)
     except (ValueError, OverflowError) as error:
         raise InvalidRequestError("context.timestamp must be an ISO 8601 time") from error
-    return Query(request.user_id, request.item_ids, request.context, time_s)
+    return Query(
+        request.user_id,
+        request.item_ids,
+        request.context,
+        time_s,
+        request.features,
+        request.explain,
+    )
 
 
 def response_body(ranking: Ranking) -> bytes:
@@ -73,6 +84,11 @@ def response_body(ranking: Ranking) -> bytes:
         "request_id": ranking.call.request_id,
         "degraded": ranking.degraded,
     }
+    if ranking.outputs:
+        names = tuple(ranking.outputs)
+        rows = list(zip(*ranking.outputs.values(), strict=True))
+        for at, prediction in zip(ranking.order, response["predictions"], strict=True):
+            prediction["outputs"] = dict(zip(names, rows[at], strict=True))
     if ranking.unknown:
         response["unknown"] = ranking.unknown
     if ranking.warnings:

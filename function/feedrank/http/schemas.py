@@ -6,16 +6,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from feedrank.domain import MAX_ID, MAX_ITEMS
+from feedrank.domain import MAX_ID, MAX_ID_LENGTH, MAX_ITEMS
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
+TextId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 
 
 class PredictRequest(BaseModel):
     """Who looks at the feed, and the items that could be shown.
 
     An id is a whole number, however it is written: `1000`, `1000.0` and `1e3` are the same one. A
-    text or a boolean is none.
+    text or a boolean is none; but where the model's ids are texts, each is a text. JavaScript
+    rounds whole numbers beyond 2^53: send those from another language, or use text ids.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -33,6 +37,21 @@ class PredictRequest(BaseModel):
         "keys and values. Others are refused, or with `CONTEXT_CHECK=warn` named in `warnings`. "
         "`timestamp` (ISO 8601, UTC where it has no offset) stands in for the time of the request",
     )
+    features: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description="What the caller knows of each candidate, such as a retrieval score: by name a "
+        "value for each of `item_ids`, null for the default. `/model` lists the names",
+    )
+    explain: bool = Field(
+        default=False, description="Also return the model's outputs of which each score is made"
+    )
+
+
+class TextPredictRequest(PredictRequest):
+    """Where the model's ids are texts."""
+
+    user_id: TextId  # type: ignore[assignment]
+    item_ids: list[TextId] = Field(min_length=1, max_length=MAX_ITEMS)  # type: ignore[assignment]
 
 
 class Answer(BaseModel):
@@ -42,24 +61,29 @@ class Answer(BaseModel):
 
 
 class Prediction(Answer):
-    item_id: Id
+    item_id: Id | TextId
     score: float = Field(
-        ge=0, le=1, description="Predicted probability of engagement, exact as a 32-bit float"
+        description="Exact as a 32-bit float. A predicted probability of engagement, from 0 to 1, "
+        "unless the model's feature spec has another range"
     )
     rank: int = Field(ge=1, description="1 is the best")
+    outputs: dict[str, float] | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="With `explain`: what the model predicts, by name, of which the score is made",
+    )
 
 
 class Unknown(Answer):
     """What the model's feature tables don't have, and default values stand in for."""
 
     user: bool
-    items: list[Id] = Field(description="Each once, in the request's order")
+    items: list[Id | TextId] = Field(description="Each once, in the request's order")
 
 
 class PredictResponse(Answer):
     """The items, best first; equal scores stay in the request's order."""
 
-    user_id: Id
+    user_id: Id | TextId
     predictions: list[Prediction] = Field(
         description="By score, from the best; unknown items stand where the model's feature spec "
         "has them: by their score too, behind all known items, or not here at all"
@@ -128,6 +152,9 @@ class ModelCard(Answer):
     engine: Literal["onnx", "torch"]
     metrics: dict[str, float] = Field(description="On the test window, as MLflow has them")
     context: dict[str, Any] = Field(description="The context keys that it reads, and their values")
+    features: dict[str, Any] = Field(
+        description="What a request may say of each candidate, by name with its type"
+    )
     feature_spec: dict[str, Any]
     built_with: dict[str, str]
 

@@ -11,6 +11,7 @@ from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.features import FeatureStore, StoreFactory
+from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
@@ -53,6 +54,7 @@ class Model:
     features: FeatureStore
     matrix: MatrixBuilder
     context: ContextKeys
+    candidates: CandidateFeatures
     engine: ScoringEngine
     loaded_at: datetime
     degraded: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ def load_model(
             features=store,
             matrix=MatrixBuilder(spec, snapshot.vocabularies),
             context=ContextKeys(spec, snapshot.vocabularies),
+            candidates=CandidateFeatures(spec, snapshot.vocabularies),
             engine=_engine(settings, program),
             loaded_at=datetime.now(UTC),
         )

@@ -12,11 +12,16 @@ import orjson
 from feedrank.decisions.log import DecisionLog
 from feedrank.domain import NO_CONTEXT, Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
+from feedrank.features.expressions import FLOAT32_MAX
+from feedrank.features.spec import PROBABILITY
+from feedrank.model.engines import can_explain
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.scorer import Scorer
 from feedrank.ranking.stages import RankingStage, Scored, apply_stages
 from feedrank.telemetry.tracing import NoTracing, Tracing
+
+FINITE = (-FLOAT32_MAX, FLOAT32_MAX)
 
 
 class Ranker:
@@ -50,18 +55,24 @@ class Ranker:
         if model is None:
             model, call = await self._wait_for_model(call)
         warnings = self._check(model, query) if query.context else ()
+        if query.candidates:
+            candidates = model.candidates.read(query.candidates, len(query.item_ids))
+            query = query._replace(candidates=candidates)
         started_s = perf_counter()
         with self._span("features"):
             rows = await _fetch(model, query, call)
         fetched_s = perf_counter()
         with self._span("scoring"):
-            scores, order = best_first(await self._scorer.score(model, query, rows, call))
+            scores, order = best_first(
+                await self._scorer.score(model, query, rows, call), model.spec.range
+            )
         scored_s = perf_counter()
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
         if self._stages:
             order = apply_stages(self._stages, Scored(query, rows, scores, order, model.spec))
+        outputs = await _outputs(model, query, rows, call) if query.explain else None
         context, dropped = NO_CONTEXT, 0
         if query.context:
             context, dropped = model.context.recorded(query.context)
@@ -86,6 +97,7 @@ class Ranker:
             context=context,
             context_dropped=dropped,
             stages=self._stage_names,
+            outputs=outputs,
         )
         spilled = await self._log.record(ranking)
         return ranking._replace(spilled=spilled) if spilled else ranking
@@ -105,14 +117,18 @@ class Ranker:
         return tuple(problems)
 
 
-def best_first(scores: FloatArray) -> tuple[list[float], list[int]]:
+def best_first(
+    scores: FloatArray, range_: tuple[float, float] | None = PROBABILITY
+) -> tuple[list[float], list[int]]:
     """The scores as the response shows them, and their positions, best first; equal scores keep
     the caller's order. Each score is the shortest decimal that reads back as the same float32, so
-    the order follows from the response. Raises ScoringError where one is outside [0, 1]."""
+    the order follows from the response. Raises ScoringError where one is outside the range, or is
+    not finite."""
     scores = np.ascontiguousarray(scores, dtype=np.float32)
     order: list[int] = (-scores).argsort(kind="stable").tolist()
-    if not (scores.item(order[0]) <= 1.0 and scores.item(order[-1]) >= 0.0):  # NaN sorts last
-        raise ScoringError("the model gave a score outside [0, 1]")
+    low, high = range_ or FINITE
+    if not (scores.item(order[0]) <= high and scores.item(order[-1]) >= low):  # NaN sorts last
+        raise ScoringError(f"the model gave a score outside [{low:g}, {high:g}]")
     decimals: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
     return decimals, order
 
@@ -130,6 +146,23 @@ def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
     flags = rows.unknown_items.tolist()
     items = [item for item, unknown in zip(query.item_ids, flags, strict=True) if unknown]
     return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
+
+
+async def _outputs(
+    model: Model, query: Query, rows: FeatureRows, call: Call
+) -> dict[str, list[float]] | None:
+    """By name (items,), of a model with several outputs; by a second run, which few ask for."""
+    engine = model.engine
+    if not model.spec.outputs or not can_explain(engine):
+        return None
+    inputs = model.matrix.build(query, rows)
+    if call.is_alone:
+        _, outputs = engine.explain(inputs)
+    else:
+        _, outputs = await asyncio.to_thread(engine.explain, inputs)
+    if perf_counter() > call.deadline_s:
+        raise DeadlineExceededError("the model's outputs took too long")
+    return dict(zip(model.spec.output_names, outputs.T.tolist(), strict=True))
 
 
 async def _fetch(model: Model, query: Query, call: Call) -> FeatureRows:

@@ -30,6 +30,17 @@ class StoppableEngine(Protocol):
     ) -> FloatArray: ...
 
 
+class ExplainingEngine(Protocol):
+    """One that can give the outputs of which a score is made."""
+
+    def explain(self, inputs: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """The scores, (items,), and the outputs, (items, outputs). Raises ScoringError."""
+
+
+def can_explain(engine: object) -> TypeGuard[ExplainingEngine]:
+    return hasattr(engine, "explain")
+
+
 def is_stoppable(engine: ScoringEngine) -> TypeGuard[StoppableEngine]:
     return hasattr(engine, "stopper")
 

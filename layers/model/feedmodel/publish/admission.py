@@ -16,6 +16,9 @@ from feedmodel.errors import PublishError
 MLMODEL = "MLmodel"
 LOG_IT = 'log the torch.nn.Module by mlflow.pytorch.log_model(..., serialization_format="pt2")'
 MAX_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
+NAME_THEM = (
+    'name its outputs in the feature spec, with the weight of each: "outputs": {"click": 1, ...}'
+)
 FLOAT_BYTES = 4
 SWITCHES = {"train", "training"}  # arguments of operators that training mode turns on
 PROBABILITIES = {"p", "dropout", "dropout_p"}  # of dropping a value
@@ -37,11 +40,11 @@ def check_artifact(artifact: Path) -> None:
         raise PublishError(f"the model is TorchScript, which torch.export can't read: {LOG_IT}")
 
 
-def check_program(program: ExportedProgram) -> None:
+def check_program(program: ExportedProgram, *, several_outputs: bool = False) -> None:
     """Raises PublishError for what can't become one ONNX file that gives each item a float score,
     the same one each time."""
     _check_weights(program)
-    _check_outputs(program)
+    _check_outputs(program, several=several_outputs)
     for node in program.graph.nodes:
         if node.op == "call_function":
             _check_operator(node)
@@ -81,26 +84,28 @@ def _check_weights(program: ExportedProgram) -> None:
         )
 
 
-def _check_outputs(program: ExportedProgram) -> None:
+def _check_outputs(program: ExportedProgram, *, several: bool) -> None:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    outputs = [values.get(str(name)) for name in program.graph_signature.user_outputs]
     tree = program.call_spec.out_spec
-    if not tree.is_leaf():
+    if not (several or tree.is_leaf()):
         kind = getattr(tree.type, "__name__", "structure")
         raise PublishError(
             f"the model's forward returns a {kind}: it must return one tensor, a score for each "
-            "item. Log a module that returns the scores alone"
+            f"item. Log a module that returns the scores alone, or {NAME_THEM}"
         )
-    (name,) = program.graph_signature.user_outputs
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    scores = values.get(str(name))
-    if not isinstance(scores, torch.Tensor) or not scores.dtype.is_floating_point:
-        raise PublishError("the model's forward must return a tensor of floats, one for each item")
-    _check_precision(scores, "the model's scores are")
-    columns = prod(scores.shape[1:])
-    if isinstance(columns, int) and columns > 1:
-        raise PublishError(
-            f"the model gives {columns} values for an item, not one: log a module that returns "
-            "the score alone"
-        )
+    for output in outputs:
+        if not isinstance(output, torch.Tensor) or not output.dtype.is_floating_point:
+            raise PublishError(
+                "the model's forward must return a tensor of floats, one for each item"
+            )
+        _check_precision(output, "the model's scores are")
+        columns = prod(output.shape[1:])
+        if not several and isinstance(columns, int) and columns > 1:
+            raise PublishError(
+                f"the model gives {columns} values for an item, not one: log a module that returns "
+                f"the score alone, or {NAME_THEM}"
+            )
 
 
 def _check_precision(tensor: torch.Tensor, subject: str) -> None:

@@ -60,7 +60,7 @@ def load_program(
             program = _load_exported(file)
         else:
             program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
-        check_program(program.exported)
+        check_program(program.exported, several_outputs=bool(spec.outputs))
         spec = in_model_terms(spec, program)
         if sigmoid:
             module = Sigmoid(program.exported.module())
@@ -68,8 +68,6 @@ def load_program(
             program = replace(_export(module, spec, program.inputs), logits=logits)
         elif spec.outputs:
             program = _export(Combined(program.exported.module(), spec), spec, program.inputs)
-        else:
-            _check_one_output(program)
     return program
 
 
@@ -92,15 +90,6 @@ def _with_shape(input_: Input, tensor: torch.Tensor) -> Input:
     shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
     plain = replace(input_, shape=())
     return plain if shape == plain.tensor_shape else replace(input_, shape=shape)
-
-
-def _check_one_output(program: Program) -> None:
-    outputs = len(program.exported.graph_signature.user_outputs)
-    if outputs > 1:
-        raise PublishError(
-            f"the model gives {outputs} outputs: name them in the feature spec's outputs, with "
-            'their weights in the score, such as {"click": 1, "like": 2}'
-        )
 
 
 def save_program(program: Program, path: Path) -> None:

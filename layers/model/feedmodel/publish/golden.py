@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedmodel.publish.tables import FeatureTable, FeatureTables
-from feedrank.domain import MAX_ITEMS, NO_CANDIDATES, FloatArray, IntArray, Query
+from feedrank.domain import DEFAULT_MAX_ITEMS, NO_CANDIDATES, FloatArray, IntArray, Query
 from feedrank.features import expressions as context
 from feedrank.features.spec import Feature, FeatureSpec
 
 SEED = 20_260_101
 MONDAY_S = 1_767_571_200.0  # 2026-01-05T00:00:00Z
 STEP_S = 5 * context.HOUR_S + 1_800
-SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, MAX_ITEMS, MAX_ITEMS)  # items
+SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, DEFAULT_MAX_ITEMS, DEFAULT_MAX_ITEMS)  # items
 KEPT_IN_BUNDLE = (0, 1, 3, 6, 8, 10, 12, 13)  # positions among `parity_queries`
 UNKNOWN_ID = 2**63 - 1
 EXAMPLE_LENGTH = 3  # of a list in the context
@@ -101,7 +101,7 @@ def _pairs_query(pairs: FeatureTable, examples: Mapping[str, str]) -> Query:
     if not len(users):
         return _defaults_query()
     user = users[counts.argmax()]
-    items = pairs.ids[pairs.ids[:, 0] == user, 1][: MAX_ITEMS // 2].tolist()
+    items = pairs.ids[pairs.ids[:, 0] == user, 1][: DEFAULT_MAX_ITEMS // 2].tolist()
     return Query(int(user), items, examples, MONDAY_S + context.DAY_S)
 
 

@@ -70,6 +70,7 @@ class Combined(Wrapper):
     def __init__(self, model: torch.nn.Module, spec: FeatureSpec) -> None:
         super().__init__(model)
         self._weights = dict(spec.outputs)
+        self._shown = spec.output_names
         self._tree = parse_score(spec.score, tuple(spec.outputs)) if spec.score else None
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ class Combined(Wrapper):
             score = reduce(operator.add, weighted)
         else:
             score = _computed(self._tree, outputs)
-        return score, torch.stack(list(outputs.values()), dim=1)
+        return score, torch.stack([outputs[name] for name in self._shown], dim=1)
 
 
 def named_outputs(result: object, names: Sequence[str]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID
 from feedmodel.publish.scorers import Inputs, Scorers, quoted
 from feedmodel.publish.tables import TABLES, FeatureTable, FeatureTables, TableName
 from feedmodel.publish.tolerance import are_near
-from feedrank.domain import MAX_ITEMS, FloatArray, IntArray, Query
+from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, IntArray, Query
 from feedrank.errors import ScoringError
 from feedrank.features.matrix import days_since, number_of
 from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
@@ -48,8 +48,8 @@ def check_rows(scorers: Scorers, tables: FeatureTables, step: Step) -> None:
 
 def _item_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
     ids = tables["items"].ids
-    for start in range(0, len(ids), MAX_ITEMS):
-        part = ids[start : start + MAX_ITEMS]
+    for start in range(0, len(ids), DEFAULT_MAX_ITEMS):
+        part = ids[start : start + DEFAULT_MAX_ITEMS]
         yield part, scorers.inputs(Query(UNKNOWN_ID, part[:, 0].tolist(), {}, MONDAY_S))
 
 
@@ -83,8 +83,8 @@ def _pair_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
 def _varied(scorers: Scorers, source: Source, table: FeatureTable, base: Query) -> Iterator[Batch]:
     """The one row of `base`, repeated, with each row of the table in its source's columns."""
     one = scorers.inputs(base)
-    for start in range(0, len(table.ids), MAX_ITEMS):
-        part = slice(start, start + MAX_ITEMS)
+    for start in range(0, len(table.ids), DEFAULT_MAX_ITEMS):
+        part = slice(start, start + DEFAULT_MAX_ITEMS)
         inputs = {name: np.repeat(row, len(table.ids[part]), axis=0) for name, row in one.items()}
         for input_ in scorers.spec.inputs:
             flat = inputs[input_.name].reshape(-1, input_.width)
