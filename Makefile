@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests plain serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test lint types tests coverage plain serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ tests: $(READY) $(SCANNERS)
 APP_TESTS := adapter direct errors handler openapi predict predict_problems request_line routes
 plain: $(READY)  ## Test the app with every shortcut of function/feedrank/shortcuts.py switched off
 	PYTHONPATH=tests:function $(BIN)/python -m pytest -p without_shortcuts $(APP_TESTS:%=tests/unit/test_%.py) $(ARGS)
+
+coverage: $(READY)  ## Run the unit tests, and fail where they miss more of function/feedrank than allowed
+	$(BIN)/python -m pytest tests/unit --cov=feedrank $(ARGS)
 
 fuzz: $(READY)  ## Send 10,000 generated requests per operation, events and rankings; CASES=2000 for fewer
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest $(wildcard tests/long/test_fuzz*.py) $(ARGS)
