@@ -19,7 +19,7 @@ import pytest
 import chromium
 from chromium import Browser, Page
 from feedrank.domain import MAX_ID
-from feedrank.http.app import DOCS_PAGE
+from feedrank.http.endpoints import DOCS_PAGE
 from uvicorns import Server, uvicorn
 
 pytestmark = pytest.mark.substituted_by("tests/unit/test_docs_page.py")
