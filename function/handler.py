@@ -104,5 +104,5 @@ gc.freeze()  # what init made stays: a collection need not look at it again
 
 @tracing.handler
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
-    """Answers HTTP API v2, REST API v1, Function URL and ALB events, and pings."""
+    """Serves HTTP API v2, REST API v1, Function URL and ALB events, and pings."""
     return _adapter(event, context)

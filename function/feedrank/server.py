@@ -1,6 +1,6 @@
 """The app under uvicorn, as the container images run it: `python -m feedrank.server --port 8080`.
 
-Takes uvicorn's own flags, or variables (`UVICORN_WORKERS`); what is not given has the limits below.
+Takes uvicorn's own flags, or variables (`UVICORN_WORKERS`); the defaults are the limits below.
 """
 
 import math
@@ -24,7 +24,7 @@ HEAD_S = 10.0  # from the connection, or a head's first byte, to its last
 BODY_S = 10.0  # from the head to the body's end: 64 KiB take 2 s at 256 kbit/s
 UPLOAD_DRAIN_S = 5.0  # for the rest of a body, after a SIGTERM
 CHECK_S = 1.0
-KEEP_ALIVE_S = 65  # past a load balancer's 60 s: it answers 502 where the server closes first
+KEEP_ALIVE_S = 65  # past a load balancer's 60 s: it responds with 502 where the server closes first
 MOST_HEAD_BYTES = 65_536  # as a load balancer has it; API Gateway lets 10,240 through
 MOST_HEADERS = 100
 MOST_PIPELINED = 16  # requests that wait in one connection; browsers and proxies send none
@@ -41,8 +41,8 @@ LIMITS = {
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's own with httptools bounds neither what a head takes nor how long a request takes
-    to come in."""
+    """uvicorn's own protocol with httptools limits neither the size of a head nor the time that a
+    request takes to arrive."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast("Transport", transport))
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         is_large = self._unread > MOST_HEAD_BYTES and self._head_bytes() > MOST_HEAD_BYTES
         if is_large or len(self.headers) > MOST_HEADERS:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            raise ValueError("the head is too large")  # the parser stops, and uvicorn answers
+            raise ValueError("the head is too large")  # the parser stops, and uvicorn responds
         if len(self.pipeline) >= MOST_PIPELINED:
             raise ValueError("too many requests wait in this connection")
         self._unread = 0
@@ -115,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Where an answer has begun, closing the connection is all that can be said."""
+        """Once a response has begun, the connection can only be closed."""
         if self.transport.is_closing():
             return
         body = f'{{"title": "{status.phrase}", "status": {status}}}'

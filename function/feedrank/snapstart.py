@@ -1,9 +1,9 @@
-"""What every container that starts from one snapshot must have of its own.
+"""What each container that is restored from a SnapStart snapshot must renew.
 
-Lambda snapshots a container after its init, and starts the others from that. What init made is in
-all of them: the loaded model, which is wanted, but also the state of random generators, open
-connections, the event loop and the time that the container thinks it started. Request ids come
-from Lambda or from the operating system, and need nothing.
+Lambda takes a snapshot of a container after its init, and starts others from that. All of them
+share what init created: the loaded model, which is wanted, but also the state of random generators,
+open connections, the event loop and the start time. Request ids come from Lambda or from the
+operating system, so they need nothing.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ RESTORED = "snap-start-restore"  # as an init type
 
 
 def register(slot: ModelSlot, stats: ContainerStats, decision_log: DecisionLog) -> None:
-    """Have Lambda's runtime call what is below."""
+    """Registers the hooks below with Lambda's runtime."""
     from snapshot_restore_py import register_after_restore, register_before_snapshot
 
     register_before_snapshot(before_snapshot, slot)
@@ -30,8 +30,8 @@ def register(slot: ModelSlot, stats: ContainerStats, decision_log: DecisionLog) 
 
 
 def before_snapshot(slot: ModelSlot) -> None:
-    """Raises ModelUnavailableError, and then no version is published: every container that it would
-    ever have would start without its model."""
+    """Raises ModelUnavailableError, and then no version is published: each of its containers would
+    start without the model."""
     slot.load_or_raise()
     gc.collect()
 

@@ -63,6 +63,6 @@ def create_app(
 
 
 def _document(app: App, settings: Settings) -> dict[str, object]:
-    from feedrank.http.openapi import document  # which few containers are asked for
+    from feedrank.http.openapi import document  # which few containers ever serve
 
     return document(app, settings.api_auth)

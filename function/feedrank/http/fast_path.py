@@ -1,4 +1,4 @@
-"""Two questions about a request, answered here and nowhere else: does FastAPI see it, and does it
+"""Two questions about a request, decided here and nowhere else: does FastAPI see it, and does it
 wait for anything?
 
 `POST /predict` goes directly to its endpoint while that is all that FastAPI would do, since
@@ -28,7 +28,7 @@ from feedrank.http.web import APIRoute, APIRouter, FastAPI, Request
 from feedrank.telemetry.logging import logger
 
 JSON = "application/json"
-DIRECT = "feedrank.direct"  # in a scope: the first answer, so that it is found once a request
+DIRECT = "feedrank.direct"  # in a scope: the first decision, so that it is made once a request
 NO_LOOP = "feedrank.no_loop"  # in a scope: the request runs without an event loop
 Endpoint = Callable[[Scope, Receive], Awaitable[bytes]]
 Result = TypeVar("Result")

@@ -54,13 +54,13 @@ class TextPredictRequest(PredictRequest):
     item_ids: list[TextId] = Field(min_length=1, max_length=MAX_ITEMS)  # type: ignore[assignment]
 
 
-class Answer(BaseModel):
-    """Only documents what is answered, so its schema is built when the document is."""
+class ResponseModel(BaseModel):
+    """Only documents a response, so its schema is built with the OpenAPI document."""
 
     model_config = ConfigDict(defer_build=True, protected_namespaces=())
 
 
-class Prediction(Answer):
+class Prediction(ResponseModel):
     item_id: Id | TextId
     score: float = Field(
         description="Exact as a 32-bit float. A predicted probability of engagement, from 0 to 1, "
@@ -73,14 +73,14 @@ class Prediction(Answer):
     )
 
 
-class Unknown(Answer):
+class Unknown(ResponseModel):
     """What the model's feature tables don't have, and default values stand in for."""
 
     user: bool
     items: list[Id | TextId] = Field(description="Each once, in the request's order")
 
 
-class PredictResponse(Answer):
+class PredictResponse(ResponseModel):
     """The items, best first; equal scores stay in the request's order."""
 
     user_id: Id | TextId
@@ -106,7 +106,7 @@ class PredictResponse(Answer):
     degraded: list[str] = Field(description="What stood in for something that was missing; or []")
 
 
-class Health(Answer):
+class Health(ResponseModel):
     status: Literal["healthy", "degraded", "unhealthy"]
     model_version: str | None = Field(description="null while no model serves")
     model_digest: str | None = Field(description="First digits of the bundle's digest")
@@ -118,13 +118,13 @@ class Health(Answer):
     last_prediction_at: datetime | None
 
 
-class Probe(Answer):
+class Probe(ResponseModel):
     status: Literal["ok", "hung", "unavailable"] = Field(
         description="`hung`: an inference goes on 3 s past its deadline; `unavailable`: no model"
     )
 
 
-class ContainerMetrics(Answer):
+class ContainerMetrics(ResponseModel):
     """What this one container has served; CloudWatch has the sum over all of them."""
 
     scope: Literal["container"]
@@ -132,12 +132,12 @@ class ContainerMetrics(Answer):
     requests_per_second: float = Field(description="Over the last minute")
     latency_p50_ms: float = Field(description="Over the last 2,048 requests")
     latency_p99_ms: float
-    error_rate: float = Field(ge=0, le=1, description="Share answered with 5xx")
+    error_rate: float = Field(ge=0, le=1, description="Share of responses with 5xx")
     predictions_total: int = Field(description="Items scored")
     lines_lost: int = Field(description="Log lines and records that standard output did not take")
 
 
-class ModelCard(Answer):
+class ModelCard(ResponseModel):
     """The public part of the bundle's manifest."""
 
     name: str
@@ -159,13 +159,13 @@ class ModelCard(Answer):
     built_with: dict[str, str]
 
 
-class About(Answer):
+class About(ResponseModel):
     name: str
     version: str
     docs: str
 
 
-class Problem(Answer):
+class Problem(ResponseModel):
     """An error as RFC 9457 has it. It never repeats what was sent."""
 
     type: str = Field(examples=["about:blank"])

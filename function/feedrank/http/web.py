@@ -1,6 +1,6 @@
 """FastAPI, from here and nowhere else, with the schemas of its own models not built until used.
 
-Most of those models describe an OpenAPI document, which few containers are asked for.
+Most of those models describe an OpenAPI document, which few containers ever serve.
 """
 
 from pydantic import BaseModel
