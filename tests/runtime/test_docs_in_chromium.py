@@ -176,7 +176,7 @@ def test_the_largest_id_comes_back_to_the_digit(docs: Page) -> None:
     ("body", "hint"),
     [
         ('{"user_id": -1, "item_ids": [1]}', ""),
-        ('{"user_id": 1', "Not valid JSON: it will be sent as it is."),
+        ('{"user_id": 1', "Not valid JSON; it is sent as it is."),
     ],
     ids=["wrong-field", "no-json"],
 )
@@ -194,7 +194,7 @@ def test_a_server_that_is_gone_is_said_to_be(page: Page, demo_bundle: Path) -> N
     with uvicorn(demo_bundle) as server:
         page.open(f"{server.url}/docs")
         page.wait_for(PREDICT)
-    assert send(page) == "No answer"
+    assert send(page) == "No response"
     assert page.evaluate(f"{PREDICT}.querySelector('button.go').disabled") is False
 
 
@@ -204,7 +204,7 @@ def test_a_document_that_is_not_there_is_said_and_tried_again(
     folder, url = static
     page.open(url)
     alert = page.wait_for("document.querySelector('[role=alert]')?.textContent")
-    assert "the server answered 404" in alert
+    assert "the server responded with 404" in alert
     (folder / "openapi.json").write_text(json.dumps(document(server)))
     page.evaluate("document.querySelector('[role=alert] button').click()")
     page.wait_for(PREDICT)
