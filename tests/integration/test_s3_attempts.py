@@ -66,7 +66,7 @@ def busy_s3(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy
 
 
 def test_a_busy_s3_is_asked_twice(busy_s3: BusyS3, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 answers"):
+    with pytest.raises(BundleError, match=f"^{MANIFEST}: S3 responds"):
         fetch_bundle(URI, "", tmp_path, [GOLDEN])
     assert busy_s3.requests == {MANIFEST: ATTEMPTS}
 

@@ -19,6 +19,7 @@ DUCKDB_TYPES = {
     "double": "DOUBLE",
     "array<bigint>": "BIGINT[]",
     "array<double>": "DOUBLE[]",
+    "map<string,array<double>>": "MAP(VARCHAR, DOUBLE[])",
     "array<int>": "INTEGER[]",
     "array<string>": "VARCHAR[]",
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
