@@ -123,3 +123,17 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
     table = read([3.0, 1.0, 2.0], tmp_path, item_id=[30, 10, 20])
     assert (table.ids[:, 0].tolist(), table.values[:, 0].tolist()) == ([10, 20, 30], [1, 2, 3])
+
+
+def test_a_list_of_defaults_fills_each_place_that_has_no_value(tmp_path: Path) -> None:
+    feature = {"name": "taste", "source": "user", "size": 3, "default": [0.25, 0.5, 0.75]}
+    table = tmp_path / "users.parquet"
+    pd.DataFrame(
+        {"user_id": [1, 2, 3], "taste": [[1.0, 2.0, float("nan"), 4.0], [9.0], None]}
+    ).to_parquet(table)
+    spec = parse_spec({"inputs": [{"name": "x", "features": [feature]}]})
+    assert read_tables(spec, {"users": table})["users"].values.tolist() == [
+        [2.0, 0.5, 4.0],
+        [0.25, 0.5, 9.0],
+        [0.25, 0.5, 0.75],
+    ]

@@ -30,7 +30,7 @@ RICH: dict[str, Any] = {
              "vocabulary": "device"},
             {"name": "genres", "source": "item", "size": 2, "vocabulary": "genre"}]},
         {"name": "dense", "features": [
-            {"name": "embedding", "source": "item", "size": 2},
+            {"name": "embedding", "source": "item", "size": 2, "default": [-0.5, 0.5]},
             {"name": "price", "source": "item", "default": None},
             {"name": "age_days", "source": "item", "expression": "since(created_at)",
              "default": -1.0},
@@ -100,7 +100,7 @@ def test_every_kind_of_feature_reaches_its_place(tmp_path: Path) -> None:
     assert inputs["film"].tolist() == [[2, 0, 1], [2, 0, 0], [2, 1, 2]]
     expected = [
         [0.1, 0.2, 5.0, 3.0, 7.0, 1.0, 0.9, 1, 2],
-        [0.0, 0.0, NAN, -1.0, 0.0, 99.0, 0.8, 3, 4],
+        [-0.5, 0.5, NAN, -1.0, 0.0, 99.0, 0.8, 3, 4],
         [0.3, 0.4, NAN, -1.0, 0.0, 99.0, 0.7, 5, 6],
     ]
     np.testing.assert_array_equal(inputs["dense"], np.array(expected, np.float32))
@@ -157,6 +157,9 @@ V = {"name": "v", "source": "user", "vocabulary": "v"}
         (_with(V, type="float16"), "inputs[0].type must be 'float32' or 'int64', not 'float16'"),
         (_with(A | {"default": 0.5}, type="int64"), "default must be a whole number"),
         (_with(A | {"size": 0}), "size must be a whole number from 1"),
+        (_with(A | {"size": 2, "default": [1.0]}), "with one for each of its values"),
+        (_with(A | {"size": 2, "default": [1, None]}), "a list of defaults holds numbers"),
+        (_with(A | {"size": 1, "default": [1]}, type="int64"), "is for a float32 list"),
         (_with(A | {"size": True}), "size must be a whole number from 1"),
         (_with(A | {"vocabulary": "w"}), "'a' needs the vocabulary 'w', which isn't there"),
         (_with(A), "no feature uses the vocabulary 'v'"),

@@ -118,7 +118,7 @@ def number_of(feature: Feature) -> float:
 def padded(values: Sequence[Any] | NDArray[Any], feature: Feature) -> NDArray[Any]:
     """(size,) of a list: its last ones, behind as many defaults as it takes."""
     kept = values[-feature.size :]
-    cells = np.full(feature.size, number_of(feature))
+    cells = np.array(feature.default_cells)
     cells[feature.size - len(kept) :] = kept
     return cells
 

@@ -23,8 +23,9 @@ whole numbers. A feature is one number, or with `size` a list of that many: of a
 last ones are kept, a shorter one is filled in front with the default.
 
 A default stands in for whatever is unknown: a user or an item that no table has, an empty cell, a
-context key that the caller left out. `null` lets the model see NaN in its place. With a vocabulary,
-texts and ids become 1, 2, 3... in its order, and whatever it lacks becomes 0.
+context key that the caller left out. `null` lets the model see NaN in its place; a list from a
+table may have a list of defaults, one for each of its values. With a vocabulary, texts and ids
+become 1, 2, 3... in its order, and whatever it lacks becomes 0.
 
 Optional keys beside "inputs": `"unknown_items"` says where an item goes that no table has:
 "default" ranks it by the score of its defaults, "last" behind all known items, "drop" leaves it
@@ -57,7 +58,8 @@ SINCE = "since"
 @dataclass(frozen=True, slots=True)
 class Feature:
     """One number of a model input, or `size` of them. `expression` is what a context feature
-    computes, or `since(column)` of a table. A `default` of None is NaN."""
+    computes, or `since(column)` of a table. A `default` of None is NaN; `defaults`, where they are
+    given, are those of each value of a list."""
 
     name: str
     source: Source
@@ -65,10 +67,16 @@ class Feature:
     expression: str = ""
     size: int = 0
     vocabulary: str = ""
+    defaults: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:
         return self.size or 1
+
+    @property
+    def default_cells(self) -> tuple[float, ...]:
+        """(width,), NaN where the default is null."""
+        return self.defaults or (np.nan if self.default is None else self.default,) * self.width
 
     @property
     def is_time(self) -> bool:
@@ -136,11 +144,8 @@ class FeatureSpec:
 
     def defaults(self, source: Source) -> FloatArray:
         """(columns of this source's values,) float32."""
-        features = self.block(source, "values")
-        return np.repeat(
-            np.array([np.nan if f.default is None else f.default for f in features], np.float32),
-            [f.width for f in features],
-        )
+        cells = [cell for f in self.block(source, "values") for cell in f.default_cells]
+        return np.array(cells, np.float32)
 
     def integer_defaults(self, source: Source) -> IntArray:
         """(columns of this source's integers,) int64."""
@@ -208,4 +213,4 @@ def _feature_to_json(feature: Feature) -> dict[str, Any]:
         entry["size"] = feature.size
     if feature.vocabulary:
         entry["vocabulary"] = feature.vocabulary
-    return entry | {"default": feature.default}
+    return entry | {"default": list(feature.defaults) or feature.default}

@@ -31,6 +31,7 @@ LARGEST_VOCABULARY = 100_000_000
 NAME = re.compile(r"[A-Za-z_]\w*")
 SINCE = re.compile(r"since\(\s*[^()\s][^()]*\)")
 OF_ONE_ITEM = {"item", "pair", "candidate"}
+TABLES = {"user", "item", "pair"}
 
 
 def parse_spec(data: object) -> FeatureSpec:
@@ -83,16 +84,26 @@ def _feature(data: object, place: str, type_: Type) -> Feature:
     name, source = _name(entry, place), entry.get("source")
     if source not in get_args(Source):
         raise SpecError(f"{place}.source must be one of {', '.join(get_args(Source))}")
+    default = entry.get("default", 0.0)
+    is_list = isinstance(default, list)
     feature = Feature(
         name,
         cast("Source", source),
-        _default(entry, place, type_),
+        0.0 if is_list else _default(default, f"{place}.default", type_),
         _text(entry, "expression", place),
         _size(entry, place),
         _text(entry, "vocabulary", place),
+        _defaults(default, f"{place}.default") if is_list else (),
     )
+    if is_list and (
+        type_ == "int64" or source not in TABLES or not feature.size or len(default) != feature.size
+    ):
+        raise SpecError(
+            f"{place}.default: a list of defaults is for a float32 list from a table, with one for "
+            "each of its values"
+        )
     _check_expression(feature, place, type_)
-    if feature.vocabulary and feature.default != 0:
+    if feature.vocabulary and (feature.default != 0 or is_list):
         raise SpecError(f"{place}: what a vocabulary lacks is 0, so the default can't be another")
     return feature
 
@@ -120,19 +131,26 @@ def _check_expression(feature: Feature, place: str, type_: Type) -> None:
             raise SpecError(f"{place}: since(column) is one float32 number, in days")
 
 
-def _default(entry: Mapping[str, Any], place: str, type_: Type) -> float | None:
-    default = entry.get("default", 0.0)
+def _default(default: object, place: str, type_: Type) -> float | None:
     if default is None:
         if type_ == "int64":
-            raise SpecError(f"{place}.default: null is NaN, which an int64 input can't hold")
+            raise SpecError(f"{place}: null is NaN, which an int64 input can't hold")
         return None
     if isinstance(default, bool) or not isinstance(default, int | float):
-        raise SpecError(f"{place}.default must be a number")
+        raise SpecError(f"{place} must be a number")
     if not abs(default) <= expressions.FLOAT32_MAX:  # NaN and infinity fail this too
-        raise SpecError(f"{place}.default must be a finite 32-bit number")
+        raise SpecError(f"{place} must be a finite 32-bit number")
     if type_ == "int64" and default != int(default):
-        raise SpecError(f"{place}.default must be a whole number, as the input is int64")
+        raise SpecError(f"{place} must be a whole number, as the input is int64")
     return float(default)
+
+
+def _defaults(defaults: list[object], place: str) -> tuple[float, ...]:
+    numbers = [_default(default, place, "float32") for default in defaults]
+    known = tuple(number for number in numbers if number is not None)
+    if len(known) < len(numbers):
+        raise SpecError(f"{place}: a list of defaults holds numbers")
+    return known
 
 
 def _size(entry: Mapping[str, Any], place: str) -> int:

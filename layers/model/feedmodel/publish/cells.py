@@ -174,7 +174,7 @@ def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) ->
     """(rows, size): the last ones of each list, behind as many defaults as it takes."""
     rows, size = len(offsets) - 1, feature.size
     whole = numbers.dtype.kind == "i"
-    default: Any = int(number_of(feature)) if whole else number_of(feature)
+    default: Any = int(number_of(feature)) if whole else np.nan
     padded = np.append(numbers, default) if len(numbers) else np.array([default])
     table = np.empty((rows, size), padded.dtype)
     for start in range(0, rows, CHUNK_ROWS):
@@ -182,8 +182,8 @@ def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) ->
         at = first[1:, np.newaxis] - size + np.arange(size)
         at[at < first[:-1, np.newaxis]] = len(padded) - 1  # in front of the list
         table[start : start + CHUNK_ROWS] = padded[at]
-    if not whole and feature.default is not None:
-        table[np.isnan(table)] = feature.default
+    if not whole:
+        np.copyto(table, feature.default_cells, where=np.isnan(table))
     return table
 
 

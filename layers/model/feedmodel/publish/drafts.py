@@ -169,6 +169,7 @@ def _explained(feature: Feature) -> str:
         parts.append(f"the last {feature.size} of a list, filled in front")
     if not feature.vocabulary:
         missing = "NaN" if feature.default is None else f"{feature.default:g}"
+        missing = "a list of defaults" if feature.defaults else missing
         parts.append(f"{missing} where it isn't known")
     return "; ".join(parts)
 

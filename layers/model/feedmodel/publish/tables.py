@@ -65,7 +65,8 @@ def read_tables(
     for input_ in spec.inputs:
         for feature in input_.features:
             if input_.type == "float32":
-                check_default(feature.default, f"feature spec: the default of {feature.name}")
+                for default in feature.defaults or (feature.default,):
+                    check_default(default, f"feature spec: the default of {feature.name}")
     vocabularies = {
         name: TextNumbers(texts)
         for name, texts in spec.vocabularies.items()
