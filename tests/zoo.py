@@ -367,8 +367,8 @@ class Shown(NamedTuple):
     candidates: dict[str, list[float]]
 
 
-def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
-    """The model's outputs as a team would compute them, cell by cell, with none of the code that
+def inputs(known: Known, frames: Frames, shown: Shown) -> list[Tensor]:
+    """The model's inputs as a team would lay them out, cell by cell, with none of the code that
     publishes or serves."""
     tensors = []
     for entry in known.spec["inputs"]:
@@ -382,8 +382,13 @@ def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
         tensor = torch.tensor(rows, dtype=torch.float64).to(kind)
         shape = known.shapes.get(entry["name"])
         tensors.append(tensor.reshape(shape) if shape else tensor)
+    return tensors
+
+
+def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
+    """What the model makes of them: its outputs and the score."""
     with torch.inference_mode():
-        result = known.module()(*tensors)
+        result = known.module()(*inputs(known, frames, shown))
     if isinstance(result, Tensor):
         return {"score": result.numpy()}
     if isinstance(result, tuple):

@@ -20,10 +20,9 @@ from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import TABLES, FeatureTables, TableName, find_table, read_tables
 from feedmodel.publish.tracking import tracking_uri
 from feedmodel.publish.upload import put_in_place
-from feedmodel.publish.vocabularies import request_vocabularies, with_texts, without_texts
+from feedmodel.publish.vocabularies import read_spec, request_vocabularies, without_texts
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SERVING, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.features.spec import FeatureSpec
-from feedrank.features.spec_reader import parse_spec
 
 BUNDLES = Path("data/bundles")
 Step = Callable[[str], None]
@@ -120,11 +119,7 @@ def _read_spec(options: PublishOptions, model: TrackedModel) -> FeatureSpec:
         raise PublishError(
             f"no feature spec: give one with --spec, or log it to the run as {FEATURES}/{SPEC_FILE}"
         )
-    try:
-        spec = parse_spec(json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise PublishError(f"{path.name}: not JSON: {error}") from error
-    return with_texts(spec, path.parent)
+    return read_spec(path)
 
 
 def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName, Path | None]:

@@ -1,11 +1,25 @@
 """Vocabularies: read from files when a model is published, and kept where a request needs them."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from feedmodel.errors import PublishError
 from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec_reader import parse_spec
 from feedrank.features.vocabulary import Vocabulary, vocabulary_of
+
+
+def read_spec(path: Path) -> FeatureSpec:
+    """The spec in a JSON file, with the texts of its vocabularies. Raises PublishError or
+    SpecError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise PublishError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise PublishError(f"{path.name}: not JSON: {error}") from error
+    return with_texts(parse_spec(data), path.parent)
 
 
 def with_texts(spec: FeatureSpec, directory: Path) -> FeatureSpec:

@@ -3,33 +3,36 @@
 A training matrix from other code than the one that serves will differ from it one day, and nobody
 notices but the ranking. So both functions here go through the feature spec that is published:
 
-    spec = parse_spec(json.loads(Path("spec.json").read_bytes()))
+    spec = read_spec(Path("spec.json"))
     tables = read_tables(spec, {"users": Path("users.parquet"), "items": Path("items.parquet")})
     inputs = request_inputs(spec, tables, pd.read_parquet("requests.parquet"))
     network(*(torch.from_numpy(inputs[input_.name]) for input_ in spec.inputs))
+
+`feedmodel.publish.past_requests` lists the columns of such a table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from feedmodel.errors import PublishError
+from feedmodel.publish.past_requests import columns_read, past_requests
 from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import FeatureTables
-from feedrank.domain import FloatArray, IntArray, Query
-from feedrank.features import expressions
+from feedmodel.publish.vocabularies import request_vocabularies
+from feedrank.domain import FloatArray
+from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import FeatureSpec
+from feedrank.features.spec import FeatureSpec, Input
 
 FeatureColumns = Mapping[str, FloatArray]  # by feature; each (rows,)
-
-IDS = ("user_id", "item_id")
-TIME = "time_s"
+PLACE = "past requests"
 
 
 def column_inputs(spec: FeatureSpec, columns: FeatureColumns) -> dict[str, FloatArray]:
@@ -48,71 +51,35 @@ def request_inputs(
 ) -> dict[str, NDArray[Any]]:
     """The same from past requests: what serving would have computed for them from these tables.
 
-    `requests` has a row for each item that was shown: `user_id`, `item_id`, `time_s` (Unix time in
-    seconds), and each context key that the spec reads as text, empty where the caller left it out.
-    Rows of one request need not be adjacent; the result has the order of `requests`.
+    Each input has a row for each row of `requests`, in its order and of the model's own shape; an
+    input per request, too. `requests` must have each column that the spec reads, and may have
+    others, such as what was clicked.
 
     The tables describe one time. For a request long before it they know what came after, such as
     its clicks: give the tables as of each period's start, and a period at a time.
 
-    Raises ValueError for a missing column, an id that is not a whole number, or a spec with text
-    ids or candidate features, which this table has no columns for yet; InvalidRequestError for a
-    context value that the spec can't read.
+    Raises PublishError that names the column; InvalidRequestError for a context value that the
+    spec can't read.
     """
-    if spec.ids == "text" or spec.columns("candidate"):
-        raise ValueError("past requests with text ids or candidate features can't be read yet")
+    if absent := [name for name in columns_read(spec) if name not in requests]:
+        raise PublishError(f"{PLACE}: lacks the column {', '.join(absent)}")
     inputs = {
-        input_.name: np.empty((len(requests), *input_.tensor_shape[1:]), input_.type)
+        input_.name: np.empty((len(requests), *_row_shape(input_)), input_.type)
         for input_ in spec.inputs
     }
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "tables.safetensors"
-        write_snapshot(tables, path)
+        write_snapshot(tables, path, request_vocabularies(spec))
         store = SnapshotStore(path, spec)
         builder = MatrixBuilder(spec, store.vocabularies)
-        for rows, query in _past_requests(spec, requests):
+        candidates = CandidateFeatures(spec, store.vocabularies)
+        for rows, query in past_requests(spec, requests, candidates, PLACE):
             for name, matrix in builder.build(query, store.look_up(query)).items():
                 inputs[name][rows] = matrix  # one row per request is repeated for its items
     return inputs
 
 
-class _PastRequest(NamedTuple):
-    rows: IntArray  # (items,) positions in the table of requests
-    query: Query
-
-
-def _past_requests(spec: FeatureSpec, requests: pd.DataFrame) -> Iterator[_PastRequest]:
-    keys = sorted(_context_keys(spec))
-    _check_columns(requests, keys)
-    if requests.empty:
-        return
-    users, items = (requests[column].to_numpy(np.int64) for column in IDS)
-    times_s = requests[TIME].to_numpy(np.float64)
-    values = {key: _texts(requests[key]) for key in keys}
-    same = requests.groupby(["user_id", TIME, *keys], sort=False, dropna=False).ngroup().to_numpy()
-    ends = np.cumsum(np.bincount(same))
-    for rows in np.split(np.argsort(same, kind="stable"), ends[:-1]):
-        first = rows[0]
-        context = {key: text for key in keys if (text := values[key][first]) is not None}
-        yield _PastRequest(
-            rows, Query(int(users[first]), items[rows].tolist(), context, float(times_s[first]))
-        )
-
-
-def _texts(column: pd.Series) -> list[str | None]:
-    """None where a cell is empty."""
-    cells = zip(column, column.isna(), strict=True)
-    return [None if is_empty else str(cell) for cell, is_empty in cells]
-
-
-def _context_keys(spec: FeatureSpec) -> set[str]:
-    keys = (expressions.parse(feature.expression).key for feature in spec.columns("context"))
-    return {key for key in keys if key is not None}
-
-
-def _check_columns(requests: pd.DataFrame, keys: Sequence[str]) -> None:
-    if absent := [name for name in (*IDS, TIME, *keys) if name not in requests.columns]:
-        raise ValueError(f"the past requests lack the column {', '.join(absent)}")
-    for column in IDS:
-        if not pd.api.types.is_integer_dtype(requests[column]):
-            raise ValueError(f"the past requests' {column} must hold whole numbers, in every row")
+def _row_shape(input_: Input) -> tuple[int, ...]:
+    """Of one row of the batch. An input per request may have no dimension of rows."""
+    shape = input_.tensor_shape
+    return shape[1:] if input_.per == "item" or shape[0] == 1 else shape
