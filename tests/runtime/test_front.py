@@ -70,3 +70,22 @@ def test_a_request_with_an_unusual_header_or_query_is_ranked(responses: dict[byt
         or len(json.loads(response.partition(b"\r\n\r\n")[2])["predictions"]) != 3
     }
     assert unranked == {}
+
+
+def test_what_the_front_refuses_itself_it_does_not_echo() -> None:
+    """aiohttp's application repeats an unknown Expect, also of a target that has no route."""
+
+    async def invoke(_: bytes) -> bytes:
+        raise AssertionError("it reached the function")
+
+    async def send(head: bytes) -> bytes:
+        with reserve(LOCALHOST, 0) as bound:
+            async with serving(Front(invoke), bound):
+                return await exchange(bound.getsockname(), head)
+
+    for target, status in ((b"/predict", b"417"), (b"*", b"400")):
+        head = b"OPTIONS %s HTTP/1.1\r\nHost: a\r\nExpect: SECRET" % target
+        response = asyncio.run(send(head))
+        assert response.startswith(b"HTTP/1.1 %s " % status)
+        assert b"apigw-requestid" in response.lower()
+        assert b"SECRET" not in response

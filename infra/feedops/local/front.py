@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from feedops.errors import FunctionError, MalformedResponseError, ThrottledError
 from feedops.local import gateway
@@ -28,16 +30,20 @@ class Front:
         self._timeout_s = timeout_s
         self._invocations: set[asyncio.Task[bytes]] = set()
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
         request_id = gateway.new_request_id()
         if _head_bytes(request) > gateway.LARGEST_HEAD_BYTES:
             response = gateway.HEAD_TOO_LARGE
+        elif not request.path.startswith("/"):  # such as `*`, or another server's address
+            response = gateway.BAD_REQUEST
+        elif not await _meets_expectation(request):
+            response = gateway.EXPECTATION_FAILED
         else:
             response = await self._respond(request, request_id)
         headers = [*response.headers, ("apigw-requestid", request_id)]
         return web.Response(status=response.status, headers=headers, body=response.body)
 
-    async def _respond(self, request: web.Request, request_id: str) -> HttpResponse:
+    async def _respond(self, request: web.BaseRequest, request_id: str) -> HttpResponse:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -70,18 +76,17 @@ class Front:
 
 @asynccontextmanager
 async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
-    """Listens on a bound socket while the context is open."""
-    app = web.Application(client_max_size=gateway.LARGEST_REQUEST_BYTES)
-    app.router.add_route("*", "/{path:.*}", front.handle, expect_handler=_expect)
-    # The function decompresses a body, or refuses it.
-    runner = web.AppRunner(
-        app,
+    """Listens on a bound socket while the context is open. aiohttp's own application would answer
+    some requests itself, and echo parts of them."""
+    server = web.Server(
+        front.handle,
+        request_factory=_request,
         access_log=None,
-        auto_decompress=False,
-        shutdown_timeout=DRAIN_S,
+        auto_decompress=False,  # the function decompresses a body, or refuses it
         max_line_size=LARGEST_LINE_BYTES,
         max_field_size=LARGEST_LINE_BYTES,
     )
+    runner = web.ServerRunner(server, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:
         await web.SockSite(runner, at).start()
@@ -90,16 +95,31 @@ async def serving(front: Front, at: socket.socket) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def _expect(request: web.Request) -> None:
-    """aiohttp's own handler echoes an unknown Expect header, and fails if it isn't Unicode."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="Expectation Failed")
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    loop, limit = asyncio.get_running_loop(), gateway.LARGEST_REQUEST_BYTES
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
+
+
+async def _meets_expectation(request: web.BaseRequest) -> bool:
+    """Tells a client that waits for it to send the body; there is nothing else to expect."""
+    expected = request.headers.get("Expect")
+    if expected is None:
+        return True
+    if expected.lower() != "100-continue":
+        return False
     if request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as in aiohttp: the response has not begun
+    return True
 
 
-def _http_request(request: web.Request, body: bytes) -> HttpRequest:
+def _http_request(request: web.BaseRequest, body: bytes) -> HttpRequest:
     _, port, *_ = request.get_extra_info("sockname")
     return HttpRequest(
         method=request.method,
@@ -113,7 +133,7 @@ def _http_request(request: web.Request, body: bytes) -> HttpRequest:
     )
 
 
-def _head_bytes(request: web.Request) -> int:
+def _head_bytes(request: web.BaseRequest) -> int:
     """What API Gateway's quota counts: the request line and the header values."""
     line = f"{request.method} {request.raw_path} HTTP/1.1"
     return len(line) + sum(len(value) for _, value in request.raw_headers)

@@ -128,6 +128,8 @@ def failure(status: HTTPStatus, message: str, *headers: tuple[str, str]) -> Http
 
 # The function raised, died or timed out, or returned something malformed.
 INTERNAL_ERROR = failure(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+BAD_REQUEST = failure(HTTPStatus.BAD_REQUEST, "Bad Request")
+EXPECTATION_FAILED = failure(HTTPStatus.EXPECTATION_FAILED, "Expectation Failed")
 HEAD_TOO_LARGE = failure(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large"
 )
