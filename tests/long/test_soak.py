@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import aiohttp
 import numpy as np
@@ -33,7 +34,10 @@ TAIL = 3.0  # p99 in units of p50
 MOST_GROWTH = 0.05
 PATIENT = {"REQUEST_TIMEOUT_MS": "60000"}  # the machine may be busy with other tests
 HEADINGS = ("load on", "saturation/s", "rate/s", "seconds", "requests", "200", "p50 ms", "p99 ms",
-            "MB before", "MB after")  # fmt: skip
+            "MB before", "MB after", "CPU of others")  # fmt: skip
+MAX_OTHERS = (
+    0.05  # of the machine: at 80 % of saturation more makes a queue that is not the server's
+)
 
 
 @pytest.mark.parametrize("serve", [under_uvicorn, on_the_local_lambda])
@@ -49,18 +53,22 @@ def test_near_saturation_every_response_is_good_and_memory_is_constant(
         saturation = asyncio.run(closed_loop(url, bodies, SATURATING_S))
         before_mb = children_mb()
         rate, seconds = SHARE * saturation, SECONDS or 1.0
+        busy, idle, own = cpu_ticks()
         result = asyncio.run(open_loop(f"{url}/predict", bodies, rate, seconds))
         after_mb = children_mb()
+        busy, idle, own = (b - a for a, b in zip((busy, idle, own), cpu_ticks(), strict=True))
+        others = (busy - own) / (busy + idle)
     p50, p99 = np.percentile(result["latencies_ms"], [50, 99])
     statuses, requests = Counter(result["statuses"]), len(result["latencies_ms"])
     table(
         HEADINGS,
         (serve.__name__.replace("_", " "), f"{saturation:.0f}", f"{rate:.0f}", f"{seconds:g}",
          f"{requests:,}", f"{statuses['200'] / requests:.2%}", f"{p50:.2f}", f"{p99:.2f}",
-         f"{before_mb:.0f}", f"{after_mb:.0f}"),
+         f"{before_mb:.0f}", f"{after_mb:.0f}", f"{others:.0%}"),
     )  # fmt: skip
     assert statuses == {"200": requests}
     if SECONDS:
+        assert others <= MAX_OTHERS, "other processes took the machine: repeat it when it is idle"
         assert p99 <= TAIL * p50
         assert after_mb <= (1 + MOST_GROWTH) * before_mb
 
@@ -110,22 +118,48 @@ def test_many_concurrent_environments_serve_one_request_each(
     assert statuses == [200] * ENVIRONMENTS
 
 
+class Usage(NamedTuple):
+    """Of a process: resident memory in pages, processor time in clock ticks."""
+
+    pages: int
+    ticks: int
+
+
 def children_mb() -> float:
     """Resident memory of all descendants of this process."""
-    pages, children = 0, {os.getpid()}
-    for pid, parent, resident in sorted(processes()):
-        if parent in children:
-            children.add(pid)
-            pages += resident
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    own = descendants()
+    del own[os.getpid()]
+    return sum(usage.pages for usage in own.values()) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def processes() -> Iterator[tuple[int, int, int]]:
-    """The id of every process, its parent's and its resident pages."""
+def cpu_ticks() -> tuple[int, int, int]:
+    """Clock ticks in which the machine was busy, was idle, and ran this process and its own."""
+    user, nice, system, idle, wait, *rest = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    own = sum(usage.ticks for usage in descendants().values())
+    return user + nice + system + sum(rest), idle + wait, own
+
+
+def descendants() -> dict[int, Usage]:
+    """This process and all that it started, by id."""
+    usages: dict[int, Usage] = {}
+    for pid, parent, usage in sorted(processes()):
+        if pid == os.getpid() or parent in usages:
+            usages[pid] = usage
+    return usages
+
+
+def processes() -> Iterator[tuple[int, int, Usage]]:
+    """The id of every process, its parent's, and what it uses."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
             resident = int((directory / "statm").read_text().split()[1])
         except (OSError, IndexError):  # it has just exited
             continue
-        yield int(directory.name), parent, resident
+        yield (
+            int(directory.name),
+            int(fields[1]),
+            Usage(resident, int(fields[11]) + int(fields[12])),
+        )
