@@ -21,6 +21,8 @@ from feedrank.features.matrix import number_of
 from feedrank.features.spec import Feature
 
 CHUNK_ROWS = 100_000  # of a list column, laid out at once
+LATEST_S = 253_402_300_799.0  # the end of the year 9999
+NUMBERS = {"integer", "floating", "mixed-integer-float"}
 INT32, INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
 
 
@@ -89,20 +91,24 @@ def vocabulary_cells(
 
 def time_cells(series: pd.Series, place: str) -> Cells:
     """(rows, 1) float64 Unix seconds, NaN where missing. A date without a zone is UTC."""
-    missing = series.isna().to_numpy()
-    if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
+    if pd.api.types.infer_dtype(series, skipna=True) in NUMBERS:
         seconds = series.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         try:
-            moments = pd.to_datetime(series, utc=True)
+            # Of texts only ISO 8601: 03/04 is in March here and in April there.
+            moments = pd.to_datetime(series, utc=True, format="ISO8601")
         except (ValueError, TypeError) as error:
             raise PublishError(
-                f"{place}: since() needs times: dates, or numbers of Unix seconds"
+                f"{place}: since() needs times: dates, ISO 8601 texts, or numbers of Unix seconds"
             ) from error
         seconds = moments.astype("datetime64[us, UTC]").astype("int64").to_numpy() / 1e6
-        seconds = np.where(missing, np.nan, seconds)
-    if not np.isfinite(seconds[~missing]).all():
-        raise PublishError(f"{place}: times must be finite")
+        seconds = np.where(moments.isna(), np.nan, seconds)  # an empty text, too
+    missing = np.isnan(seconds)
+    if (late := ~(np.abs(seconds[~missing]) <= LATEST_S)).any():
+        raise PublishError(
+            f"{place} holds {seconds[~missing][late][0]:g}: numbers are Unix seconds, up to the "
+            "year 9999"
+        )
     return Cells(seconds[:, np.newaxis], int(missing.sum()))
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
-from feedmodel.publish.cells import time_cells
+from feedmodel.publish.cells import LATEST_S, time_cells
 from feedrank.domain import MAX_ID, MAX_ID_LENGTH, MAX_ITEMS, NO_CANDIDATES, IntArray, Query
 from feedrank.errors import InvalidRequestError
 from feedrank.features import expressions
@@ -33,7 +33,6 @@ from feedrank.http.schemas import time_of
 
 IDS = ("user_id", "item_id")
 REQUEST = "request_id"
-LATEST_S = 253_402_300_799.0  # the end of the year 9999
 NO_TIME = ("equals(", "number(", "text(", "list(")  # expressions that don't read it
 TEXT_KINDS = {"string", "empty"}
 
