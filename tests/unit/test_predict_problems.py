@@ -86,6 +86,7 @@ def test_a_body_that_is_cut_off_is_422(printed: fakes.LogLines) -> None:
 def test_the_problems_are_told_by_field(client: TestClient) -> None:
     wrong = {"user_id": -1, "item_ids": [1, "x", 3, None]}
     assert problem(client.post("/predict", json=wrong), 422)["detail"] == (
+        "this model's ids are whole numbers; "
         "user_id: Input should be greater than or equal to 0; "
         "item_ids.1: Input should be a valid integer; "
         "item_ids.3: Input should be a valid integer"

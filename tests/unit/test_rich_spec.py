@@ -5,73 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
 
+import fullspec
 from feedrank.domain import Query
 from feedrank.errors import BundleError, SpecError
 from feedrank.features.expressions import DAY_S, parse
 from feedrank.features.matrix import MatrixBuilder
-from feedrank.features.snapshot import SnapshotStore
-from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 from feedrank.features.vocabulary import Vocabulary, text_key, text_keys, vocabulary_of
-
-NAN = float("nan")
-NOW_S = 1_800_000_000.0
-RICH: dict[str, Any] = {
-    "ids": "text",
-    "inputs": [
-        {"name": "who", "type": "int64", "per": "request", "shape": [4], "features": [
-            {"name": "country", "source": "user", "vocabulary": "country"},
-            {"name": "recent", "source": "context", "expression": "list(recent)", "size": 3,
-             "vocabulary": "items"}]},
-        {"name": "film", "type": "int64", "shape": [-1, 3], "features": [
-            {"name": "device", "source": "context", "expression": "text(device)",
-             "vocabulary": "device"},
-            {"name": "genres", "source": "item", "size": 2, "vocabulary": "genre"}]},
-        {"name": "dense", "features": [
-            {"name": "embedding", "source": "item", "size": 2, "default": [-0.5, 0.5]},
-            {"name": "price", "source": "item", "default": None},
-            {"name": "age_days", "source": "item", "expression": "since(created_at)",
-             "default": -1.0},
-            {"name": "seen", "source": "pair", "default": 0.0},
-            {"name": "last_seen", "source": "pair", "expression": "since(seen_at)", "default": 99},
-            {"name": "retrieval_score", "source": "candidate", "default": 0.25},
-            {"name": "clip", "source": "candidate", "size": 2}]},
-    ],
-    "vocabularies": {"country": 3, "genre": ["a", "b"], "items": 4, "device": 2},
-    "outputs": {"click": 1.0, "like": 2.0},
-    "range": None,
-}  # fmt: skip
-ITEMS = vocabulary_of(["x", "y", "z", "w"])
-DEVICES = vocabulary_of(["tv", "phone"])
-
-
-def _store(tmp_path: Path, spec: FeatureSpec, **changed: np.ndarray[Any, Any]) -> SnapshotStore:
-    """One user, `ann`; items `i` and `j`; ann has seen i a day ago."""
-    items = {text_key("i"): 0, text_key("j"): 1}
-    order = [items[key] for key in sorted(items)]
-    tensors = {
-        "users.ids": text_keys(["ann"]),
-        "users.values": np.empty((1, 0), np.float32),
-        "users.integers": np.array([[2]], np.int32),
-        "items.ids": np.array(sorted(items)),
-        "items.values": np.array([[0.1, 0.2, 5.0], [0.3, 0.4, NAN]], np.float32)[order],
-        "items.integers": np.array([[0, 1], [1, 2]], np.int32)[order],
-        "items.times": np.array([[NOW_S - 3 * DAY_S], [NAN]])[order],
-        "pairs.users": text_keys(["ann"]),
-        "pairs.starts": np.array([0, 1]),
-        "pairs.items": text_keys(["i"]),
-        "pairs.values": np.array([[7.0]], np.float32),
-        "pairs.times": np.array([[NOW_S - DAY_S]]),
-        "vocabulary.items.keys": ITEMS.keys,
-        "vocabulary.items.indices": ITEMS.indices,
-        "vocabulary.device.keys": DEVICES.keys,
-        "vocabulary.device.indices": DEVICES.indices,
-    } | changed
-    path = tmp_path / "features.safetensors"
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
-    return SnapshotStore(path, spec)
+from fullspec import NAN, NOW_S, RICH
 
 
 def _query(user: str, items: list[str], context: dict[str, str], **candidates: Any) -> Query:
@@ -87,7 +29,7 @@ def test_a_rich_spec_survives_being_written_and_read_again() -> None:
 
 def test_every_kind_of_feature_reaches_its_place(tmp_path: Path) -> None:
     spec = parse_spec(RICH)
-    store = _store(tmp_path, spec)
+    store = fullspec.store(tmp_path, spec)
     query = _query(
         "ann", ["i", "nobody", "j"], {"recent": "z, x,?,w,y", "device": "phone"},
         retrieval_score=[0.9, 0.8, 0.7], clip=[[1, 2], [3, 4], [5, 6]],
@@ -108,7 +50,7 @@ def test_every_kind_of_feature_reaches_its_place(tmp_path: Path) -> None:
 
 def test_what_is_not_sent_or_not_known_is_the_default(tmp_path: Path) -> None:
     spec = parse_spec(RICH)
-    store = _store(tmp_path, spec)
+    store = fullspec.store(tmp_path, spec)
     query = _query("bob", ["j"], {"recent": "y"})
     rows = store.look_up(query)
     inputs = MatrixBuilder(spec, store.vocabularies).build(query, rows)
@@ -131,7 +73,7 @@ def test_an_array_of_another_shape_or_type_refuses_the_bundle(
     changed: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError) as error:
-        _store(tmp_path, parse_spec(RICH), **changed)
+        fullspec.store(tmp_path, parse_spec(RICH), **changed)
     assert says in str(error.value)
 
 

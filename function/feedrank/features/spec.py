@@ -52,6 +52,10 @@ UnknownItems = Literal["default", "last", "drop"]
 Ids = Literal["number", "text"]
 
 PROBABILITY = (0.0, 1.0)
+IDS_ARE: Mapping[Ids, str] = {  # for whoever sends the other kind
+    "number": "this model's ids are whole numbers",
+    "text": "this model's ids are texts",
+}
 SINCE = "since"
 
 

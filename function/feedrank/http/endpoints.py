@@ -10,10 +10,10 @@ from starlette.types import Receive, Scope
 
 from feedrank import __version__
 from feedrank.errors import InvalidRequestError, ModelUnavailableError, RequestTooLargeError
+from feedrank.features.spec import Ids
 from feedrank.http.fast_path import JSON
 from feedrank.http.payload import parse, response_body, to_query
 from feedrank.http.request_context import request_context
-from feedrank.http.schemas import PredictRequest, TextPredictRequest
 from feedrank.http.web import Request, Response
 from feedrank.model.inference import watchdog
 from feedrank.model.load import Model
@@ -46,7 +46,7 @@ class Endpoints:
         """The body of `predict`, which the fast path sends by itself."""
         context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
-        request = parse(body, self._context_keys, self._schema())
+        request = parse(body, self._context_keys, self._ids())
         if len(request.item_ids) > self._settings.max_items:
             raise InvalidRequestError(f"item_ids: at most {self._settings.max_items} items")
         query = to_query(request, context.call.time_s)
@@ -98,9 +98,11 @@ class Endpoints:
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
 
-    def _schema(self) -> type[PredictRequest]:
+    def _ids(self) -> Ids | None:
+        """Not known for sure until the configured bundle is ready: a request may wait for it, and
+        its kind is then checked against the model that ranks."""
         model = self._slot.ready
-        return TextPredictRequest if model and model.spec.ids == "text" else PredictRequest
+        return model.spec.ids if model else None
 
     def _context_keys(self) -> Iterable[str]:
         try:

@@ -7,12 +7,15 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from feedrank.domain import Query, Ranking
 from feedrank.errors import InvalidRequestError
+from feedrank.features.spec import IDS_ARE, Ids
 from feedrank.http.problems import listed
-from feedrank.http.schemas import PredictRequest, time_of
+from feedrank.http.schemas import PredictRequest, TextPredictRequest, time_of
 
+IDS = ("user_id", "item_ids")
 FIELDS = tuple(PredictRequest.model_fields)
 UNKNOWN_FIELD = f"unknown field; the fields are {', '.join(FIELDS)}"
 MOST_DIGITS = 30  # before the point; an id has 19
@@ -21,20 +24,26 @@ MOST_DIGITS = 30  # before the point; an id has 19
 def parse(
     body: bytes,
     context_keys: Callable[[], Iterable[str]] = tuple,
-    schema: type[PredictRequest] = PredictRequest,
+    ids: Ids | None = "number",
 ) -> PredictRequest:
-    """Raises InvalidRequestError, which names fields and none of their values. Of the context it
-    names only `context_keys`, which are looked up only then."""
+    """`ids` is the kind that the model has; None, where that isn't known yet, reads either.
+
+    Raises InvalidRequestError, which names fields and none of their values. Of the context it
+    names only `context_keys`, which are looked up only then.
+    """
+    schema = TextPredictRequest if ids == "text" else PredictRequest
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-        if not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
-            raise InvalidRequestError(_detail(error, context_keys)) from None
+        errors, refusal = error.errors(include_url=False, include_context=False), error
+    if not ids and any(map(_is_text_for_number, errors)):
+        schema = TextPredictRequest
+    elif not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
+        raise InvalidRequestError(_detail(refusal, context_keys, ids)) from None
     try:
         return schema.model_validate(json.loads(body, parse_float=whole_number))
     except ValidationError as error:
-        raise InvalidRequestError(_detail(error, context_keys)) from None
+        raise InvalidRequestError(_detail(error, context_keys, ids)) from None
     except ValueError:  # more digits than Python reads as a number
         raise InvalidRequestError("body: a number has too many digits") from None
 
@@ -96,10 +105,24 @@ def response_body(ranking: Ranking) -> bytes:
     return orjson.dumps(response)
 
 
-def _detail(error: ValidationError, context_keys: Callable[[], Iterable[str]]) -> str:
-    """All unknown fields are one problem, the first: the message is the same for each."""
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
+def _detail(
+    refusal: ValidationError, context_keys: Callable[[], Iterable[str]], ids: Ids | None
+) -> str:
+    """All unknown fields are one problem, the first: the message is the same for each. Before it
+    stands the kind of ids, where one is of the other."""
+    errors = refusal.errors(include_url=False, include_context=False)
     shown: list[Mapping[str, Any]] = [e for e in errors if e["type"] != "extra_forbidden"]
     if len(shown) < len(errors):
         shown.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
-    return listed(shown, {*FIELDS, *context_keys()})
+    is_other = _is_number_for_text if ids == "text" else _is_text_for_number
+    kind = f"{IDS_ARE[ids]}; " if ids and any(map(is_other, errors)) else ""
+    return kind + listed(shown, {*FIELDS, *context_keys()})
+
+
+def _is_text_for_number(error: ErrorDetails) -> bool:
+    return error["type"] == "int_type" and isinstance(error["input"], str)
+
+
+def _is_number_for_text(error: ErrorDetails) -> bool:
+    is_number = isinstance(error["input"], int | float) and not isinstance(error["input"], bool)
+    return error["type"] == "string_type" and error["loc"][0] in IDS and is_number

@@ -67,9 +67,10 @@ class Prediction(ResponseModel):
         "unless the model's feature spec has another range"
     )
     rank: int = Field(ge=1, description="1 is the best")
-    outputs: dict[str, float] | SkipJsonSchema[None] = Field(
+    outputs: dict[str, float | None] | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="With `explain`: what the model predicts, by name, of which the score is made",
+        description="With `explain`, of a model with several outputs: what it predicts, by name, "
+        "of which the score is made; null where that is not finite",
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
@@ -13,8 +14,8 @@ from feedrank.decisions.log import DecisionLog
 from feedrank.domain import NO_CONTEXT, Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
 from feedrank.features.expressions import FLOAT32_MAX
-from feedrank.features.spec import PROBABILITY
-from feedrank.model.engines import can_explain
+from feedrank.features.spec import IDS_ARE, PROBABILITY
+from feedrank.model.engines import Explaining, can_explain
 from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.scorer import Scorer
@@ -54,6 +55,8 @@ class Ranker:
         model = self._slot.ready
         if model is None:
             model, call = await self._wait_for_model(call)
+        if (type(query.user_id) is str) != (model.spec.ids == "text"):
+            raise InvalidRequestError(f"user_id, item_ids: {IDS_ARE[model.spec.ids]}")
         warnings = self._check(model, query) if query.context else ()
         if query.candidates:
             candidates = model.candidates.read(query.candidates, len(query.item_ids))
@@ -63,8 +66,10 @@ class Ranker:
             rows = await _fetch(model, query, call)
         fetched_s = perf_counter()
         with self._span("scoring"):
+            explaining = _explaining(model) if query.explain else None
+            scorable = replace(model, engine=explaining) if explaining else model
             scores, order = best_first(
-                await self._scorer.score(model, query, rows, call), model.spec.range
+                await self._scorer.score(scorable, query, rows, call), model.spec.range
             )
         scored_s = perf_counter()
         unknown_items = int(np.count_nonzero(rows.unknown_items))
@@ -72,7 +77,7 @@ class Ranker:
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
         if self._stages:
             order = apply_stages(self._stages, Scored(query, rows, scores, order, model.spec))
-        outputs = await _outputs(model, query, rows, call) if query.explain else None
+        outputs = _outputs(model, explaining.outputs) if explaining else None
         context, dropped = NO_CONTEXT, 0
         if query.context:
             context, dropped = model.context.recorded(query.context)
@@ -148,21 +153,17 @@ def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
     return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
 
 
-async def _outputs(
-    model: Model, query: Query, rows: FeatureRows, call: Call
-) -> dict[str, list[float]] | None:
-    """By name (items,), of a model with several outputs; by a second run, which few ask for."""
+def _explaining(model: Model) -> Explaining | None:
+    """None where a model's one output is its score."""
     engine = model.engine
-    if not model.spec.outputs or not can_explain(engine):
-        return None
-    inputs = model.matrix.build(query, rows)
-    if call.is_alone:
-        _, outputs = engine.explain(inputs)
-    else:
-        _, outputs = await asyncio.to_thread(engine.explain, inputs)
-    if perf_counter() > call.deadline_s:
-        raise DeadlineExceededError("the model's outputs took too long")
-    return dict(zip(model.spec.output_names, outputs.T.tolist(), strict=True))
+    return Explaining(engine) if model.spec.outputs and can_explain(engine) else None
+
+
+def _outputs(model: Model, outputs: FloatArray) -> dict[str, list[float | None]]:
+    """By name (items,), as decimals like the scores; None where one is not finite."""
+    columns = np.ascontiguousarray(outputs.T, dtype=np.float32)
+    decimals = orjson.loads(orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY))
+    return dict(zip(model.spec.output_names, decimals, strict=True))
 
 
 async def _fetch(model: Model, query: Query, call: Call) -> FeatureRows:

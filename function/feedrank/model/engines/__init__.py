@@ -31,17 +31,37 @@ class StoppableEngine(Protocol):
 
 
 class ExplainingEngine(Protocol):
-    """One that can give the outputs of which a score is made."""
+    """One that can give the outputs of which a score is made. A stoppable one takes its stopper
+    here too."""
 
-    def explain(self, inputs: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+    def explain(
+        self, inputs: Mapping[str, FloatArray], *stopper: Stopper
+    ) -> tuple[FloatArray, FloatArray]:
         """The scores, (items,), and the outputs, (items, outputs). Raises ScoringError."""
+
+
+class Explaining:
+    """Stands in for an engine in one request, and keeps the outputs of its last inference: so that
+    is scored, stopped and waited for as any other."""
+
+    outputs: FloatArray
+
+    def __init__(self, engine: ExplainingEngine) -> None:
+        self._engine = engine
+        if is_stoppable(engine):
+            self.stopper = engine.stopper
+
+    def score(self, inputs: Mapping[str, FloatArray], stopper: Stopper | None = None) -> FloatArray:
+        of = () if stopper is None else (stopper,)
+        scores, self.outputs = self._engine.explain(inputs, *of)
+        return scores
 
 
 def can_explain(engine: object) -> TypeGuard[ExplainingEngine]:
     return hasattr(engine, "explain")
 
 
-def is_stoppable(engine: ScoringEngine) -> TypeGuard[StoppableEngine]:
+def is_stoppable(engine: object) -> TypeGuard[StoppableEngine]:
     return hasattr(engine, "stopper")
 
 
