@@ -290,12 +290,14 @@ class Ranked(nn.Module):
 
 @dataclass(frozen=True)
 class Known:
-    """A model with its spec. `shapes` are of those inputs that it takes as no (rows, width)."""
+    """A model with its spec. `shapes` are of those inputs that it takes as no (rows, width),
+    `precompute` of the item alone, computed when the model is published."""
 
     make: Callable[[], nn.Module]
     spec: Spec
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     text_ids: bool = False
+    precompute: tuple[str, ...] = ()
 
     def module(self) -> nn.Module:
         torch.manual_seed(SEED)
@@ -336,6 +338,18 @@ ZOO: Mapping[str, Known] = {
         TwoTower,
         _spec(_input("user_features", [AGE, HOUR], per="request"),
               _input("item_features", [PRICE, EMBEDDING])),
+    ),
+    "two-tower, item vectors ahead": Known(
+        TwoTower,
+        _spec(_input("user_features", [AGE, HOUR], per="request"),
+              _input("item_features", [PRICE, EMBEDDING])),
+        precompute=("item_features",),
+    ),
+    "DIN, item vectors ahead": Known(
+        DIN,
+        _spec(_input("history", [HISTORY], type="int64", per="request"), TARGET),
+        shapes={"item": (-1,)},
+        precompute=("item",),
     ),
     "regression": Known(Regression, _spec(DENSE_INPUT, range=None)),
     "learned missing values": Known(

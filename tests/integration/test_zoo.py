@@ -64,6 +64,7 @@ def _publish(
             spec=folder / "spec.json",
             tables={name: folder / f"{name}.parquet" for name in frames},  # type: ignore[misc]
             bundles=folder / "bundles",
+            precompute=known.precompute,
         )
     )
 

@@ -103,6 +103,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         parity=1.5e-7,
         rows=400,
         missing={"users.age": 1_200},
+        vector_width=0,
     )
     monkeypatch.setattr("feedmodel.publish.build.build_bundle", lambda _options, _step: built)
     monkeypatch.setattr(

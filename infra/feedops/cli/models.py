@@ -158,6 +158,15 @@ def publish(
         Literal["none", "sigmoid"],
         typer.Option(help="sigmoid: for a model whose output is a logit, not a score in [0, 1]."),
     ] = "none",
+    precompute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="Input of the item alone: compute its part of the model now, for every item, and "
+            "store the vectors. May be repeated.",
+            show_default="nothing",
+        ),
+    ] = None,
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -210,6 +219,7 @@ def publish(
         tables={"users": users, "items": items, "pairs": pairs},
         activation=activation,
         allow_pickle=allow_pickle,
+        precompute=tuple(precompute or ()),
         as_of=as_of,
         verify_key=verify_key,
     )
@@ -238,6 +248,8 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
         "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
         "batches": "yes" if manifest.batches else "no: one inference per request",
     }
+    if built.vector_width:
+        facts["item vectors"] = f"{built.vector_width} numbers an item, computed ahead of time"
     if built.missing:
         cells = (f"{column} {count:,}" for column, count in built.missing.items())
         facts["empty cells"] = f"{', '.join(cells)}; filled with the spec's defaults"

@@ -2,14 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from feedmodel.dates import parse_moment, parse_past
 from feedmodel.errors import PublishError
-from feedmodel.publish.export import Program, in_model_terms, load_program, save_program, write_onnx
+from feedmodel.publish.ahead import Served, compute_ahead
+from feedmodel.publish.ahead_parity import compare_ahead
+from feedmodel.publish.export import in_model_terms, load_program, save_program, write_onnx
 from feedmodel.publish.manifest import write_manifest
 from feedmodel.publish.names import FEATURES, SNAPSHOT_AS_OF, SPEC_FILE
 from feedmodel.publish.parity import Parity, compare
@@ -32,7 +34,8 @@ Step = Callable[[str], None]
 class PublishOptions:
     """Tables and spec that are not given come from the run's `features/` artifacts, the time of the
     tables (`as_of`, ISO 8601 with a zone) from its tag. With `verify_key`, a public EC key in PEM,
-    what comes from MLflow has to be signed; see `signing`."""
+    what comes from MLflow has to be signed; see `signing`. `precompute` names inputs of the item
+    alone, whose part of the model is computed ahead of time."""
 
     model_uri: str
     tracking_uri: str | None = None
@@ -43,12 +46,14 @@ class PublishOptions:
     as_of: str | None = None
     bundles: Path = BUNDLES
     verify_key: Path | None = None
+    precompute: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
     """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows.
-    `missing` counts the empty cells by table and column, which hold the spec's default."""
+    `missing` counts the empty cells by table and column, which hold the spec's default;
+    `vector_width` is of the item vectors that were computed ahead of time, 0 without them."""
 
     folder: Path
     manifest: Manifest
@@ -56,6 +61,7 @@ class BuiltBundle:
     parity: float
     rows: int
     missing: Mapping[str, int]
+    vector_width: int = 0
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -80,14 +86,27 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
             sigmoid=options.activation == "sigmoid",
         )
         spec = in_model_terms(spec, program)
-        parity = _write_serving(model.artifact, spec, program, tables, step)
-        spec = without_texts(spec)
-        manifest = write_manifest(model, spec, options.bundles, batches=parity.batches, as_of=as_of)
+        served, parity = _write_serving(
+            model.artifact, Served(spec, program, tables), options.precompute, step
+        )
+        manifest = write_manifest(
+            model,
+            without_texts(served.spec),
+            options.bundles,
+            batches=parity.batches,
+            as_of=as_of,
+        )
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
     return BuiltBundle(
-        folder, manifest, size_bytes, parity.apart, parity.rows, _missing_cells(tables)
+        folder,
+        manifest,
+        size_bytes,
+        parity.apart,
+        parity.rows,
+        _missing_cells(tables),
+        served.vector_width,
     )
 
 
@@ -131,17 +150,30 @@ def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName
 
 
 def _write_serving(
-    root: Path, spec: FeatureSpec, program: Program, tables: FeatureTables, step: Step
-) -> Parity:
-    """All files of `serving/` but the manifest."""
+    root: Path, whole: Served, precompute: Sequence[str], step: Step
+) -> tuple[Served, Parity]:
+    """All files of `serving/` but the manifest; and what is served in place of the whole model."""
     (root / SERVING).mkdir()
-    save_program(program, root / TORCH_MODEL)
-    write_onnx(program, spec, root / ONNX_MODEL)
-    write_snapshot(tables, root / SNAPSHOT, request_vocabularies(spec))
-    scorers = Scorers(spec, root / ONNX_MODEL, root / SNAPSHOT, program)
-    parity = compare(scorers, tables, step)
+    scorers = _write_model(root, whole)
+    parity = compare(scorers, whole.tables, step)
+    served = whole
+    if precompute:
+        step("computing item vectors")
+        served = compute_ahead(whole, precompute)
+        ahead = _write_model(root, served)  # in place of the whole model, which is compared
+        parity = compare_ahead(scorers, ahead, whole.tables, parity)
     (root / GOLDEN).write_text(json.dumps({"cases": parity.cases}, indent=1))
-    return parity
+    return served, parity
+
+
+def _write_model(root: Path, served: Served) -> Scorers:
+    """The model by both engines' files, and the tables; read as a container does."""
+    for name in (TORCH_MODEL, ONNX_MODEL, SNAPSHOT):
+        (root / name).unlink(missing_ok=True)  # not over what is mapped
+    save_program(served.program, root / TORCH_MODEL)
+    write_onnx(served.program, served.spec, root / ONNX_MODEL)
+    write_snapshot(served.tables, root / SNAPSHOT, request_vocabularies(served.spec))
+    return Scorers(served.spec, root / ONNX_MODEL, root / SNAPSHOT, served.program)
 
 
 def _missing_cells(tables: FeatureTables) -> dict[str, int]:

@@ -55,19 +55,19 @@ def load_program(
     file = next((artifact / "data").glob(f"**/{PT2}"), None)
     if sigmoid and spec.outputs:
         raise PublishError("--activation is for one output; write sigmoid() into the spec's score")
-    with _quiet():
+    with quiet():
         if file:
             program = _load_exported(file)
         else:
-            program = _export(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
+            program = export_module(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
         check_program(program.exported, several_outputs=bool(spec.outputs))
         spec = in_model_terms(spec, program)
         if sigmoid:
             module = Sigmoid(program.exported.module())
             logits = program.exported
-            program = replace(_export(module, spec, program.inputs), logits=logits)
+            program = replace(export_module(module, spec, program.inputs), logits=logits)
         elif spec.outputs:
-            program = _export(Combined(program.exported.module(), spec), spec, program.inputs)
+            program = export_module(Combined(program.exported.module(), spec), spec, program.inputs)
     return program
 
 
@@ -106,7 +106,7 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
 
     Raises PublishError that names an operator which ONNX doesn't have.
     """
-    with _quiet():
+    with quiet():
         try:
             exported = torch.onnx.export(
                 program.exported,
@@ -200,9 +200,10 @@ def _placeholders(program: Program) -> dict[str, torch.Tensor]:
     }
 
 
-def _export(
+def export_module(
     module: torch.nn.Module, spec: FeatureSpec, inputs: Sequence[str] | None = None
 ) -> Program:
+    """`inputs` are the names of the module's inputs in its order. Raises PublishError."""
     names = tuple(inputs or signature(module.forward).parameters)
     per = {input_.name: input_.per for input_ in spec.inputs}
     if missing := [name for name in names if name not in per]:
@@ -267,7 +268,7 @@ def without_stack_traces() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences the exporters, which report missing packages that don't matter here."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level

@@ -69,7 +69,7 @@ def _score_by_torch(scorers: Scorers, query: Query) -> ScoredQuery:
     try:
         expected = scorers.torch(inputs)
     except ScoringError as error:
-        raise _TorchError(f"{_named(query)}: torch can't score it: {quoted(error)}") from error
+        raise _TorchError(f"{named(query)}: torch can't score it: {quoted(error)}") from error
     if len(expected) != items:
         raise PublishError(
             f"the model gives {len(expected)} scores for {items} items; it must give one an item"
@@ -81,7 +81,7 @@ def _score_by_torch(scorers: Scorers, query: Query) -> ScoredQuery:
 
 def _out_of_range(query: Query, expected: FloatArray) -> str:
     if np.isnan(expected).any():
-        return f"{_named(query)}: the model gives NaN; {NAN_HELP}"
+        return f"{named(query)}: the model gives NaN; {NAN_HELP}"
     low, high = float(expected.min()), float(expected.max())
     text = f"the model gives scores outside [0, 1], such as {low:.4g} and {high:.4g}; "
     if max(-low, high) <= MAX_LOGIT:
@@ -103,13 +103,13 @@ def _difference(scorers: Scorers, sample: ScoredQuery) -> float:
         item = sample.query.item_ids[worst]
         help_ = f"; {NAN_HELP}" if np.isnan(scores[worst]) else ""
         raise PublishError(
-            f"{_named(sample.query)}, item {item}: torch gives {expected[worst]:.6g}, ONNX Runtime "
+            f"{named(sample.query)}, item {item}: torch gives {expected[worst]:.6g}, ONNX Runtime "
             f"{scores[worst]:.6g}; {allowed[worst]:.0e} apart is allowed{help_}"
         )
     return float(apart.max())
 
 
-def _named(query: Query) -> str:
+def named(query: Query) -> str:
     user = "an unknown user" if query.user_id == UNKNOWN_ID else f"user {query.user_id}"
     return f"{user} with {len(query.item_ids)} items"
 

@@ -44,10 +44,11 @@ class Scorers:
 
 
 def torch_scorer(
-    exported: ExportedProgram, names: Sequence[str]
+    exported: ExportedProgram, names: Sequence[str], *, flat: bool = True
 ) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-    """A function that gives (items,) float32. `names` are the inputs in the program's order. Like
-    the engine, it raises ScoringError where the model can't be run."""
+    """A function that gives (items,) float32, or the model's own shape where it isn't `flat`.
+    `names` are the inputs in the program's order. Like the engine, it raises ScoringError where the
+    model can't be run."""
     module = exported.module()
 
     def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
@@ -59,7 +60,7 @@ def torch_scorer(
             scores: FloatArray = first.numpy()
         except Exception as error:  # a model may raise anything
             raise ScoringError("torch could not run the model") from error
-        return scores.reshape(-1)
+        return scores.reshape(-1) if flat else scores
 
     return score
 
