@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests coverage plain serve train promote ui sign publish invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -75,8 +75,14 @@ ui: $(READY)  ## Open the MLflow UI: runs, metrics, models
 sign: $(READY)  ## Sign a model in MLflow: make sign ARGS="models:/feed_ranker@production --key key.pem"
 	$(BIN)/feedrank sign $(ARGS)
 
+spec: $(READY)  ## Draft or explain a feature spec: make spec ARGS="--check spec.json"
+	$(BIN)/feedrank spec $(ARGS)
+
 publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@production --to s3://..."
 	$(BIN)/feedrank publish $(ARGS)
+
+check: $(READY)  ## Check a bundle as a container does: make check ARGS="data/bundles/... --expect scores.parquet"
+	$(BIN)/feedrank check $(ARGS)
 
 invoke: $(READY)  ## Send one event: make invoke ARGS="-e events/predict.json"
 	$(BIN)/feedrank invoke $(ARGS)

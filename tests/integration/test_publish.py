@@ -17,11 +17,13 @@ from botocore.client import BaseClient
 from botocore.exceptions import ConnectionClosedError
 from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import archives
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.upload import upload
+from feedops.cli.main import app
 from feedrank.bundle.layout import MANIFEST, ONNX_MODEL, SERVING, TORCH_MODEL, parse_manifest
 from feedrank.domain import Query
 from feedrank.features.matrix import MatrixBuilder
@@ -121,6 +123,11 @@ def test_another_teams_model_ranks_from_s3_without_code_changes(
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert model.manifest.name == "shop"
     assert published.uri == f"s3://{BUCKET}/ranking/shop/sha256-{built.manifest.digest}/"
+    done = CliRunner().invoke(app, ["check", published.uri])
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (
+        0,
+        f"model   shop-{built.manifest.version}",
+    )
 
 
 def test_an_empty_cell_is_the_features_default(options: PublishOptions) -> None:

@@ -15,11 +15,13 @@ import torch
 from rich.console import Console
 
 from feedmodel.demo.datasets import digest
+from feedmodel.demo.expected_scores import SLATES
 from feedmodel.demo.feed import generate_feed
 from feedmodel.demo.options import NetworkName, TrainOptions, TrainResult
 from feedmodel.demo.train import train
 from feedmodel.demo.windows import split
 from feedmodel.errors import TrackingError
+from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.registry import LOAD_MARKER, tracking_at
 from feedmodel.publish.tracking import DEFAULT_TRACKING_URI, tracking_uri
 from feedmodel.training.runs import tracked_run
@@ -54,6 +56,19 @@ def client(home: Path, results: dict[NetworkName, TrainResult]) -> mlflow.Mlflow
 @pytest.fixture(params=["deep_mlp", "two_tower"])
 def result(request: pytest.FixtureRequest, results: dict[NetworkName, TrainResult]) -> TrainResult:
     return results[request.param]
+
+
+def test_a_bundle_gives_what_the_trainings_own_evaluation_gave(
+    home: Path, results: dict[NetworkName, TrainResult], tmp_path: Path
+) -> None:
+    """Of known and unknown users and items, with and without a device."""
+    uri = f"sqlite:///{home}/data/mlflow/mlflow.db"
+    options = PublishOptions(results["two_tower"].model_uri, uri, bundles=tmp_path)
+    built = build_bundle(options)
+    assert built.agreement is not None
+    assert built.agreement.requests == SLATES
+    assert built.agreement.rows > 5 * SLATES
+    assert 0 < built.agreement.apart < 1e-5
 
 
 def test_everything_is_written_below_data(

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from feedmodel.demo.options import TrainOptions, TrainResult
+from feedmodel.publish.expected import Agreement
 from feedops.cli.main import app
 from feedops.errors import OperationError, StartError
 from feedops.local.serve_options import ServeOptions
@@ -104,6 +105,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         rows=400,
         missing={"users.age": 1_200},
         vector_width=0,
+        agreement=Agreement(3_000, 200, 1.2e-7),
     )
     monkeypatch.setattr("feedmodel.publish.build.build_bundle", lambda _options, _step: built)
     monkeypatch.setattr(
@@ -119,6 +121,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "published    2026-06-02T09:30:00Z",
         "size         2.5 MB",
         "parity       1.5e-07 at most between torch and ONNX, 400 rows",
+        "expected     1.2e-07 at most, 3,000 rows in 200 requests",
         "batches      no: one inference per request",
         "empty cells  users.age 1,200; filled with the spec's defaults",
         "uploaded     nothing new",

@@ -12,8 +12,9 @@ from safetensors.numpy import save
 
 from feedmodel.errors import PublishError
 from feedmodel.publish import expected
-from feedrank.domain import Query
+from feedrank.domain import FeatureRows, Query
 from feedrank.features.candidates import CandidateFeatures
+from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec_reader import parse_spec
@@ -49,8 +50,11 @@ class Linear:
         }
         (folder / "f").write_bytes(save(tensors))
         self.spec = SPEC
-        self.candidates = CandidateFeatures(SPEC)
+        self.candidates, self.context = CandidateFeatures(SPEC), ContextKeys(SPEC)
         self._store, self._matrix = SnapshotStore(folder / "f", SPEC), MatrixBuilder(SPEC)
+
+    def look_up(self, query: Query) -> FeatureRows:
+        return self._store.look_up(query)
 
     def inputs(self, query: Query) -> dict[str, NDArray[Any]]:
         return self._matrix.build(query, self._store.look_up(query))
@@ -125,7 +129,9 @@ def test_what_the_rows_that_differ_have_in_common_is_named(tmp_path: Path) -> No
         expected.compare(Linear(tmp_path), _file(tmp_path, score))
     lines = str(error.value).splitlines()
     assert "item_id 99, timestamp 2026-11-25T12:00:00Z, device tv" in lines[1]
-    assert lines[-1] == "rows with price 1 differ, and nearly no other"
+    assert lines[-1] == (
+        "rows of unknown items (is a default of price another?) differ, and nearly no other"
+    )
 
 
 def test_a_score_that_is_not_a_number_agrees_with_nothing(tmp_path: Path) -> None:
@@ -155,5 +161,5 @@ def test_a_file_that_can_not_be_compared_is_refused(
 def test_a_model_that_reads_the_time_needs_the_time(tmp_path: Path) -> None:
     path = _file(tmp_path)
     pd.read_parquet(path).drop(columns="timestamp").to_parquet(path)
-    with pytest.raises(PublishError, match="the column timestamp is needed"):
+    with pytest.raises(PublishError, match="timestamp is needed, as the model reads the time"):
         expected.compare(Linear(tmp_path), path)

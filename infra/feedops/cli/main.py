@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from feedops.cli import cloudwatch, decisions, local, models, stack
+from feedops.cli import bundles, cloudwatch, decisions, local, models, stack
 from feedops.cli.app import CommandLine, Group, MainGroup, messages
 
 app = CommandLine(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -51,7 +51,9 @@ app.add_commands(
     models.train,
     models.promote,
     models.sign,
+    bundles.spec,
     models.publish,
+    bundles.check,
     models.ui,
     checkout=False,
 )

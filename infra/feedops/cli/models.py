@@ -8,9 +8,21 @@ import typer
 
 from feedmodel.dates import EXAMPLE as TIME_EXAMPLE
 from feedmodel.demo.options import NetworkName, TrainOptions
-from feedmodel.publish.names import CANDIDATE
+from feedmodel.publish.names import CANDIDATE, EXPECTED_TOLERANCE
 from feedops.cli.app import messages, output
-from feedops.cli.options import DEMO, IN_PRODUCTION, ModelArgument, PortOption, TrackingUriOption
+from feedops.cli.options import (
+    DEMO,
+    IN_PRODUCTION,
+    ExpectOption,
+    ItemsOption,
+    ModelArgument,
+    PairsOption,
+    PortOption,
+    SpecOption,
+    ToleranceOption,
+    TrackingUriOption,
+    UsersOption,
+)
 from feedops.display import print_facts, print_whole, steps
 from feedops.errors import OperationError
 
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
     from feedmodel.publish.build import BuiltBundle
     from feedmodel.publish.upload import Published
 
+NOT_COMPARED = "not compared with scores of your own: give them with --expect"
 VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
 EXTENSIONS = "FEEDRANK_EXTENSIONS"
 
@@ -136,24 +149,12 @@ def publish(
             show_default="data/bundles alone",
         ),
     ] = "",
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="Feature spec (JSON).", show_default="the one that the run has logged"),
-    ] = None,
-    users: Annotated[
-        Path | None,
-        typer.Option(help="User features, Parquet or CSV.", show_default="those of the run"),
-    ] = None,
-    items: Annotated[
-        Path | None,
-        typer.Option(help="Item features, Parquet or CSV.", show_default="those of the run"),
-    ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(
-            help="Features of user-item pairs, Parquet or CSV.", show_default="those of the run"
-        ),
-    ] = None,
+    spec: SpecOption = None,
+    users: UsersOption = None,
+    items: ItemsOption = None,
+    pairs: PairsOption = None,
+    expect: ExpectOption = None,
+    tolerance: ToleranceOption = EXPECTED_TOLERANCE,
     activation: Annotated[
         Literal["none", "sigmoid"],
         typer.Option(help="sigmoid: for a model whose output is a logit, not a score in [0, 1]."),
@@ -200,7 +201,8 @@ def publish(
     ] = None,
     tracking_uri: TrackingUriOption = None,
 ) -> None:
-    """Export a model in MLflow to a bundle, compare its scores with torch, and upload it."""
+    """Export a model in MLflow to a bundle, compare its scores with torch and your own, and upload
+    it."""
     from feedmodel.publish.upload import check_target, upload
 
     if to:
@@ -222,6 +224,8 @@ def publish(
         precompute=tuple(precompute or ()),
         as_of=as_of,
         verify_key=verify_key,
+        expect=expect,
+        tolerance=tolerance,
     )
     with steps(messages, "Publishing") as say:
         built = build_bundle(options, say)
@@ -246,6 +250,7 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
         "published": manifest.published_at or "",
         "size": f"{built.size_bytes / 1e6:.1f} MB",
         "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
+        "expected": str(built.agreement or NOT_COMPARED),
         "batches": "yes" if manifest.batches else "no: one inference per request",
     }
     if built.vector_width:

@@ -39,6 +39,38 @@ FrontOption = Annotated[
     ),
 ]
 HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses.")]
+ExpectOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Scores that your own evaluation gave, Parquet or CSV: user_id, item_id, score, and "
+        "what the requests had. The bundle has to give the same.",
+    ),
+]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Largest difference to an expected score; for one above 1, this share of it.",
+    ),
+]
+SpecOption = Annotated[
+    Path | None,
+    typer.Option(help="Feature spec (JSON).", show_default="the one that the run has logged"),
+]
+UsersOption = Annotated[
+    Path | None,
+    typer.Option(help="User features, Parquet or CSV.", show_default="those of the run"),
+]
+ItemsOption = Annotated[
+    Path | None,
+    typer.Option(help="Item features, Parquet or CSV.", show_default="those of the run"),
+]
+PairsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Features of user-item pairs, Parquet or CSV.", show_default="those of the run"
+    ),
+]
 PortOption = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
 MemoryOption = Annotated[
     int,

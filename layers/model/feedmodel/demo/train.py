@@ -14,6 +14,7 @@ from rich.table import Table
 from feedmodel.demo import run_log
 from feedmodel.demo.baselines import Evaluation, WithUnknown, evaluate
 from feedmodel.demo.datasets import log_data
+from feedmodel.demo.expected_scores import expected_scores
 from feedmodel.demo.features import feature_tables, priors, training_columns
 from feedmodel.demo.feed import Feed, generate_feed
 from feedmodel.demo.networks import DeepMLP, Network, TwoTower
@@ -74,7 +75,9 @@ def train(options: TrainOptions, console: Console | None = None) -> TrainResult:
         with _step(progress, "Evaluate"):
             evaluation = _evaluate(network, spec, columns, feed)
         with _step(progress, "Log to MLflow"):
-            log_features(spec, feature_tables(feed, feed.end_s, prior), feed.end_s)
+            tables = feature_tables(feed, feed.end_s, prior)
+            expected = expected_scores(network, spec, tables, feed)
+            log_features(spec, tables, feed.end_s, expected)
             tags = run_log.STARTED_BY | {MLFLOW_RUN_NOTE: run_log.DESCRIPTION}
             model_uri = log_network(network, spec, column_inputs(spec, columns), tags)
             metrics = evaluation.metrics() | {"train/best_epoch": best_of(epochs).number}

@@ -11,9 +11,17 @@ from feedmodel.dates import parse_moment, parse_past
 from feedmodel.errors import PublishError
 from feedmodel.publish.ahead import Served, compute_ahead
 from feedmodel.publish.ahead_parity import compare_ahead
+from feedmodel.publish.expected import Agreement, ServedBundle
+from feedmodel.publish.expected import compare as compare_with_team
 from feedmodel.publish.export import in_model_terms, load_program, save_program, write_onnx
 from feedmodel.publish.manifest import write_manifest
-from feedmodel.publish.names import FEATURES, SNAPSHOT_AS_OF, SPEC_FILE
+from feedmodel.publish.names import (
+    EXPECTED_FILE,
+    EXPECTED_TOLERANCE,
+    FEATURES,
+    SNAPSHOT_AS_OF,
+    SPEC_FILE,
+)
 from feedmodel.publish.parity import Parity, compare
 from feedmodel.publish.registry import TrackedModel, fetch_model
 from feedmodel.publish.scorers import Scorers
@@ -35,7 +43,9 @@ class PublishOptions:
     """Tables and spec that are not given come from the run's `features/` artifacts, the time of the
     tables (`as_of`, ISO 8601 with a zone) from its tag. With `verify_key`, a public EC key in PEM,
     what comes from MLflow has to be signed; see `signing`. `precompute` names inputs of the item
-    alone, whose part of the model is computed ahead of time."""
+    alone, whose part of the model is computed ahead of time. `expect` has the team's own scores,
+    which the bundle has to give to `tolerance`; without it, those that the run has logged, unless
+    a spec or a table is given here that they may not belong to."""
 
     model_uri: str
     tracking_uri: str | None = None
@@ -47,13 +57,16 @@ class PublishOptions:
     bundles: Path = BUNDLES
     verify_key: Path | None = None
     precompute: tuple[str, ...] = ()
+    expect: Path | None = None
+    tolerance: float = EXPECTED_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
     """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows.
     `missing` counts the empty cells by table and column, which hold the spec's default;
-    `vector_width` is of the item vectors that were computed ahead of time, 0 without them."""
+    `vector_width` is of the item vectors that were computed ahead of time, 0 without them;
+    `agreement` is that with the team's scores, where there are any."""
 
     folder: Path
     manifest: Manifest
@@ -62,6 +75,7 @@ class BuiltBundle:
     rows: int
     missing: Mapping[str, int]
     vector_width: int = 0
+    agreement: Agreement | None = None
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -96,6 +110,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
             batches=parity.batches,
             as_of=as_of,
         )
+        agreement = _compare_with_team(options, model, manifest.digest, step)
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
     size_bytes = sum(entry.size for entry in manifest.files.values())
@@ -107,11 +122,16 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         parity.rows,
         _missing_cells(tables),
         served.vector_width,
+        agreement,
     )
 
 
 def _check_files(options: PublishOptions) -> None:
-    for option, path in (("spec", options.spec), *options.tables.items()):
+    for option, path in (
+        ("spec", options.spec),
+        ("expect", options.expect),
+        *options.tables.items(),
+    ):
         if path and not path.is_file():
             raise PublishError(f"--{option} {path}: there is no such file")
 
@@ -147,6 +167,22 @@ def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName
         name: options.tables.get(name) or (find_table(logged, name) if logged else None)
         for name in TABLES
     }
+
+
+def _compare_with_team(
+    options: PublishOptions, model: TrackedModel, digest: str, step: Step
+) -> Agreement | None:
+    """By the code that a container runs, on the bundle as it will be."""
+    logged = model.features and model.features / EXPECTED_FILE
+    is_as_logged = options.spec is None and not any(options.tables.values())
+    path = options.expect or (logged if is_as_logged else None)
+    if path is None or not path.is_file():
+        return None
+    step(f"comparing with {path.name}")
+    bundle = ServedBundle(str(model.artifact), digest)
+    return compare_with_team(
+        bundle, path, options.tolerance, tables=_table_paths(options, model), step=step
+    )
 
 
 def _write_serving(

@@ -92,6 +92,28 @@ def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame
     return Draft(spec, undecided)
 
 
+def differences(spec: FeatureSpec, inputs: Sequence[TensorDescription]) -> Iterator[str]:
+    """What of the spec is not as the model's signature has it. Names count in lower case, as
+    torch.export writes them. Without inputs there is nothing to compare."""
+    by_name = {input_.name.lower(): input_ for input_ in spec.inputs}
+    for tensor in inputs:
+        input_ = by_name.pop(tensor.name.lower(), None)
+        if input_ is None:
+            yield f"the model's input {tensor.name} is not in the spec"
+            continue
+        if input_.type != tensor.type:
+            yield f"input {tensor.name} is {input_.type} in the spec, {tensor.type} in the model"
+        if (input_.per == "item") != tensor.per_item:
+            yield f"input {tensor.name} is per {input_.per} in the spec, not in the model"
+        if input_.width != tensor.width:
+            yield (
+                f"input {tensor.name} has {input_.width} columns in the spec, {tensor.width} in "
+                "the model"
+            )
+    if inputs:
+        yield from (f"the model has no input {input_.name}" for input_ in by_name.values())
+
+
 def explain(spec: FeatureSpec) -> Iterator[str]:
     """The spec in words, a line each."""
     ids = "texts" if spec.ids == "text" else "whole numbers"

@@ -94,7 +94,7 @@ def _read_table(
             f"give one with --{name}, or log it to the run as features/{name}.parquet"
         )
     columns = {*keys, *(feature.column for feature in features)}
-    frame = _read_frame(path, columns)
+    frame = read_frame(path, columns)
     if absent := sorted(columns - {*frame.columns}):
         raise PublishError(f"{path.name}: lacks the column {', '.join(absent)}")
     ids = _text_ids(frame, keys, path) if spec.ids == "text" else _ids(frame, keys, path)
@@ -152,13 +152,15 @@ def _cells(
     return float32_cells(series, feature, place)
 
 
-def _read_frame(path: Path, columns: Collection[str]) -> pd.DataFrame:
-    """Those of the columns that the file has; a wide table is not read whole."""
+def read_frame(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """Those of the columns that the file has, or all; a wide table is not read whole."""
     if path.suffix not in SUFFIXES:
         raise PublishError(f"{path.name}: a table is a .parquet or a .csv file")
     if not path.is_file():
         raise PublishError(f"{path}: there is no such file")
     try:
+        if columns is None:
+            return (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
         if path.suffix == ".csv":
             return pd.read_csv(path, usecols=lambda column: column in columns)
         stored = pq.read_schema(path).names

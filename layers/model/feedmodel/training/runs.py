@@ -24,7 +24,7 @@ from torch import nn
 from feedmodel.dates import from_milliseconds
 from feedmodel.errors import TrackingError
 from feedmodel.publish.export import without_stack_traces
-from feedmodel.publish.names import FEATURES, REGISTERED, SNAPSHOT_AS_OF, SPEC_FILE
+from feedmodel.publish.names import EXPECTED_FILE, FEATURES, REGISTERED, SNAPSHOT_AS_OF, SPEC_FILE
 from feedmodel.publish.registry import short_timeouts, tracking_at
 from feedmodel.publish.tables import TableName
 from feedmodel.publish.tracking import reason_of
@@ -52,14 +52,22 @@ def tracked_run(
         yield run.info.run_id
 
 
-def log_features(spec: FeatureSpec, tables: Mapping[TableName, pd.DataFrame], as_of_s: int) -> None:
-    """The feature spec and the tables that serving looks up, under features/, and their time."""
+def log_features(
+    spec: FeatureSpec,
+    tables: Mapping[TableName, pd.DataFrame],
+    as_of_s: int,
+    expected_scores: pd.DataFrame | None = None,
+) -> None:
+    """The feature spec and the tables that serving looks up, under features/, and their time; and
+    what an evaluation with these very tables gave, which a bundle then has to give."""
     mlflow.set_tag(SNAPSHOT_AS_OF, from_milliseconds(1_000 * as_of_s))
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         (directory / SPEC_FILE).write_text(json.dumps(spec.to_json(), indent=2) + "\n")
         for name, table in tables.items():
             table.to_parquet(directory / f"{name}.parquet", index=False)
+        if expected_scores is not None:
+            expected_scores.to_parquet(directory / EXPECTED_FILE, index=False)
         mlflow.log_artifacts(scratch, FEATURES)
 
 

@@ -1,0 +1,224 @@
+"""Why a bundle's scores are not the team's: what can be seen of it in the rows that differ."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedmodel.publish.comparison import Columns, Comparison, columns_of, evenly
+from feedmodel.publish.past_requests import REQUEST, PastRequest, columns_read
+from feedmodel.publish.single_changes import single_change
+from feedrank.domain import MAX_ITEMS, BoolArray
+from feedrank.errors import ScoringError
+from feedrank.features.spec import PROBABILITY, Feature, Source
+
+REQUESTS, ROWS = 1_000, 50_000  # that are looked at, about
+OVERLAP = 0.9  # of the rows that differ and of those that have something
+SHARE = 0.5  # of the difference that one thing has to explain
+SLACK = 0.02  # of that share, for which the simpler thing is taken
+SMALLEST = 1e-7  # a probability, for its logit
+
+Key = NDArray[Any]  # (rows,); rows of one value are one group
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Some requests, row by row. `cells` are (rows, the feature's columns)."""
+
+    rows: NDArray[np.int64]  # positions in the table
+    cells: list[tuple[Columns, NDArray[Any]]]
+    unknown_user: BoolArray
+    unknown_item: BoolArray
+
+
+def reasons(comparison: Comparison) -> Iterator[str]:
+    """A line each."""
+    yield from _columns_left_out(comparison)
+    yield from _lists_torn_apart(comparison)
+    if change := single_change(comparison):
+        yield change
+        return
+    sample = _sample(comparison)
+    if shared := _in_common(comparison, sample):
+        yield shared
+    elif cause := _depends_on(comparison, sample):
+        yield cause
+
+
+def _columns_left_out(comparison: Comparison) -> Iterator[str]:
+    read = columns_read(comparison.scorer.spec)
+    if absent := [name for name in read if name not in comparison.table]:
+        yield (
+            f"the file has no column {', '.join(absent)}, which the model reads: each row was "
+            "scored with the default"
+        )
+
+
+def _lists_torn_apart(comparison: Comparison) -> Iterator[str]:
+    """Where an item's score depends on the others of its request, those have to be the same."""
+    differing = [
+        r for r in comparison.requests if comparison.differs[r.rows].any() and len(r.rows) > 1
+    ]
+    if not any(_needs_the_others(comparison, request) for request in evenly(differing, 3)):
+        return
+    text = "an item's score depends on the others of its request"
+    if REQUEST not in comparison.table:
+        yield f"{text}: give each row the {REQUEST} of what was scored together"
+    elif any(len(request.rows) == MAX_ITEMS for request in comparison.requests):
+        yield f"{text}, and one of more than {MAX_ITEMS:,} items was scored in parts"
+
+
+def _needs_the_others(comparison: Comparison, request: PastRequest) -> bool:
+    query = request.query
+    first = query._replace(
+        item_ids=query.item_ids[:1],
+        candidates={name: values[:1] for name, values in query.candidates.items()},
+    )
+    try:
+        alone = comparison.scorer.score(comparison.scorer.inputs(first))
+    except ScoringError:
+        return False
+    return not bool(comparison.near(alone, comparison.scores[request.rows[:1]]).all())
+
+
+def _sample(comparison: Comparison) -> _Sample:
+    a_request = len(comparison.table) / len(comparison.requests)
+    requests = evenly(comparison.requests, min(REQUESTS, int(ROWS / a_request) + 1))
+    parts: list[list[NDArray[Any]]] = []
+    unknown_users, unknown_items = [], []
+    for request in requests:
+        items = len(request.rows)
+        inputs = comparison.scorer.inputs(request.query)
+        found = comparison.scorer.look_up(request.query)
+        columns = [each.of(inputs) for each in columns_of(comparison.scorer.spec)]
+        parts.append([np.broadcast_to(cells, (items, cells.shape[1])) for cells in columns])
+        unknown_users.append(np.full(items, found.unknown_user))
+        unknown_items.append(found.unknown_items)
+    places = columns_of(comparison.scorer.spec)
+    return _Sample(
+        np.concatenate([request.rows for request in requests]),
+        [
+            (place, np.concatenate(cells))
+            for place, cells in zip(places, zip(*parts, strict=True), strict=True)
+        ],
+        np.concatenate(unknown_users),
+        np.concatenate(unknown_items),
+    )
+
+
+def _in_common(comparison: Comparison, sample: _Sample) -> str | None:
+    """What most of the rows that differ have, and few of the others."""
+    bad = comparison.differs[sample.rows]
+    if bad.all():
+        return None
+    best, told = OVERLAP, None
+    for text, has in _properties(comparison, sample, bad):
+        overlap = (has & bad).sum() / max((has | bad).sum(), 1)
+        if overlap > best or (overlap == best and told is None):
+            best, told = overlap, text
+    return told and f"{told} differ, and nearly no other"
+
+
+def _properties(
+    comparison: Comparison, sample: _Sample, bad: BoolArray
+) -> Iterator[tuple[str, BoolArray]]:
+    spec = comparison.scorer.spec
+    unknown_rows: dict[Source, BoolArray] = {
+        "user": sample.unknown_user,
+        "item": sample.unknown_item,
+    }
+    for source, unknown in unknown_rows.items():
+        names = ", ".join(feature.name for feature in spec.columns(source))
+        yield f"rows of unknown {source}s (is a default of {names} another?)", unknown
+    for place, cells in sample.cells:
+        if place.feature.size:
+            yield from _of_lists(place.feature, cells)
+        else:
+            yield from _of_values(place.feature, cells[:, 0], bad)
+
+
+def _of_lists(feature: Feature, cells: NDArray[Any]) -> Iterator[tuple[str, BoolArray]]:
+    defaults = np.array(feature.default_cells)
+    is_default = (cells == defaults) | (np.isnan(cells) & np.isnan(defaults))
+    filled = is_default[:, 0]
+    rows = f"rows whose {feature.name} has"
+    yield f"{rows} {feature.size} values or more (is its other end kept?)", ~filled
+    yield f"{rows} fewer than {feature.size} values (is it filled in front?)", filled
+    yield f"{rows} no values", is_default.all(axis=1)
+
+
+def _of_values(
+    feature: Feature, cells: NDArray[Any], bad: BoolArray
+) -> Iterator[tuple[str, BoolArray]]:
+    missing = np.isnan(cells)
+    if missing.any():
+        yield f"rows where {feature.name} is missing", missing
+    values, counts = np.unique(cells[bad & ~missing], return_counts=True)
+    if len(values):
+        value = values[counts.argmax()]
+        default = "" if value != feature.default else ", its default,"
+        yield f"rows with {feature.name} {value:g}{default}", cells == value
+
+
+def _depends_on(comparison: Comparison, sample: _Sample) -> str | None:
+    """What the difference is the same for, row by row: an item, a user, a value of a feature."""
+    difference = _difference(comparison, sample)
+    explained = [
+        (share, len(np.unique(key)), number, text)
+        for number, (text, key) in enumerate(_keys(comparison, sample))
+        if (share := _share_explained(difference, key)) >= SHARE
+    ]
+    if not explained:
+        return None
+    enough = max(share for share, *_ in explained) - SLACK
+    share, _, _, text = min((e for e in explained if e[0] >= enough), key=lambda e: e[1:3])
+    return f"{share:.0%} of the difference is {text}"
+
+
+def _difference(comparison: Comparison, sample: _Sample) -> NDArray[np.float64]:
+    """Of logits where scores are probabilities: what is wrong adds up there, more or less."""
+    scores, expected = comparison.scores[sample.rows], comparison.expected[sample.rows]
+    if comparison.scorer.spec.range == PROBABILITY:
+        scores, expected = _logits(scores), _logits(expected)
+    return np.nan_to_num(scores - expected)
+
+
+def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    bounded = np.clip(scores, SMALLEST, 1 - SMALLEST)
+    logits: NDArray[np.float64] = np.log(bounded / (1 - bounded))
+    return logits
+
+
+def _keys(comparison: Comparison, sample: _Sample) -> Iterator[tuple[str, Key]]:
+    spec, table = comparison.scorer.spec, comparison.table.iloc[sample.rows]
+    sources: tuple[Source, ...] = ("item", "user")
+    for source in sources:
+        features = ", ".join(feature.name for feature in spec.columns(source))
+        if features:
+            yield f"the {source}'s alone: compare {features}", _codes(table[f"{source}_id"])
+    for place, cells in sample.cells:
+        feature = place.feature
+        if not feature.size:
+            text = f"the same wherever {feature.name} is: compare its values"
+            if feature.vocabulary:
+                text += f", and the order of the vocabulary {feature.vocabulary}"
+            yield text, _codes(cells[:, 0])
+
+
+def _codes(values: Any) -> Key:  # noqa: ANN401 a column of any kind
+    _, codes = np.unique(np.asarray(values), return_inverse=True)
+    return codes
+
+
+def _share_explained(difference: NDArray[np.float64], key: Key) -> float:
+    """Of the sum of squares by the mean of each group, as far as it isn't by the number of groups
+    (an adjusted R²)."""
+    total, groups = float((difference**2).sum()), int(key.max()) + 1
+    if groups >= len(key) or not total:
+        return 0.0
+    counts = np.bincount(key)
+    means = np.bincount(key, weights=difference) / counts
+    left = float(((difference - means[key]) ** 2).sum())
+    return 1 - (left / (len(key) - groups)) / (total / len(key))
