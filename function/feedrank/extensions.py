@@ -18,7 +18,7 @@ major one takes away or changes.
 """
 
 import keyword
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -100,6 +100,8 @@ def _checked(module: ModuleType) -> Extensions:
         values[name.lower()] = tuple(value)
     expressions = getattr(module, "EXPRESSIONS", {})
     wrong += _wrong_expressions(expressions)
+    if values.get("dependencies"):
+        wrong += _unguarded(values.get("routers", ()))
     if not wrong and len({stage.name for stage in values["stages"]}) < len(values["stages"]):
         wrong.append("STAGES must have names that differ")
     if wrong:
@@ -131,6 +133,20 @@ def _wrong_expressions(value: object) -> Iterator[str]:
             yield f"EXPRESSIONS: {name} is a built-in expression's name"
         elif not callable(expression):
             yield f"EXPRESSIONS: {name} must be a function that returns a ContextFeature"
+
+
+def _unguarded(routers: Sequence["APIRouter"]) -> Iterator[str]:
+    """Routes that FastAPI would serve without DEPENDENCIES: all but its own."""
+    from feedrank.http.web import APIRoute, APIRouter, APIWebSocketRoute
+
+    for number, router in enumerate(routers):
+        routes = list(router.routes) if isinstance(router, APIRouter) else []
+        for route in routes:  # grows by those of the routers that this one includes
+            if included := getattr(route, "original_router", None):
+                routes += included.routes
+            elif not isinstance(route, APIRoute | APIWebSocketRoute):
+                name = getattr(route, "path", type(route).__name__)
+                yield f"ROUTERS[{number}]: DEPENDENCIES can't guard {name}, no route of FastAPI's"
 
 
 def _told(error: Exception) -> str:

@@ -117,6 +117,37 @@ def test_what_is_no_extension_is_refused_by_name(tmp_path: Path, text: str, star
     assert any(told.startswith(start) for told in _refusal(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("unguarded", "name"),
+    [
+        ("router.add_route('/plain', print)", "/plain"),
+        ("router.mount('/other', print)", "/other"),
+        ("router.host('other.example', print)", "Host"),
+        ("inner.mount('/other', print); router.include_router(inner, prefix='/v2')", "/other"),
+    ],
+)
+def test_a_route_that_no_dependency_can_guard_is_refused_beside_one(
+    tmp_path: Path, unguarded: str, name: str
+) -> None:
+    text = f"""
+from fastapi import APIRouter, Depends
+
+def check(): ...
+
+router, inner = APIRouter(), APIRouter()
+
+@router.get("/guarded")
+def guarded(): ...
+
+{unguarded}
+ROUTERS = [router]
+"""
+    assert _load(tmp_path, text).routers
+    assert _refusal(tmp_path, text + "DEPENDENCIES = [Depends(check)]") == [
+        f"ROUTERS[0]: DEPENDENCIES can't guard {name}, no route of FastAPI's"
+    ]
+
+
 def test_a_module_that_is_not_there_is_refused_by_the_settings_name() -> None:
     with pytest.raises(SettingsError, match=r"^EXTENSIONS: no_such_module can't be imported: "):
         load_extensions("no_such_module")

@@ -14,13 +14,14 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.openapi.utils import get_openapi
     from fastapi.params import Depends
-    from fastapi.routing import APIRoute, APIRouter
+    from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 finally:  # also where FastAPI is missing: other models are built as usual
     BaseModel.model_config.pop("defer_build", None)
 
 __all__ = [
     "APIRoute",
     "APIRouter",
+    "APIWebSocketRoute",
     "Depends",
     "FastAPI",
     "Request",
