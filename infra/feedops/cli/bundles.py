@@ -45,8 +45,8 @@ def spec(
 ) -> None:
     """Draft a feature spec from a model and its tables, or explain one in words."""
     from feedmodel.publish.drafts import draft
+    from feedmodel.publish.files import read_frame
     from feedmodel.publish.signature import signature_inputs
-    from feedmodel.publish.tables import read_frame
 
     paths: dict[TableName, Path | None] = {"users": users, "items": items, "pairs": pairs}
     if not (model or check):

@@ -159,14 +159,14 @@ def _flat_lists(series: pd.Series, place: str) -> tuple[pd.Series, IntArray]:
             series = series.map(json.loads, na_action="ignore")
         except ValueError as error:
             raise PublishError(f"{place}: not a JSON list: {error}") from error
+    if series.isna().all():  # of whatever type
+        return pd.Series([], dtype=np.float64), np.zeros(len(series) + 1, np.int64)
     try:
         lists = pa.array(series, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise PublishError(f"{place}: must hold lists of one type: {error}") from error
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.combine_chunks()
-    if pa.types.is_null(lists.type):
-        return pd.Series([], dtype=np.float64), np.zeros(len(series) + 1, np.int64)
     if pa.types.is_fixed_size_list(lists.type):
         lists = lists.cast(pa.list_(lists.type.value_type))
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.comparison import Comparison, Inputs, Scorer
+from feedmodel.publish.files import read_frame
 from feedmodel.publish.names import EXPECTED_TOLERANCE
-from feedmodel.publish.past_requests import IDS, PastRequest, past_requests, readable_columns
+from feedmodel.publish.past_requests import (
+    IDS,
+    PastRequest,
+    past_requests,
+    readable_columns,
+    text_columns,
+)
 from feedmodel.publish.reasons import reasons
-from feedmodel.publish.tables import TableName, read_frame
+from feedmodel.publish.tables import TableName
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.errors import InvalidRequestError, ScoringError
 from feedrank.features.candidates import CandidateFeatures
@@ -95,7 +102,7 @@ def compare(
 ) -> Agreement:
     """Raises PublishError that shows the rows which differ most, and what they have in common.
     `tables` are the files that the bundle's own came from."""
-    table = _read(path)
+    table = _read(path, scorer.spec)
     _check_columns(table, scorer.spec, path)
     expected = _expected(table, path)
     requests: list[PastRequest] = []
@@ -160,8 +167,8 @@ def _check_columns(table: pd.DataFrame, spec: FeatureSpec, path: Path) -> None:
         )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    table = read_frame(path)
+def _read(path: Path, spec: FeatureSpec) -> pd.DataFrame:
+    table = read_frame(path, texts=text_columns(spec))
     if table.empty:
         raise PublishError(f"{path.name}: has no rows")
     return table

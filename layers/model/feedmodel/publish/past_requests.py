@@ -92,6 +92,13 @@ def readable_columns(spec: FeatureSpec) -> set[str]:
     return {*IDS, REQUEST, TIMESTAMP, *ContextKeys(spec).known, *CandidateFeatures(spec).names}
 
 
+def text_columns(spec: FeatureSpec) -> set[str]:
+    """Those that a CSV file gives as they are written."""
+    ids = {*IDS} if spec.ids == "text" else set()
+    categories = {f.name for f in spec.columns("candidate") if f.vocabulary and not f.size}
+    return ids | categories | {*ContextKeys(spec).known} - {TIMESTAMP}
+
+
 def columns_read(spec: FeatureSpec) -> list[str]:
     """Those that features are made of: without one of them its default would stand in every row."""
     keys = [expressions.parse(feature.expression).key for feature in spec.columns("context")]

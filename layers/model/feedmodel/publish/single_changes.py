@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feedmodel.publish.comparison import Columns, Comparison, Inputs, columns_of, evenly
+from feedmodel.publish.files import read_frame
 from feedmodel.publish.past_requests import PastRequest
-from feedmodel.publish.tables import TABLES, read_frame
+from feedmodel.publish.tables import TABLES
 from feedrank.errors import FeedrankError
 from feedrank.features import expressions
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
@@ -21,6 +20,7 @@ from feedmodel.publish.cells import (
     together,
     vocabulary_cells,
 )
+from feedmodel.publish.files import SUFFIXES, read_frame
 from feedmodel.publish.float32 import check_default
 from feedrank.domain import MAX_ID, MAX_ID_LENGTH, FloatArray, IntArray
 from feedrank.features.spec import Block, Feature, FeatureSpec, Source
@@ -33,7 +33,6 @@ TABLES: Mapping[TableName, tuple[Literal["user", "item", "pair"], tuple[str, ...
     "items": ("item", ("item_id",)),
     "pairs": ("pair", ("user_id", "item_id")),
 }
-SUFFIXES = (".parquet", ".csv")
 TEXT_KINDS = {"string", "categorical", "empty"}
 
 
@@ -94,7 +93,7 @@ def _read_table(
             f"give one with --{name}, or log it to the run as features/{name}.parquet"
         )
     columns = {*keys, *(feature.column for feature in features)}
-    frame = read_frame(path, columns)
+    frame = read_frame(path, columns, _texts(spec, source, keys))
     if absent := sorted(columns - {*frame.columns}):
         raise PublishError(f"{path.name}: lacks the column {', '.join(absent)}")
     ids = _text_ids(frame, keys, path) if spec.ids == "text" else _ids(frame, keys, path)
@@ -152,21 +151,13 @@ def _cells(
     return float32_cells(series, feature, place)
 
 
-def read_frame(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """Those of the columns that the file has, or all; a wide table is not read whole."""
-    if path.suffix not in SUFFIXES:
-        raise PublishError(f"{path.name}: a table is a .parquet or a .csv file")
-    if not path.is_file():
-        raise PublishError(f"{path}: there is no such file")
-    try:
-        if columns is None:
-            return (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
-        if path.suffix == ".csv":
-            return pd.read_csv(path, usecols=lambda column: column in columns)
-        stored = pq.read_schema(path).names
-        return pd.read_parquet(path, columns=[column for column in stored if column in columns])
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{path.name}: can't be read: {error}") from error
+def _texts(spec: FeatureSpec, source: Source, keys: Collection[str]) -> set[str]:
+    """The columns that are read as texts: ids, lists as JSON, and what a vocabulary numbers, where
+    no other feature reads the column as a number."""
+    features = spec.columns(source)
+    texts = {f.column for f in features if f.vocabulary or f.size}
+    texts -= {f.column for f in features if not (f.vocabulary or f.size)}
+    return texts | {*keys} if spec.ids == "text" else texts - {*keys}
 
 
 def _ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
