@@ -24,6 +24,8 @@ SPEC = "feature spec"
 KEYS = {
     "inputs", "unknown_items", "context", "ids", "vocabularies", "outputs", "score", "range",
 }  # fmt: skip
+INPUT_KEYS = {"name", "type", "per", "shape", "features"}
+FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary"}
 MOST_VALUES = 10_000  # of a list
 MOST_OUTPUTS = 100
 LONGEST_SCORE = 1_000  # characters
@@ -60,7 +62,7 @@ def parse_spec(data: object) -> FeatureSpec:
 
 
 def _input(data: object, place: str) -> Input:
-    entry = _mapping(data, place, {"name", "type", "per", "shape", "features"})
+    entry = _mapping(data, place, INPUT_KEYS)
     per = cast("Per", _one_of(entry, "per", get_args(Per), place, "item"))
     type_ = cast("Type", _one_of(entry, "type", get_args(Type), place, "float32"))
     features = tuple(
@@ -79,8 +81,7 @@ def _input(data: object, place: str) -> Input:
 
 
 def _feature(data: object, place: str, type_: Type) -> Feature:
-    keys = {"name", "source", "default", "expression", "size", "vocabulary"}
-    entry = _mapping(data, place, keys)
+    entry = _mapping(data, place, FEATURE_KEYS)
     name, source = _name(entry, place), entry.get("source")
     if source not in get_args(Source):
         raise SpecError(f"{place}.source must be one of {', '.join(get_args(Source))}")
