@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import zoo
 from feedmodel.errors import PublishError
 from feedmodel.publish.ahead import Served, compute_ahead
-from feedmodel.publish.export import export_module, in_model_terms, quiet, save_program
+from feedmodel.publish.export import declared_inputs, export_module, quiet, save_program
+from feedmodel.publish.inputs import in_model_terms
 from feedmodel.publish.tables import read_tables
 from feedrank.features.spec_reader import parse_spec
 from feedrank.model.engines.torch import TorchEngine
@@ -67,7 +68,7 @@ def whole_model(make: Any, inputs: Sequence[dict[str, Any]], folder: Path) -> Se
     spec = parse_spec(known.spec)
     with quiet():
         program = export_module(known.module(), spec)
-    spec = in_model_terms(spec, program)
+    spec = in_model_terms(spec, declared_inputs(program))
     return Served(spec, program, read_tables(spec, paths))  # type: ignore[arg-type]
 
 

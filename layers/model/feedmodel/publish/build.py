@@ -13,7 +13,8 @@ from feedmodel.publish.ahead import Served, compute_ahead
 from feedmodel.publish.ahead_parity import compare_ahead
 from feedmodel.publish.expected import Agreement, ServedBundle
 from feedmodel.publish.expected import compare as compare_with_team
-from feedmodel.publish.export import in_model_terms, load_program, save_program, write_onnx
+from feedmodel.publish.export import declared_inputs, load_program, save_program, write_onnx
+from feedmodel.publish.inputs import in_model_terms
 from feedmodel.publish.manifest import write_manifest
 from feedmodel.publish.names import (
     EXPECTED_FILE,
@@ -99,7 +100,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
             allow_pickle=options.allow_pickle,
             sigmoid=options.activation == "sigmoid",
         )
-        spec = in_model_terms(spec, program)
+        spec = in_model_terms(spec, declared_inputs(program))
         served, parity = _write_serving(
             model.artifact, Served(spec, program, tables), options.precompute, step
         )

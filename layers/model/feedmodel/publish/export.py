@@ -1,7 +1,6 @@
 """From the MLflow artifact to what the engines load: an exported torch program, one ONNX file."""
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from torch.fx import config as fx_config
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
+from feedmodel.publish.inputs import Declared, in_model_terms
 from feedmodel.publish.outputs import Combined, Wrapper
 from feedmodel.publish.registry import environment
 from feedrank.errors import BundleError
-from feedrank.features.spec import FeatureSpec, Input
+from feedrank.features.spec import FeatureSpec
 from feedrank.model.engines.torch import load_program as load_exported
 
 PT2 = "model.pt2"
@@ -61,7 +61,7 @@ def load_program(
         else:
             program = export_module(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
         check_program(program.exported, several_outputs=bool(spec.outputs))
-        spec = in_model_terms(spec, program)
+        spec = in_model_terms(spec, declared_inputs(program))
         if sigmoid:
             module = Sigmoid(program.exported.module())
             logits = program.exported
@@ -69,27 +69,6 @@ def load_program(
         elif spec.outputs:
             program = export_module(Combined(program.exported.module(), spec), spec, program.inputs)
     return program
-
-
-def in_model_terms(spec: FeatureSpec, program: Program) -> FeatureSpec:
-    """The spec with its inputs in the program's order, by its names, which torch.export writes in
-    lower case, and with its shapes. Raises PublishError where the spec describes other inputs."""
-    lower = {name.lower(): name for name in program.inputs}
-    named = [
-        replace(input_, name=lower.get(input_.name.lower(), input_.name)) for input_ in spec.inputs
-    ]
-    spec = replace(spec, inputs=tuple(named))
-    tensors = check_inputs(program, spec)
-    by_name = {input_.name: input_ for input_ in spec.inputs}
-    return replace(
-        spec, inputs=tuple(_with_shape(by_name[name], tensors[name]) for name in program.inputs)
-    )
-
-
-def _with_shape(input_: Input, tensor: torch.Tensor) -> Input:
-    shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
-    plain = replace(input_, shape=())
-    return plain if shape == plain.tensor_shape else replace(input_, shape=shape)
 
 
 def save_program(program: Program, path: Path) -> None:
@@ -130,73 +109,17 @@ def write_onnx(program: Program, spec: FeatureSpec, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def check_inputs(program: Program, spec: FeatureSpec) -> dict[str, torch.Tensor]:
-    """Compare the model's inputs with the spec's: names, widths, types, and which rows vary. Gives
-    the model's, by name.
-
-    Raises PublishError.
-    """
-    tensors = _placeholders(program)
-    described = {input_.name: input_ for input_ in spec.inputs}
-    if missing := [name for name in tensors if name not in described]:
-        raise PublishError(f"the feature spec lacks the model's input {', '.join(missing)}")
-    if extra := [name for name in described if name not in tensors]:
-        known = ", ".join(tensors)
-        raise PublishError(f"the model has no input {', '.join(extra)}; it takes {known}")
-    for name, tensor in tensors.items():
-        _check_input(tensor, described[name])
-    for input_ in spec.inputs:
-        if input_.per == "request" and not all(
-            isinstance(size, int) for size in tensors[input_.name].shape
-        ):
-            raise PublishError(
-                f"input {input_.name}: the model takes as many rows of it as there are items; "
-                'make it "per": "item" in the spec, or log the model with one row of it in the '
-                "input_example"
-            )
-    return tensors
-
-
-def _check_input(tensor: torch.Tensor, input_: Input) -> None:
-    """Of an input per item the first dimension is the items, and may vary; what is left of the
-    shape has a column of the spec for each number."""
-    wanted = TYPES[input_.type]
-    if tensor.dtype != wanted:
-        known = {dtype: name for name, dtype in TYPES.items()}
-        raise PublishError(
-            f"input {input_.name}: the model takes {tensor.dtype}, not {input_.type}: "
-            + (
-                f'make it "type": "{known[tensor.dtype]}"'
-                if tensor.dtype in known
-                else "log model.float(), with an input_example of float32"
-            )
-        )
-    shape = tensor.shape[1:] if input_.per == "item" else tensor.shape
-    if not all(isinstance(size, int) for size in shape):
-        if input_.per == "request":
-            return  # `check_inputs` says what to do
-        raise PublishError(f"input {input_.name}: more than the number of items varies in it")
-    width = math.prod(shape)
-    if width != input_.width:
-        raise PublishError(
-            f"input {input_.name}: the model takes {width} features, the spec describes "
-            f"{input_.width}"
-        )
-    if input_.per == "item" and (not tensor.shape or isinstance(tensor.shape[0], int)):
-        rows = tensor.shape[0] if tensor.shape else 0
-        raise PublishError(
-            f"input {input_.name}: the model takes exactly {rows} row(s); log it with two rows or "
-            "more in the input_example and -1 rows in the signature"
-        )
-
-
-def _placeholders(program: Program) -> dict[str, torch.Tensor]:
-    """The model's inputs as torch.export saw them, by name."""
+def declared_inputs(program: Program) -> dict[str, Declared]:
+    """The model's inputs as torch.export saw them, by name in its order."""
     nodes = {node.name: node for node in program.exported.graph.nodes}
     traced = program.exported.graph_signature.user_inputs
+    tensors = [nodes[str(node)].meta["val"] for node in traced]
     return {
-        name: nodes[str(node)].meta["val"]
-        for name, node in zip(program.inputs, traced, strict=True)
+        name: Declared(
+            str(tensor.dtype).removeprefix("torch."),
+            tuple(size if isinstance(size, int) else None for size in tensor.shape),
+        )
+        for name, tensor in zip(program.inputs, tensors, strict=True)
     }
 
 
