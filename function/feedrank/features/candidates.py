@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from feedrank.errors import InvalidRequestError
 from feedrank.features.expressions import FLOAT32_MAX
-from feedrank.features.matrix import number_of, padded
+from feedrank.features.matrix import LARGEST_WHOLE, number_of, padded
 from feedrank.features.spec import Feature, FeatureSpec
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
@@ -94,9 +94,10 @@ class CandidateFeatures:
         return values
 
     def _whole_numbers(self, values: NDArray[Any], place: str) -> NDArray[np.int64]:
-        whole = np.abs(values) < float(INT64.max)
         if values.dtype.kind == "f":
-            whole &= np.trunc(values) == values
+            whole = (np.trunc(values) == values) & (np.abs(values) < LARGEST_WHOLE)
+        else:
+            whole = values <= INT64.max
         if not whole.all():
             raise InvalidRequestError(f"{place}: must be whole numbers of 64 bits")
         return values.astype(np.int64)

@@ -20,6 +20,7 @@ DAY_S = 86_400
 THURSDAY = 3  # 1970-01-01; Monday is 0
 SATURDAY = 5
 QUARTER_S = 900
+FIRST_S, LAST_S = -62_135_510_400, 253_402_214_400  # a day within the years 1 and 9999
 QUARTERS_KEPT = 1_024
 TIMESTAMP = "timestamp"
 OFFSET = "offset"
@@ -131,7 +132,8 @@ def _offset_s(zone: str, time_s: Values) -> Values:
 def _offset_at(zone: str, quarter: int) -> float:
     from zoneinfo import ZoneInfo
 
-    offset = datetime.fromtimestamp(quarter * QUARTER_S, ZoneInfo(zone)).utcoffset()
+    time_s = min(max(quarter * QUARTER_S, FIRST_S), LAST_S)
+    offset = datetime.fromtimestamp(time_s, ZoneInfo(zone)).utcoffset()
     return (offset or timedelta()).total_seconds()
 
 

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.domain import FeatureRows, Query
+from feedrank.errors import InvalidRequestError
 from feedrank.features import expressions
 from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
+LARGEST_WHOLE = 2**53  # that float64 tells from its neighbours
 Columns = slice | list[int]
 Tensor = NDArray[Any]  # float32 or int64
 Fill = Callable[[Tensor, Query, FeatureRows], None]
@@ -49,7 +51,10 @@ class _InputBuilder:
         numbers = [f for f in input_.features if f.source == "context" and not f.size]
         at = [start for f, start in _starts(input_) if f in numbers]
         self._context_at = _slice_if_adjacent(at) if at else None
-        self._context = [context_column(feature, vocabularies) for feature in numbers]
+        self._context = [
+            (_whole if input_.type == "int64" else context_column)(feature, vocabularies)
+            for feature in numbers
+        ]
         # What few models have: whole numbers and times of tables, lists, the caller's features.
         self._others_shared = [
             *_others(spec, input_, ("user",)),
@@ -110,6 +115,20 @@ def context_column(
     return column
 
 
+def _whole(feature: Feature, vocabularies: Mapping[str, Vocabulary]) -> expressions.Compute:
+    """For an int64 input, into which NumPy would cut off a fraction without a word."""
+    column = context_column(feature, vocabularies)
+    place = expressions.parse(feature.expression).key or feature.name
+
+    def whole(context: Mapping[str, Any], time_s: expressions.Values) -> expressions.Values:
+        value = column(context, time_s)
+        if not (value % 1 == 0 and abs(value) < LARGEST_WHOLE):
+            raise InvalidRequestError(f"context.{place} must be a whole number below 2^53")
+        return value
+
+    return whole
+
+
 def number_of(feature: Feature) -> float:
     """The default as a number: null is NaN."""
     return np.nan if feature.default is None else feature.default
@@ -118,7 +137,8 @@ def number_of(feature: Feature) -> float:
 def padded(values: Sequence[Any] | NDArray[Any], feature: Feature) -> NDArray[Any]:
     """(size,) of a list: its last ones, behind as many defaults as it takes."""
     kept = values[-feature.size :]
-    cells = np.array(feature.default_cells)
+    whole = isinstance(values, np.ndarray) and values.dtype.kind == "i"  # beyond 2^53, too
+    cells = np.array(feature.default_cells, np.int64 if whole else np.float64)
     cells[feature.size - len(kept) :] = kept
     return cells
 

@@ -180,6 +180,8 @@ def _table(
                 f"{SNAPSHOT}: {name}.{block} is {cells.rows.shape} of {cells.rows.dtype}, the spec "
                 f"needs {(rows, len(defaults))}"
             )
+        if not np.array_equal(defaults.astype(cells.rows.dtype), defaults, equal_nan=True):
+            raise BundleError(f"{SNAPSHOT}: {name}.{block} can't hold the spec's defaults")
         blocks[block] = cells
     return Table(tensors[ids], blocks.pop("values"), blocks)
 

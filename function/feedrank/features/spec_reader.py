@@ -29,6 +29,7 @@ FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary"}
 MOST_VALUES = 10_000  # of a list
 MOST_OUTPUTS = 100
 LONGEST_SCORE = 1_000  # characters
+LARGEST_DEFAULT = 2**53  # a default is a float64
 LARGEST_VOCABULARY = 100_000_000
 NAME = re.compile(r"[A-Za-z_]\w*")
 SINCE = re.compile(r"since\(\s*[^()\s][^()]*\)")
@@ -141,8 +142,8 @@ def _default(default: object, place: str, type_: Type) -> float | None:
         raise SpecError(f"{place} must be a number")
     if not abs(default) <= expressions.FLOAT32_MAX:  # NaN and infinity fail this too
         raise SpecError(f"{place} must be a finite 32-bit number")
-    if type_ == "int64" and default != int(default):
-        raise SpecError(f"{place} must be a whole number, as the input is int64")
+    if type_ == "int64" and not (default == int(default) and abs(default) <= LARGEST_DEFAULT):
+        raise SpecError(f"{place} must be a whole number of at most 2^53, as the input is int64")
     return float(default)
 
 

@@ -117,7 +117,7 @@ def _part(
         together(blocks["values"], rows, np.float32),
         items.missing,
         items.unknown,
-        smallest(together(blocks["integers"], rows, np.int64)),
+        smallest(together(blocks["integers"], rows, np.int64), after.integer_defaults("item")),
         together(blocks["times"], rows, np.float64),
     )
 

@@ -204,7 +204,9 @@ def together(cells: Mapping[str, Cells], rows: int, dtype: Any) -> NDArray[Any]:
     return table
 
 
-def smallest(numbers: IntArray) -> NDArray[Any]:
-    """As int32 where all of them fit, which takes half the room."""
-    fits = not numbers.size or (numbers.min() >= INT32.min and numbers.max() <= INT32.max)
+def smallest(numbers: IntArray, defaults: IntArray) -> NDArray[Any]:
+    """As int32 where all of them fit, which takes half the room, and the defaults, which stand in
+    for rows that aren't there."""
+    both = [each for each in (numbers, defaults) if each.size]
+    fits = all(each.min() >= INT32.min and each.max() <= INT32.max for each in both)
     return numbers.astype(np.int32) if fits else numbers

@@ -46,11 +46,14 @@ def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
 def context_examples(spec: FeatureSpec) -> dict[str, str]:
     """A value for every context key that the spec reads; of a vocabulary its first texts."""
     examples = {}
+    whole = {f.name for input_ in spec.inputs if input_.type == "int64" for f in input_.features}
     for feature in spec.columns("context"):
         parsed = context.parse(feature.expression)
         if parsed.example is None:
             continue
         key, example = parsed.example
+        if parsed.is_number and feature.name in whole:
+            example = "1"
         texts = spec.vocabularies.get(feature.vocabulary, ())
         if isinstance(texts, tuple) and texts:
             example = ",".join(texts[:EXAMPLE_LENGTH]) if parsed.reads == "list" else texts[0]

@@ -130,7 +130,7 @@ def _table_of(
         together(cells["values"], len(ids), np.float32),
         {name: each.missing for name, each in flat.items() if each.missing},
         {name: each.unknown for name, each in flat.items() if each.unknown},
-        smallest(together(cells["integers"], len(ids), np.int64)),
+        smallest(together(cells["integers"], len(ids), np.int64), spec.integer_defaults(source)),
         together(cells["times"], len(ids), np.float64),
     )
 
