@@ -200,6 +200,66 @@ def test_where_sqlite_fails_the_snapshot_serves_and_is_named(
     assert (ranked["predictions"], ranked["unknown"]) == (plain["predictions"], plain["unknown"])
 
 
+WAITS_UNNOTICED = """
+import asyncio
+
+class Store:
+    waits = False  # which is not so
+
+    def __init__(self, snapshot):
+        self.snapshot = snapshot
+
+    async def fetch(self, query, deadline_s):
+        rows = await self.snapshot.fetch(query, deadline_s)
+        try:
+            await self.wait()
+        HANDLING
+        return rows
+
+    async def wait(self):
+        loop = asyncio.get_event_loop()
+        future = loop.create_future()
+        loop.call_later(0.001, future.set_result, None)
+        await future
+
+STORES = [lambda snapshot, spec: Store(snapshot)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "handling", "degraded"),
+    [
+        ("waits_at_its_end", "finally: await self.wait()", []),
+        (
+            "catches_all",
+            "except BaseException: return rows._replace(degraded=('mine',))",
+            ["mine"],
+        ),
+    ],
+)
+def test_a_request_that_waits_unnoticed_has_one_record_and_one_log_line(
+    demo_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    module: str,
+    handling: str,
+    degraded: list[str],
+) -> None:
+    (tmp_path / f"{module}.py").write_text(WAITS_UNNOTICED.replace("HANDLING", handling))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with _container(demo_bundle, module) as container:
+            capsys.readouterr()
+            ranked = [_rank(container), _rank(container)]
+            lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["degraded"] for each in ranked] == [degraded, []]
+    waited = "a request waited: from now on each has an event loop"
+    kinds = [line.get("record") or line["message"] for line in lines]
+    assert sorted(kinds) == [waited, "decision", "decision", "request", "request"]
+    assert [line["status"] for line in lines if line.get("message") == "request"] == [200, 200]
+
+
 def test_a_store_factory_that_returns_no_store_is_named(
     demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
 ) -> None:

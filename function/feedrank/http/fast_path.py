@@ -30,6 +30,7 @@ from feedrank.telemetry.logging import logger
 JSON = "application/json"
 DIRECT = "feedrank.direct"  # in a scope: the first decision, so that it is made once a request
 NO_LOOP = "feedrank.no_loop"  # in a scope: the request runs without an event loop
+MAX_WAITS = 100  # of the cleanup of a request that is given up
 Endpoint = Callable[[Scope, Receive], Awaitable[bytes]]
 Result = TypeVar("Result")
 # What monitoring agents replace by their own, and the module that each is from.
@@ -41,7 +42,12 @@ PATCHED: tuple[tuple[type, str, str], ...] = (
 
 
 class LoopNeededError(BaseException):
-    """A request waits that was expected not to. No `Exception`, so that none is made a response."""
+    """A request waits that was expected not to. No `Exception`, so that none is made a response.
+
+    With `has_ended` it ended all the same: something caught this error where it was to wait.
+    """
+
+    has_ended = False
 
 
 class App(FastAPI):
@@ -151,11 +157,14 @@ class Cycle:
 
     def __call__(self, app: ASGI) -> Response:
         if not may_wait(app, self._scope):
+            straight = StraightCycle(self._scope, self._body)
             try:
-                return StraightCycle(self._scope, self._body)(app)
-            except LoopNeededError:
+                return straight(app)
+            except LoopNeededError as error:
                 logger.warning("a request waited: from now on each has an event loop")
                 app.app.always_wait()  # type: ignore[attr-defined]  # `may_wait` knows its class
+                if error.has_ended:  # and has its record, its log line and its metrics
+                    return straight.response
                 del self._scope[NO_LOOP]
         return HTTPCycle(self._scope, self._body)(app)
 
@@ -166,33 +175,39 @@ class StraightCycle:
     def __init__(self, scope: Scope, body: bytes) -> None:
         self._scope = scope
         self._body = body
-        self._response = Response(status=500, headers=[], body=b"")
+        self.response = Response(status=500, headers=[], body=b"")
 
     def __call__(self, app: ASGI) -> Response:
         self._scope[NO_LOOP] = True
         run_through(app(self._scope, self._receive, self._send))
-        return self._response
+        return self.response
 
     async def _receive(self) -> Message:
         return {"type": "http.request", "body": self._body, "more_body": False}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._response["status"] = message["status"]
-            self._response["headers"] = message["headers"]
+            self.response["status"] = message["status"]
+            self.response["headers"] = message["headers"]
         else:
-            self._response["body"] += message["body"]
+            self.response["body"] += message["body"]
 
 
 def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Runs it to its end without an event loop. Raises LoopNeededError where it waits."""
+    """Runs it to its end without an event loop. Raises LoopNeededError where it waits, and there
+    too, so that it cleans up: `close` would fail where that waits as well."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: Result = end.value
         return result
-    coroutine.close()
-    raise LoopNeededError
+    waited = LoopNeededError()
+    try:
+        for _ in range(MAX_WAITS):
+            coroutine.throw(waited)
+    except StopIteration:
+        waited.has_ended = True
+    raise waited
 
 
 def _lacks_a_loop(error: Exception) -> bool:
