@@ -15,8 +15,10 @@ from feedrank.errors import ScoringError
 from feedrank.features.spec import PROBABILITY, Feature, Source
 
 REQUESTS, ROWS = 1_000, 50_000  # that are looked at, about
-OVERLAP = 0.9  # of the rows that differ and of those that have something
+OVERLAP = 0.9  # of the rows that differ and of those that have something in common
+OVERLAP_OF_LISTS = 0.6  # a list of just as many values as are kept differs from no longer one
 SHARE = 0.5  # of the difference that one thing has to explain
+MOST_VALUES = 0.5  # of a feature, for each id: with more it tells ids apart, and nothing else
 SLACK = 0.02  # of that share, for which the simpler thing is taken
 SMALLEST = 1e-7  # a probability, for its logit
 
@@ -113,17 +115,19 @@ def _in_common(comparison: Comparison, sample: _Sample) -> str | None:
     bad = comparison.differs[sample.rows]
     if bad.all():
         return None
-    best, told = OVERLAP, None
-    for text, has in _properties(comparison, sample, bad):
+    best, told = 0.0, None
+    for text, has, enough in _properties(comparison, sample, bad):
         overlap = (has & bad).sum() / max((has | bad).sum(), 1)
-        if overlap > best or (overlap == best and told is None):
-            best, told = overlap, text
+        told_apart = min(overlap / enough, (1 - has[~bad].mean()) / OVERLAP)
+        if told_apart >= 1 and told_apart > best:
+            best, told = told_apart, text
     return told and f"{told} differ, and nearly no other"
 
 
 def _properties(
     comparison: Comparison, sample: _Sample, bad: BoolArray
-) -> Iterator[tuple[str, BoolArray]]:
+) -> Iterator[tuple[str, BoolArray, float]]:
+    """In words; which rows have it; the overlap with those that differ that is enough."""
     spec = comparison.scorer.spec
     unknown_rows: dict[Source, BoolArray] = {
         "user": sample.unknown_user,
@@ -131,7 +135,7 @@ def _properties(
     }
     for source, unknown in unknown_rows.items():
         names = ", ".join(feature.name for feature in spec.columns(source))
-        yield f"rows of unknown {source}s (is a default of {names} another?)", unknown
+        yield f"rows of unknown {source}s (is a default of {names} another?)", unknown, OVERLAP
     for place, cells in sample.cells:
         if place.feature.size:
             yield from _of_lists(place.feature, cells)
@@ -139,27 +143,28 @@ def _properties(
             yield from _of_values(place.feature, cells[:, 0], bad)
 
 
-def _of_lists(feature: Feature, cells: NDArray[Any]) -> Iterator[tuple[str, BoolArray]]:
+def _of_lists(feature: Feature, cells: NDArray[Any]) -> Iterator[tuple[str, BoolArray, float]]:
     defaults = np.array(feature.default_cells)
     is_default = (cells == defaults) | (np.isnan(cells) & np.isnan(defaults))
     filled = is_default[:, 0]
     rows = f"rows whose {feature.name} has"
-    yield f"{rows} {feature.size} values or more (is its other end kept?)", ~filled
-    yield f"{rows} fewer than {feature.size} values (is it filled in front?)", filled
-    yield f"{rows} no values", is_default.all(axis=1)
+    longer = f"{rows} {feature.size} values or more (is its other end kept?)"
+    yield longer, ~filled, OVERLAP_OF_LISTS
+    yield f"{rows} fewer than {feature.size} values (is it filled in front?)", filled, OVERLAP
+    yield f"{rows} no values", is_default.all(axis=1), OVERLAP
 
 
 def _of_values(
     feature: Feature, cells: NDArray[Any], bad: BoolArray
-) -> Iterator[tuple[str, BoolArray]]:
+) -> Iterator[tuple[str, BoolArray, float]]:
     missing = np.isnan(cells)
     if missing.any():
-        yield f"rows where {feature.name} is missing", missing
+        yield f"rows where {feature.name} is missing", missing, OVERLAP
     values, counts = np.unique(cells[bad & ~missing], return_counts=True)
     if len(values):
         value = values[counts.argmax()]
         default = "" if value != feature.default else ", its default,"
-        yield f"rows with {feature.name} {value:g}{default}", cells == value
+        yield f"rows with {feature.name} {value:g}{default}", cells == value, OVERLAP
 
 
 def _depends_on(comparison: Comparison, sample: _Sample) -> str | None:
@@ -194,13 +199,18 @@ def _logits(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _keys(comparison: Comparison, sample: _Sample) -> Iterator[tuple[str, Key]]:
     spec, table = comparison.scorer.spec, comparison.table.iloc[sample.rows]
     sources: tuple[Source, ...] = ("item", "user")
+    ids = {}
     for source in sources:
         features = ", ".join(feature.name for feature in spec.columns(source))
         if features:
-            yield f"the {source}'s alone: compare {features}", _codes(table[f"{source}_id"])
+            codes = _codes(table[f"{source}_id"])
+            ids[source] = int(codes.max()) + 1
+            yield f"the {source}'s alone: compare {features}", codes
     for place, cells in sample.cells:
         feature = place.feature
-        if not feature.size:
+        values = len(np.unique(cells[:, 0]))
+        is_like_an_id = values > MOST_VALUES * ids.get(feature.source, np.inf)
+        if not (feature.size or is_like_an_id):
             text = f"the same wherever {feature.name} is: compare its values"
             if feature.vocabulary:
                 text += f", and the order of the vocabulary {feature.vocabulary}"
