@@ -220,6 +220,10 @@ def _vocabularies(data: object) -> dict[str, tuple[str, ...] | int | str]:
 def _vocabulary(value: object, name: str) -> tuple[str, ...] | int | str:
     if isinstance(value, list) and all(type(text) in {str, int} for text in value):
         texts = tuple(map(str, value))
+        if "" in texts:
+            raise SpecError(
+                f"{SPEC}: vocabularies.{name} has an empty text, which stands for a missing cell, 0"
+            )
         if len({*texts}) < len(texts):
             raise SpecError(f"{SPEC}: vocabularies.{name} has an entry twice")
         return texts

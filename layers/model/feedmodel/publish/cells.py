@@ -20,6 +20,7 @@ from feedrank.domain import IntArray
 from feedrank.features.matrix import number_of
 from feedrank.features.spec import Feature
 
+SAMPLE = 3  # texts of a vocabulary, in an error
 CHUNK_ROWS = 100_000  # of a list column, laid out at once
 LATEST_S = 253_402_300_799.0  # the end of the year 9999
 NUMBERS = {"integer", "floating", "mixed-integer-float"}
@@ -46,6 +47,11 @@ class TextNumbers:
             self._index.get_indexer(pd.Index(texts, dtype=object)).astype(np.int64) + 1
         )
         return found
+
+    @property
+    def sample(self) -> str:
+        texts = self._index[:SAMPLE].tolist()
+        return ", ".join(map(repr, texts)) or "nothing"
 
 
 def float32_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
@@ -76,17 +82,29 @@ def integer_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
 def vocabulary_cells(
     series: pd.Series, feature: Feature, place: str, vocabulary: TextNumbers
 ) -> Cells:
-    """(rows, width) int64."""
-    if not feature.size:
-        texts, missing = _texts(series, place)
-        numbers = vocabulary.of(texts)
-        unknown = int((numbers[~missing] == 0).sum())
-        return Cells(numbers[:, np.newaxis], int(missing.sum()), unknown)
-    flat, offsets = _flat_lists(series, place)
-    texts, missing = _texts(flat, place)
+    """(rows, width) int64. Raises PublishError where the vocabulary has nothing of a column."""
+    if feature.size:
+        flat, offsets = _flat_lists(series, place)
+        numbers, missing, unknown = _numbered(flat, feature, place, vocabulary)
+        rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
+        return Cells(rows, missing, unknown)
+    numbers, missing, unknown = _numbered(series, feature, place, vocabulary)
+    return Cells(numbers[:, np.newaxis], missing, unknown)
+
+
+def _numbered(
+    series: pd.Series, feature: Feature, place: str, vocabulary: TextNumbers
+) -> tuple[IntArray, int, int]:
+    """(cells,) and how many of them are missing and unknown."""
+    texts, missing = _texts(series, place)
     numbers = vocabulary.of(texts)
-    rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
-    return Cells(rows, int(missing.sum()), int((numbers[~missing] == 0).sum()))
+    unknown = ~missing & (numbers == 0)
+    if unknown.any() and not numbers.any():  # another spelling, such as de for DE or 3 for 03
+        raise PublishError(
+            f"{place}: the vocabulary {feature.vocabulary} has none of its values, such as "
+            f"{texts[unknown][0]!r}; it has {vocabulary.sample}"
+        )
+    return numbers, int(missing.sum()), int(unknown.sum())
 
 
 def time_cells(series: pd.Series, place: str) -> Cells:

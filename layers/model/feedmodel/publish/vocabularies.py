@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedmodel.errors import PublishError
+from feedrank.features.expressions import listed
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 from feedrank.features.vocabulary import Vocabulary, vocabulary_of
@@ -23,8 +24,8 @@ def read_spec(path: Path) -> FeatureSpec:
 
 
 def with_texts(spec: FeatureSpec, directory: Path) -> FeatureSpec:
-    """The spec with the texts of each vocabulary. A file has one a line, UTF-8, and lies beside the
-    spec. Raises PublishError."""
+    """The spec with the texts of each vocabulary. A file has one a line, UTF-8, spaces included,
+    and lies beside the spec. Raises PublishError."""
     read = {
         name: _lines(directory, texts, name) if isinstance(texts, str) else texts
         for name, texts in spec.vocabularies.items()
@@ -33,7 +34,23 @@ def with_texts(spec: FeatureSpec, directory: Path) -> FeatureSpec:
         raise PublishError(
             f"feature spec: vocabularies.{sizes[0]} needs its texts, or a file's name"
         )
-    return replace(spec, vocabularies=read)
+    spec = replace(spec, vocabularies=read)
+    _check_lists_of_context(spec)
+    return spec
+
+
+def _check_lists_of_context(spec: FeatureSpec) -> None:
+    """Raises PublishError for a text that no list of a request can have."""
+    for feature in spec.columns("context"):
+        texts = spec.vocabularies.get(feature.vocabulary, ())
+        if feature.expression.startswith("list(") and isinstance(texts, tuple):
+            for text in texts:
+                if listed(text) != [text]:
+                    raise PublishError(
+                        f"feature spec: vocabularies.{feature.vocabulary} has {text!r}, which "
+                        f"{feature.expression} can't read: commas divide its texts, and spaces "
+                        "around one are left out"
+                    )
 
 
 def without_texts(spec: FeatureSpec) -> FeatureSpec:
@@ -62,10 +79,17 @@ def _lines(directory: Path, file: str, name: str) -> tuple[str, ...]:
     if Path(file).name != file:
         raise PublishError(f"feature spec: vocabularies.{name}: a file lies beside the spec")
     try:
-        lines = (directory / file).read_text("utf-8").splitlines()
+        lines = (directory / file).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise PublishError(f"feature spec: vocabularies.{name}: {file}: {error}") from error
-    texts = tuple(line.strip() for line in lines if line.strip())
+    texts = tuple(line.removesuffix("\r") for line in lines)
+    if texts[-1] == "":
+        texts = texts[:-1]  # the last line ends, too
+    if "" in texts:
+        raise PublishError(
+            f"feature spec: vocabularies.{name}: {file}: line {texts.index('') + 1} is empty, and "
+            "an empty cell is never in a vocabulary; without it the numbers behind it are others"
+        )
     if len({*texts}) < len(texts):
         raise PublishError(f"feature spec: vocabularies.{name}: {file} has a line twice")
     return texts
