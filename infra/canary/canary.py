@@ -36,7 +36,12 @@ class CanaryError(Exception):
 def handler(event: dict[str, str], _context: object) -> None:
     """Lambda's entry point, for CodeDeploy's event."""
     try:
-        cases = judge(os.environ["VERSION_ARN"], os.environ["MODEL_URI"], os.environ["BASE_PATH"])
+        cases = judge(
+            os.environ["VERSION_ARN"],
+            os.environ["MODEL_URI"],
+            os.environ["BASE_PATH"],
+            os.environ["ID_TYPE"],
+        )
     except Exception:
         log.exception("the new version is refused")
         status = "Failed"
@@ -50,7 +55,7 @@ def handler(event: dict[str, str], _context: object) -> None:
     )
 
 
-def judge(version_arn: str, model_uri: str, base_path: str) -> int:
+def judge(version_arn: str, model_uri: str, base_path: str, id_type: str) -> int:
     """The number of golden requests, all with the right scores. Raises CanaryError otherwise."""
     manifest, golden = read(model_uri, MANIFEST), read(model_uri, GOLDEN)
     contents = json.loads(manifest)
@@ -58,6 +63,12 @@ def judge(version_arn: str, model_uri: str, base_path: str) -> int:
         raise CanaryError(f"{GOLDEN} has another SHA-256 than in the manifest")
     cases = json.loads(golden)["cases"]
     drops = contents["feature_spec"].get("unknown_items") == "drop"
+    ids = contents["feature_spec"].get("ids", "number")
+    if ids != id_type:
+        raise CanaryError(
+            f"the bundle's ids are {ids}s, and the tables of decisions are for {id_type}s: deploy "
+            f"with IdType={ids}"
+        )
     version = FunctionVersion(version_arn, base_path)
     card = version.request("GET", "/model")
     digest = hashlib.sha256(manifest).hexdigest()
@@ -75,7 +86,9 @@ def judge(version_arn: str, model_uri: str, base_path: str) -> int:
 def request_for(case: dict[str, Any]) -> dict[str, Any]:
     moment = datetime.fromtimestamp(case["time_s"], UTC).isoformat()
     context = case["context"] | {"timestamp": moment}
-    return {"user_id": case["user_id"], "item_ids": case["item_ids"], "context": context}
+    request = {"user_id": case["user_id"], "item_ids": case["item_ids"], "context": context}
+    features = case.get("features")
+    return {**request, "features": features} if features else request
 
 
 def compare(case: dict[str, Any], response: dict[str, Any], *, drops: bool) -> int:
@@ -96,7 +109,7 @@ def compare(case: dict[str, Any], response: dict[str, Any], *, drops: bool) -> i
     }:
         raise CanaryError(f"it ranks other items than the {len(case['item_ids'])} in the request")
     differences = [
-        abs(one - other)
+        abs(one - other) / max(1.0, abs(one))  # a score may have any range
         for item, scores in expected.items()
         for one, other in zip(scores, actual[item], strict=True)
     ]
@@ -161,8 +174,8 @@ def read(model_uri: str, name: str) -> bytes:
     return content
 
 
-def _by_item(scored: Iterator[tuple[int, float]]) -> dict[int, list[float]]:
-    scores: dict[int, list[float]] = defaultdict(list)
+def _by_item(scored: Iterator[tuple[int | str, float]]) -> dict[int | str, list[float]]:
+    scores: dict[int | str, list[float]] = defaultdict(list)
     for item, score in scored:
         scores[item].append(score)
     return {item: sorted(values) for item, values in scores.items()}

@@ -160,7 +160,7 @@ def test_the_canary_lets_it_pass(
             return {"Payload": io.BytesIO(json.dumps(handled(Payload)).encode())}
 
     monkeypatch.setattr(canary.boto3, "client", lambda _service, **_: Client())
-    assert canary.judge("arn:version", str(demo_bundle), "") == len(cases)
+    assert canary.judge("arn:version", str(demo_bundle), "", "number") == len(cases)
 
 
 def test_every_module_is_of_the_artifact_or_of_lambda(

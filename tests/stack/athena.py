@@ -24,6 +24,7 @@ DUCKDB_TYPES = {
     "array<string>": "VARCHAR[]",
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
     "struct<user:boolean,items:array<bigint>>": "STRUCT(user BOOLEAN, items BIGINT[])",
+    "struct<user:boolean,items:array<string>>": "STRUCT(user BOOLEAN, items VARCHAR[])",
 }
 RUN = """
 import json, sys

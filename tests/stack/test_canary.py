@@ -119,13 +119,16 @@ def run_hook(
 ) -> Callable[..., NewVersion]:
     """Runs the hook against a version, and returns the calls that it and CodeDeploy received."""
 
-    def run(predict: Respond, digest: str = "", base_path: str = "") -> NewVersion:
+    def run(
+        predict: Respond, digest: str = "", base_path: str = "", id_type: str = "number"
+    ) -> NewVersion:
         version = NewVersion(digest or hashlib.sha256(MANIFEST).hexdigest(), predict)
         monkeypatch.setattr(canary.boto3, "client", version.client)
         for name, value in {
             "VERSION_ARN": VERSION,
             "MODEL_URI": str(bundle),
             "BASE_PATH": base_path,
+            "ID_TYPE": id_type,
         }.items():
             monkeypatch.setenv(name, value)
         canary.handler(EVENT, None)
@@ -153,6 +156,43 @@ def test_golden_scores_let_the_version_pass(run_hook: Callable[..., NewVersion])
         },
         {"user_id": 8, "item_ids": [9], "context": {"timestamp": "2026-01-05T05:30:00+00:00"}},
     ]
+
+
+@pytest.mark.parametrize(("ids", "id_type"), [("number", "text"), ("text", "number")])
+def test_a_bundle_whose_ids_the_tables_do_not_fit_fails_before_any_request(
+    run_hook: Callable[..., NewVersion], bundle: Path, ids: str, id_type: str
+) -> None:
+    manifest = _manifest(ids=ids)
+    (bundle / "serving" / "manifest.json").write_bytes(manifest)
+    version = run_hook(_ranked, hashlib.sha256(manifest).hexdigest(), id_type=id_type)
+    assert (_status(version), version.events) == ("Failed", [])
+
+
+def test_text_ids_and_what_a_caller_knows_of_an_item_are_sent(
+    run_hook: Callable[..., NewVersion], bundle: Path
+) -> None:
+    case = {
+        "user_id": "zoë", "item_ids": ["b", "a"], "context": {}, "time_s": 0.0,
+        "scores": [-300.0, 20.0], "features": {"retrieval_score": [0.5, 1]},
+    }  # fmt: skip
+    golden = json.dumps({"cases": [case]}).encode()
+    files = {"serving/golden.json": {"sha256": hashlib.sha256(golden).hexdigest()}}
+    manifest = json.dumps({"feature_spec": {"ids": "text"}, "files": files}).encode()
+    (bundle / "serving" / "golden.json").write_bytes(golden)
+    (bundle / "serving" / "manifest.json").write_bytes(manifest)
+
+    def respond(request: dict[str, Any]) -> Any:
+        assert request == {
+            "user_id": "zoë", "item_ids": ["b", "a"],
+            "context": {"timestamp": "1970-01-01T00:00:00+00:00"},
+            "features": {"retrieval_score": [0.5, 1]},
+        }  # fmt: skip
+        scored = [("a", 20.0), ("b", -300.001)]  # 3e-6 of it apart
+        body = {"predictions": [{"item_id": i, "score": s} for i, s in scored], "degraded": []}
+        return _payload({"statusCode": 200, "body": json.dumps(body)})
+
+    version = run_hook(respond, hashlib.sha256(manifest).hexdigest(), id_type="text")
+    assert _status(version) == "Succeeded"
 
 
 def test_its_requests_have_an_id_that_no_caller_can_set(

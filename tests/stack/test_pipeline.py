@@ -42,8 +42,8 @@ TODAY = datetime.now(UTC).date()  # read once, as midnight may pass during a tes
 IN_ORDER = "SELECT * EXCLUDE (day, model) FROM decisions ORDER BY request_id"
 
 
-def _resources(mode: str = "logs") -> dict[str, Any]:
-    parts = resolved(load(DATA), {**PARAMETERS, "DecisionDelivery": mode})
+def _resources(mode: str = "logs", ids: str = "number") -> dict[str, Any]:
+    parts = resolved(load(DATA), {**PARAMETERS, "DecisionDelivery": mode, "IdType": ids})
     return {
         name: part["Properties"]
         for name, part in parts["Resources"].items()
@@ -201,8 +201,8 @@ def aws(endpoint: str, request: pytest.FixtureRequest) -> Iterator[Aws]:
     aws.close()
 
 
-def _athena(objects: Path) -> Athena:
-    return Athena(_resources()["DecisionsTable"]["TableInput"], objects / "decisions")
+def _athena(objects: Path, ids: str = "number") -> Athena:
+    return Athena(_resources(ids=ids)["DecisionsTable"]["TableInput"], objects / "decisions")
 
 
 @pytest.fixture
@@ -283,6 +283,32 @@ def test_plain_and_hashed_ids_fit_in_one_table(aws: Aws, tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize("aws", ["direct"], indirect=True)
+def test_tables_of_text_ids_read_every_id_and_also_records_of_numbers(
+    aws: Aws, tmp_path: Path
+) -> None:
+    """As happens when a model of text ids replaces one of numbers."""
+    user, items = 'Zoë "\U0001f3ac"', ["0017", "a,b", "1e3"]
+    query = fakes.query(user, items)  # type: ignore[arg-type]
+    texts = fakes.ranking(
+        query=query, timestamp=_at(1, "01:00:00"), unknown={"user": True, "items": ["1e3"]}
+    )
+    numbers = fakes.ranking(query=fakes.query(LARGEST_ID, (7, 8, 9)), timestamp=_at(1, "02:00:00"))
+    lines = [fakes.recorded(ranking) for ranking in (texts, numbers)]
+    records = [json.dumps(line).encode() + b"\n" for line in lines]
+    aws.download(aws.deliver(aws.streams["DirectStream"], records), tmp_path)
+    athena = _athena(tmp_path, "text")
+    first, second = athena.rows("SELECT * FROM decisions ORDER BY timestamp")
+    assert (first["user_id"], first["item_ids"]) == (user, items)
+    assert first["unknown"] == {"user": True, "items": ["1e3"]}
+    assert (second["user_id"], second["item_ids"]) == (str(LARGEST_ID), ["7", "8", "9"])
+    for resource in _resources(ids="text").values():
+        if "QueryString" in resource and "map_keys" not in resource["QueryString"]:
+            assert athena.rows(resource["QueryString"]) != []
+    rows = athena.rows(_resources(ids="text")["TrainingRowsQuery"]["QueryString"])
+    assert [row["item_id"] for row in rows] == [*items, "7", "8", "9"]
+
+
 def test_an_object_is_gzipped_json_lines() -> None:
     stream = _resources("direct")["DirectStream"]
     lines = [json.dumps(record).encode() + b"\n" for record in _records()]
@@ -293,15 +319,26 @@ def test_an_object_is_gzipped_json_lines() -> None:
 # ---- The tables compared with the record and the stream ------------------------------------------
 
 
+@pytest.mark.parametrize("ids", ["number", "text"])
+def test_the_type_of_an_id_is_the_same_in_every_column(ids: str) -> None:
+    columns = _resources(ids=ids)["DecisionsTable"]["TableInput"]["StorageDescriptor"]["Columns"]
+    types = {column["Name"]: column["Type"] for column in columns}
+    kind = {"number": "bigint", "text": "string"}[ids]
+    assert types["user_id"] == kind
+    assert types["item_ids"] == f"array<{kind}>"
+    assert types["unknown"] == f"struct<user:boolean,items:array<{kind}>>"
+
+
 @pytest.mark.parametrize("table", ["DecisionsTable", "DecisionsByModelTable"])
 def test_the_tables_columns_are_the_records_fields(table: str) -> None:
     columns = _resources()[table]["TableInput"]["StorageDescriptor"]["Columns"]
     assert [column["Name"] for column in columns] == list(_records()[0])
 
 
-def test_both_tables_have_the_same_columns() -> None:
+@pytest.mark.parametrize("ids", ["number", "text"])
+def test_both_tables_have_the_same_columns(ids: str) -> None:
     one, other = (
-        _resources()[table]["TableInput"]["StorageDescriptor"]["Columns"]
+        _resources(ids=ids)[table]["TableInput"]["StorageDescriptor"]["Columns"]
         for table in ("DecisionsTable", "DecisionsByModelTable")
     )
     assert one == other

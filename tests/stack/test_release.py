@@ -29,6 +29,7 @@ MORE_VALUES = {
     "MemorySize": ["3538", "512"],
     "ReservedConcurrency": ["50", "100"],
     "RequestTimeoutMs": ["1500", "300"],
+    "MaxItems": ["500", "1000"],
     "ProvisionedMin": ["2"],
     "ProvisionedMax": ["20"],
     "BusyMin": ["6"],
@@ -147,6 +148,7 @@ def test_these_parameters_publish_a_version() -> None:
         "ContextCheck",
         "DecisionDelivery",
         "LogLevel",
+        "MaxItems",
         "MemorySize",
         "ModelDigest",
         "ModelFallback",
@@ -174,12 +176,14 @@ def test_the_longest_description_fits() -> None:
         "Architecture": "arm64",
         "MemorySize": str(PARAMETERS["MemorySize"]["MaxValue"]),
         "RequestTimeoutMs": str(PARAMETERS["RequestTimeoutMs"]["MaxValue"]),
+        "MaxItems": str(PARAMETERS["MaxItems"]["MaxValue"]),
         "Auth": "none",
         "LogLevel": max(PARAMETERS["LogLevel"]["AllowedValues"], key=len),
         "Tracing": "on",
         "WarmStart": "snapstart",
         "DecisionDelivery": "direct",
         "RecordIds": "hashed",
+        "ContextCheck": "warn",
         "BasePath": "/".ljust(PARAMETERS["BasePath"]["MaxLength"], "x"),
     }
     _, version = _version(_deployed(**longest))
@@ -235,7 +239,12 @@ def test_the_canary_calls_the_version_that_is_about_to_get_traffic() -> None:
     assert group["ApplicationName"] == passed["DeploymentApplication"]
     delivery = resolved(transformed("infra/delivery.yaml"), **{k: passed[k] for k in passed})
     variables = delivery["Resources"]["Canary"]["Properties"]["Environment"]["Variables"]
-    assert variables == {"VERSION_ARN": f"${{{name}}}", "MODEL_URI": ON_S3, "BASE_PATH": ""}
+    assert variables == {
+        "VERSION_ARN": f"${{{name}}}",
+        "MODEL_URI": ON_S3,
+        "BASE_PATH": "",
+        "ID_TYPE": "number",
+    }
 
 
 def test_an_earlier_version_can_still_read_its_bundle() -> None:

@@ -9,9 +9,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from feedops.workspace import PROJECT
+from feedrank.domain import MAX_ITEMS
 from feedrank.http.routes import ROUTES
 from feedrank.settings import Settings
 from stack.iam import RECORD_ID_KEY_ARN
@@ -30,7 +32,6 @@ NOT_IN_LAMBDA = {
     "MODEL_CACHE_DIR": "the default is the only writable directory",
     "MODEL_LOAD_SECONDS": "the default fits the ten seconds that Lambda allows for init",
     "ENGINE_THREADS": "derived from the memory size",
-    "MAX_ITEMS": "the default suits the default timeout",
     "DECISION_LOG_DIR": "a file is lost with its container",
     "RECORD_ID_KEY": "it would be readable in the function's configuration; it is in a secret",
 }
@@ -75,6 +76,7 @@ def test_the_function_accepts_the_template_variables() -> None:
             "MODEL_URI": bundle,
             "MODEL_DIGEST": "ab" * 32,
             "BASE_PATH": "/v1",
+            "MAX_BODY_BYTES": "262144",  # for the most that MaxItems allows
             "API_AUTH": "iam",
             "POWERTOOLS_SERVICE_NAME": "feedrank-dev",
         }
@@ -94,6 +96,20 @@ def test_a_model_uri_contains_exactly_one_digest() -> None:
 def test_the_function_accepts_every_value_that_a_parameter_allows(name: str) -> None:
     for value in template()["Parameters"][name]["AllowedValues"]:
         Settings.from_environment(_variables(**{name: value}))
+
+
+def test_the_function_accepts_the_fewest_and_the_most_items() -> None:
+    """And a body of so many UUIDs, with ten numbers of sixteen digits each, is within its limit."""
+    most = template()["Parameters"]["MaxItems"]["MaxValue"]
+    assert most == MAX_ITEMS
+    for items in (template()["Parameters"]["MaxItems"]["MinValue"], most):
+        settings = Settings.from_environment(_variables(MaxItems=str(items)))
+        assert settings.max_items == items
+        body = {
+            "item_ids": ["0" * 36] * items,
+            "features": {n: [1 / 3] * items for n in "0123456789"},
+        }
+        assert len(orjson.dumps(body)) < settings.max_body_bytes
 
 
 def test_a_pinned_layer_keeps_its_digest() -> None:

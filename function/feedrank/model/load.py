@@ -107,6 +107,9 @@ def load_model(
         golden = bytes(bundle.files[GOLDEN])
 
         def score(query: Query, deadline_s: float) -> FloatArray:
+            if query.candidates:
+                sent = model.candidates.read(query.candidates, len(query.item_ids))
+                query = query._replace(candidates=sent)
             return model.score(query, snapshot.look_up(query), deadline_s)
 
         check_golden(golden, score, spec.range)

@@ -15,8 +15,13 @@ import numpy as np
 
 from feedrank.bundle import documents
 from feedrank.bundle.layout import GOLDEN
-from feedrank.domain import MAX_ID, MAX_ITEMS, FloatArray, Query
-from feedrank.errors import BundleError, DeadlineExceededError, ScoringError
+from feedrank.domain import MAX_ID, MAX_ID_LENGTH, MAX_ITEMS, FloatArray, Query
+from feedrank.errors import (
+    BundleError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ScoringError,
+)
 from feedrank.features.expressions import FLOAT32_MAX
 from feedrank.features.spec import PROBABILITY
 from feedrank.settings import function_memory_mb
@@ -47,6 +52,8 @@ def check_golden(
             raise BundleError(f"{GOLDEN}: {reason}") from error
         except ScoringError as error:
             raise BundleError(f"{GOLDEN}: {error}: {_cause(error)}") from error
+        except InvalidRequestError as error:
+            raise BundleError(f"{GOLDEN}: {error}") from error
         _compare(scores, np.array(case["scores"], dtype=np.float32), range_)
 
 
@@ -90,12 +97,14 @@ def _data_bytes() -> int | None:
 
 
 def _query(case: dict[str, Any]) -> Query:
+    if len(set(map(type, (case["user_id"], *case["item_ids"])))) > 1:
+        raise BundleError(f"{GOLDEN}: ids are numbers, or texts, and not both")
     return Query(
         user_id=case["user_id"],
         item_ids=case["item_ids"],
         context=case["context"],
         time_s=case["time_s"],
-        candidates={n: np.array(values) for n, values in case.get("candidates", {}).items()},
+        candidates=case.get("features", {}),
     )
 
 
@@ -114,14 +123,26 @@ def _cause(error: ScoringError) -> str:
     return str(error.__cause__ or error)[:LONGEST_CAUSE]
 
 
-def _candidate_values(value: Any, place: str) -> Any:  # noqa: ANN401
-    """(items,) or (items, size) numbers."""
-    is_list = isinstance(value, list) and value and isinstance(value[0], list)
-    cell = documents.many(documents.number()) if is_list else documents.number()
-    return documents.many(cell, 1, MAX_ITEMS)(value, place)
+def _id(value: Any, place: str) -> int | str:  # noqa: ANN401
+    rule = _text_id if isinstance(value, str) else _number_id
+    id_: int | str = rule(value, place)
+    return id_
 
 
-_id = documents.whole(0, MAX_ID)
+def _cell(value: Any, place: str) -> Any:  # noqa: ANN401
+    """A number, a text, or a list of them."""
+    if isinstance(value, list):
+        return documents.many(_cell)(value, place)
+    return (documents.text() if isinstance(value, str) else _number)(value, place)
+
+
+def _number(value: Any, place: str) -> int | float:  # noqa: ANN401
+    number: int | float = documents.number()(value, place)
+    return value if type(value) is int else number
+
+
+_number_id = documents.whole(0, MAX_ID)
+_text_id = documents.text(r"[\s\S]+", MAX_ID_LENGTH)
 _GOLDEN = documents.fields(
     {
         "cases": documents.many(
@@ -133,7 +154,11 @@ _GOLDEN = documents.fields(
                     "time_s": documents.number(0, LATEST_TIME_S),
                     "scores": documents.many(documents.number(), 1, MAX_ITEMS),
                 },
-                {"candidates": documents.mapping(documents.text(), _candidate_values)},
+                {
+                    "features": documents.mapping(
+                        documents.text(), documents.many(_cell, 1, MAX_ITEMS)
+                    )
+                },
             ),
             1,
             MOST_GOLDEN_CASES,

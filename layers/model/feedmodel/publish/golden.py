@@ -22,13 +22,15 @@ STEP_S = 5 * context.HOUR_S + 1_800
 SIZES = (1, 2, 3, 5, 8, 10, 20, 25, 50, 75, DEFAULT_MAX_ITEMS, DEFAULT_MAX_ITEMS)  # items
 KEPT_IN_BUNDLE = (0, 1, 3, 6, 8, 10, 12, 13)  # positions among `parity_queries`
 UNKNOWN_ID = 2**63 - 1
+UNKNOWN = "unknown"  # where ids are text
+NO_SUCH_TEXT = "in no vocabulary"
 EXAMPLE_LENGTH = 3  # of a list in the context
 
 
 def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
     """About four hundred rows in fourteen requests, the same for the same tables."""
     random = np.random.default_rng(SEED)
-    users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
+    users, items = _drawn_from(tables["users"]), _drawn_from(tables["items"])
     examples = context_examples(spec)
     requests = [
         Query(
@@ -40,7 +42,11 @@ def parity_queries(spec: FeatureSpec, tables: FeatureTables) -> list[Query]:
         )
         for number, size in enumerate(SIZES)
     ]
-    return [*requests, _defaults_query(), _pairs_query(tables["pairs"], examples)]
+    requests += [_defaults_query(), _pairs_query(tables["pairs"], examples)]
+    if spec.ids == "number":
+        return requests
+    names = {key: name for table in tables.values() for key, name in table.names.items()}
+    return [_named(query, names) for query in requests]
 
 
 def context_examples(spec: FeatureSpec) -> dict[str, str]:
@@ -82,15 +88,46 @@ def _vocabulary_size(spec: FeatureSpec, feature: Feature) -> int:
     return vocabulary if isinstance(vocabulary, int) else len(vocabulary)
 
 
-def golden_case(query: Query, scores: FloatArray) -> dict[str, Any]:
-    candidates = {name: values.tolist() for name, values in query.candidates.items()}
-    return ({"candidates": candidates} if candidates else {}) | {
+def golden_case(query: Query, scores: FloatArray, spec: FeatureSpec) -> dict[str, Any]:
+    """As a caller sends it, with the scores."""
+    features = _as_sent(query, spec)
+    return ({"features": features} if features else {}) | {
         "user_id": query.user_id,
         "item_ids": list(query.item_ids),
         "context": dict(query.context),
         "time_s": query.time_s,
         "scores": scores.tolist(),
     }
+
+
+def _as_sent(query: Query, spec: FeatureSpec) -> dict[str, list[Any]]:
+    """Candidate features with texts in place of their numbers in a vocabulary."""
+
+    def texts(numbers: Any, vocabulary: tuple[str, ...]) -> Any:  # noqa: ANN401 a number, or lists
+        if isinstance(numbers, list):
+            return [texts(number, vocabulary) for number in numbers]
+        return vocabulary[numbers - 1] if numbers else NO_SUCH_TEXT
+
+    sent = {name: values.tolist() for name, values in query.candidates.items()}
+    for feature in spec.columns("candidate"):
+        vocabulary = spec.vocabularies.get(feature.vocabulary)
+        if isinstance(vocabulary, tuple) and feature.name in sent:
+            sent[feature.name] = texts(sent[feature.name], vocabulary)
+    return sent
+
+
+def _drawn_from(table: FeatureTable) -> IntArray:
+    """The ids that requests may have: where they are text, those whose texts are known."""
+    return np.array(sorted(table.names)) if table.names else table.ids[:, 0]
+
+
+def _named(query: Query, names: Mapping[int, str]) -> Query:
+    """The same with texts for ids."""
+
+    def name(key: Any) -> str:  # noqa: ANN401
+        return names.get(key, UNKNOWN if key == UNKNOWN_ID else f"{UNKNOWN} {key}")
+
+    return query._replace(user_id=name(query.user_id), item_ids=[*map(name, query.item_ids)])
 
 
 def _defaults_query() -> Query:
@@ -100,11 +137,14 @@ def _defaults_query() -> Query:
 
 def _pairs_query(pairs: FeatureTable, examples: Mapping[str, str]) -> Query:
     """The user with the most pairs, and items of those: random requests rarely hit a pair."""
-    users, counts = np.unique(pairs.ids[:, 0], return_counts=True)
+    ids = pairs.ids
+    if pairs.names:
+        ids = ids[np.isin(ids, [*pairs.names]).all(axis=1)]
+    users, counts = np.unique(ids[:, 0], return_counts=True)
     if not len(users):
         return _defaults_query()
     user = users[counts.argmax()]
-    items = pairs.ids[pairs.ids[:, 0] == user, 1][: DEFAULT_MAX_ITEMS // 2].tolist()
+    items = ids[ids[:, 0] == user, 1][: DEFAULT_MAX_ITEMS // 2].tolist()
     return Query(int(user), items, examples, MONDAY_S + context.DAY_S)
 
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.batching import can_batch
-from feedmodel.publish.golden import KEPT_IN_BUNDLE, UNKNOWN_ID, golden_case, parity_queries
+from feedmodel.publish.golden import (
+    KEPT_IN_BUNDLE,
+    UNKNOWN,
+    UNKNOWN_ID,
+    golden_case,
+    parity_queries,
+)
 from feedmodel.publish.rows import NAN_HELP, Step, check_rows, in_range
 from feedmodel.publish.scorers import ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
@@ -60,7 +66,7 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
         apart=apart,
         rows=sum(len(sample.expected) for sample in samples),
         batches=can_batch(scorers, samples),
-        cases=[golden_case(sample.query, sample.expected) for sample in kept],
+        cases=[golden_case(sample.query, sample.expected, scorers.spec) for sample in kept],
     )
 
 
@@ -110,7 +116,7 @@ def _difference(scorers: Scorers, sample: ScoredQuery) -> float:
 
 
 def named(query: Query) -> str:
-    user = "an unknown user" if query.user_id == UNKNOWN_ID else f"user {query.user_id}"
+    user = "an unknown user" if query.user_id in {UNKNOWN_ID, UNKNOWN} else f"user {query.user_id}"
     return f"{user} with {len(query.item_ids)} items"
 
 

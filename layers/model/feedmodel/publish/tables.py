@@ -1,7 +1,7 @@
 """Feature tables: users, items and pairs from Parquet or CSV, checked, as sorted arrays."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,6 +33,7 @@ TABLES: Mapping[TableName, tuple[Literal["user", "item", "pair"], tuple[str, ...
     "items": ("item", ("item_id",)),
     "pairs": ("pair", ("user_id", "item_id")),
 }
+ROWS_NAMED = 1_000  # at most: golden requests need the texts of some ids
 TEXT_KINDS = {"string", "categorical", "empty"}
 
 
@@ -41,7 +42,8 @@ class FeatureTable:
     """`ids` is (rows, id columns) int64 in ascending order; `values` float32, `integers` int32 or
     int64 and `times` float64 (Unix seconds) are (rows, columns) in the order of
     `FeatureSpec.block`. `missing` counts, by column, the empty cells, which hold the spec's
-    default, `unknown` the cells that no vocabulary has, which are 0."""
+    default, `unknown` the cells that no vocabulary has, which are 0. `names` are the texts of some
+    ids, where ids are text."""
 
     ids: IntArray
     values: FloatArray
@@ -49,6 +51,7 @@ class FeatureTable:
     unknown: Mapping[str, int] = field(default_factory=dict)
     integers: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     times: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 FeatureTables = Mapping[TableName, FeatureTable]
@@ -100,7 +103,15 @@ def _read_table(
     order = np.lexsort(ids.T[::-1])
     if not (order[1:] > order[:-1]).all():  # no copy where the table is sorted already
         ids, frame = ids[order], frame.take(order)
-    return _table_of(spec, source, frame, ids, path=path, vocabularies=vocabularies)
+    table = _table_of(spec, source, frame, ids, path=path, vocabularies=vocabularies)
+    return replace(table, names=_names(frame, keys, ids)) if spec.ids == "text" else table
+
+
+def _names(frame: pd.DataFrame, keys: Sequence[str], ids: IntArray) -> dict[int, str]:
+    """Of rows throughout the table."""
+    at = np.linspace(0, len(ids) - 1, min(len(ids), ROWS_NAMED)).astype(np.int64)
+    texts = frame[list(keys)].iloc[at].astype(str).to_numpy(dtype=object)
+    return dict(zip(ids[at].ravel().tolist(), texts.ravel().tolist(), strict=True))
 
 
 def _table_of(
