@@ -20,13 +20,15 @@ def can_batch(scorers: Scorers, samples: Sequence[ScoredQuery]) -> bool:
         name: np.concatenate([sample.inputs[name] for sample in samples])
         for name in samples[0].inputs
     }
-    expected = np.concatenate([sample.expected for sample in samples])
     size = MAX_BATCH_ITEMS + MAX_ITEMS
     full = {name: np.resize(tensor, (size, *tensor.shape[1:])) for name, tensor in rows.items()}
-    singles = [
-        {name: matrix[at : at + 1] for name, matrix in rows.items()} for at in range(len(expected))
-    ]
     try:
+        # By the same engine: torch's small scores are further away than a batch may move them.
+        expected = np.concatenate([scorers.onnx.score(sample.inputs) for sample in samples])
+        singles = [
+            {name: matrix[at : at + 1] for name, matrix in rows.items()}
+            for at in range(len(expected))
+        ]
         alone = np.concatenate([scorers.onnx.score(single) for single in singles])
         batched = scorers.onnx.score(full)
     except ScoringError:
