@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from feedmodel.publish.drafts import TODO, TensorDescription, draft, explain
+from feedmodel.publish.drafts import TODO, TensorDescription, differences, draft, explain
 from feedrank.errors import SpecError
 from feedrank.features.spec_reader import parse_spec
 
@@ -46,6 +46,43 @@ def test_columns_become_features_of_the_inputs_that_have_room() -> None:
     assert made.undecided == [
         "input dense: check that the order is the model's",
         "input who: check that the order is the model's",
+        "vocabulary country: its order must be that of the training: here it is sorted",
+    ]
+
+
+def test_whole_numbers_that_no_column_has_are_the_id_itself() -> None:
+    made = draft([TensorDescription("item", "int64", (-1,))], {"items": ITEMS})
+    feature = {"name": "item_id", "source": "item", "vocabulary": "items"}
+    assert made.spec == {
+        "inputs": [{"name": "item", "type": "int64", "features": [feature]}],
+        "vocabularies": {"items": ["7", "8"]},
+    }
+    parse_spec(made.spec)
+
+
+def test_many_texts_go_into_a_file() -> None:
+    many = pd.DataFrame({"item_id": range(2_000), "brand": [f"b{n}" for n in range(2_000)]})
+    made = draft([TensorDescription("x", "int64", (-1, 1))], {"items": many})
+    assert made.spec["vocabularies"] == {"brand": "brand.txt"}
+    assert made.undecided[-1] == (
+        "vocabulary brand: its order must be that of the training: write brand.txt, a text a "
+        "line, beside the spec"
+    )
+
+
+def test_a_spec_of_another_model_is_told_apart_input_by_input() -> None:
+    features = [{"name": "price", "source": "item"}, {"name": "age", "source": "user"}]
+    spec = parse_spec({"inputs": [{"name": "X", "features": features}]})
+    assert list(differences(spec, [TensorDescription("x", "float32", (-1, 2))])) == []
+    assert list(differences(spec, [])) == []
+    assert list(differences(spec, [TensorDescription("x", "int64", (1, 3))])) == [
+        "input x is float32 in the spec, int64 in the model",
+        "input x is per item in the spec, not in the model",
+        "input x has 2 columns in the spec, 3 in the model",
+    ]
+    assert list(differences(spec, [TensorDescription("y", "float32", (-1, 2))])) == [
+        "the model's input y is not in the spec",
+        "the model has no input X",
     ]
 
 

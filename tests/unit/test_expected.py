@@ -163,3 +163,32 @@ def test_a_model_that_reads_the_time_needs_the_time(tmp_path: Path) -> None:
     pd.read_parquet(path).drop(columns="timestamp").to_parquet(path)
     with pytest.raises(PublishError, match="timestamp is needed, as the model reads the time"):
         expected.compare(Linear(tmp_path), path)
+
+
+def test_a_column_that_the_file_lacks_is_named_where_scores_differ(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    pd.read_parquet(path).drop(columns="device").to_parquet(path)
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(tmp_path), path)
+    assert "the file has no column device, which the model reads: " in str(error.value)
+
+
+def test_a_request_that_a_container_refuses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(tmp_path), _file(tmp_path, None, device="radio"))
+    assert "a container refuses this request: context.device: must be one of tv" in str(error.value)
+
+
+def test_a_model_of_whole_lists_needs_to_know_what_was_scored_together(tmp_path: Path) -> None:
+    class Listwise(Linear):
+        def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+            scores = super().score(inputs)
+            return scores - scores.mean()
+
+    def alone(**_values: float) -> float:
+        return 0.0
+
+    with pytest.raises(PublishError, match="give each row the request_id of what was scored"):
+        expected.compare(Listwise(tmp_path), _file(tmp_path, alone))
+    one_each = _file(tmp_path, alone, request_id=range(8))
+    assert expected.compare(Listwise(tmp_path), one_each).requests == 8

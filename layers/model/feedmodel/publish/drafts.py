@@ -19,6 +19,8 @@ TODO = "TODO"
 MOST_CATEGORIES = 1_000  # of a text column, listed in the draft
 SOURCES = {"users": "user", "items": "item", "pairs": "pair"}
 KEYS = {"user_id", "item_id"}
+INDEX = "Unnamed: "  # how pandas calls a CSV's column without a heading
+ID_OF = {"users": "user_id", "items": "item_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,12 @@ class Draft:
 def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame]) -> Draft:
     """One feature for each column of the tables: whole numbers for int64 inputs, the others for
     float32 inputs, in the order of the tables."""
-    vocabularies: dict[str, list[str]] = {}
+    vocabularies: dict[str, list[str] | str] = {}
     proposals = [
         _proposal(series, SOURCES[name], str(column), vocabularies)
         for name, frame in tables.items()
         for column, series in frame.items()
-        if column not in KEYS
+        if column not in KEYS and not str(column).startswith(INDEX)
     ]
     undecided = [f"{p['name']}: {p.pop(TODO)}" for p in proposals if TODO in p]
     spec_inputs = []
@@ -67,9 +69,8 @@ def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame
             for p in proposals
             if ("vocabulary" in p) == whole and (tensor.per_item or p["source"] == "user")
         ]
-        kept, width = _up_to(fitting, tensor.width)
-        for proposal in kept:
-            proposals.remove(proposal)
+        kept, width = _up_to([*fitting, *(_ids(tables, tensor) if whole else [])], tensor.width)
+        proposals = [p for p in proposals if p not in kept]
         if width != tensor.width:
             undecided.append(
                 f"input {tensor.name}: the model takes {tensor.width} columns, the tables have "
@@ -87,8 +88,12 @@ def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame
         undecided.append(f"no input has room for {', '.join(left)}")
     spec: dict[str, Any] = {"inputs": spec_inputs}
     used = {f.get("vocabulary") for entry in spec_inputs for f in entry["features"]}
+    vocabularies |= {
+        name: _texts(frame[ID_OF[name]], name) for name, frame in tables.items() if name in ID_OF
+    }
     if named := {name: texts for name, texts in vocabularies.items() if name in used}:
         spec["vocabularies"] = named
+    undecided += [_order(name, texts) for name, texts in named.items()]
     return Draft(spec, undecided)
 
 
@@ -132,14 +137,13 @@ def explain(spec: FeatureSpec) -> Iterator[str]:
 
 
 def _proposal(
-    series: pd.Series, source: str, column: str, vocabularies: dict[str, list[str]]
+    series: pd.Series, source: str, column: str, vocabularies: dict[str, list[str] | str]
 ) -> dict[str, Any]:
     kind = pd.api.types.infer_dtype(series, skipna=True)
     entry: dict[str, Any] = {"name": column, "source": source}
     present = series.dropna()
     if kind in {"string", "categorical"}:
-        texts = sorted(map(str, present.unique()))
-        vocabularies[column] = texts if len(texts) <= MOST_CATEGORIES else f"{column}.txt"  # type: ignore[assignment]
+        vocabularies[column] = _texts(present, column)
         return entry | {"vocabulary": column}
     if kind.startswith(("datetime", "date")):
         return entry | {"name": f"days_since_{column}", "expression": f"since({column})"}
@@ -156,6 +160,29 @@ def _proposal(
         median = float(present.median()) if len(present) else 0.0
         return entry | {"default": round(median, 6)}
     return entry | {TODO: f"holds {kind} values, which no feature can be"}
+
+
+def _texts(column: pd.Series, name: str) -> list[str] | str:
+    """Sorted; where there are many, the name of a file for them."""
+    texts = sorted(map(str, column.dropna().unique()))
+    return texts if len(texts) <= MOST_CATEGORIES else f"{name}.txt"
+
+
+def _order(name: str, texts: list[str] | str) -> str:
+    text = f"vocabulary {name}: its order must be that of the training"
+    if isinstance(texts, str):
+        return f"{text}: write {texts}, a text a line, beside the spec"
+    return f"{text}: here it is sorted"
+
+
+def _ids(tables: Mapping[str, pd.DataFrame], tensor: TensorDescription) -> list[dict[str, Any]]:
+    """An embedding of the id itself, of the item first."""
+    names = ["items", "users"] if tensor.per_item else ["users"]
+    return [
+        {"name": ID_OF[name], "source": SOURCES[name], "vocabulary": name}
+        for name in names
+        if name in tables
+    ]
 
 
 def _up_to(proposals: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], int]:

@@ -1,10 +1,13 @@
 """The inputs of a model in MLflow, by its signature."""
 
-import mlflow
+from tempfile import TemporaryDirectory
+
+from mlflow.artifacts import download_artifacts
 from mlflow.models import Model
 from mlflow.types import TensorSpec
 
 from feedmodel.errors import PublishError
+from feedmodel.publish.admission import MLMODEL
 from feedmodel.publish.drafts import TODO, TensorDescription
 from feedmodel.publish.registry import FETCH_ERRORS, resolve, tracking_at
 from feedmodel.publish.tracking import reason_of, tracking_uri, without_secret
@@ -19,8 +22,9 @@ def signature_inputs(uri: str, tracking: str | None = None) -> list[TensorDescri
     """Raises PublishError where MLflow has no such model, or the model no signature of tensors."""
     server = tracking_uri(tracking)
     try:
-        with tracking_at(server):
-            signature = Model.load(resolve(uri).artifact_uri).signature
+        with tracking_at(server), TemporaryDirectory() as scratch:
+            file = f"{resolve(uri).artifact_uri.rstrip('/')}/{MLMODEL}"
+            signature = Model.load(download_artifacts(file, dst_path=scratch)).signature
     except FETCH_ERRORS as error:
         at, reason = without_secret(server), reason_of(error, server)
         raise PublishError(f"{uri}: MLflow at {at}: {reason}") from error
@@ -32,6 +36,6 @@ def signature_inputs(uri: str, tracking: str | None = None) -> list[TensorDescri
     return [_described(each, number) for number, each in enumerate(inputs)]
 
 
-def _described(tensor: mlflow.types.TensorSpec, number: int) -> TensorDescription:
+def _described(tensor: TensorSpec, number: int) -> TensorDescription:
     name = tensor.name or f"{TODO} the name of input {number}"
     return TensorDescription(name, str(tensor.type), tuple(int(size) for size in tensor.shape))
