@@ -1,4 +1,4 @@
-"""A small model of the demo's shape: 15 features, 200 users, 300 items, weights from a seed.
+"""A small model of the demo's shape: 15 features, 200 users, 305 items, weights from a seed.
 
 Nothing is trained. What is here in plain Python (the spec, the tables, the networks) is what the
 tests hold the served scores against.
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 SEED = 7
 USERS = 200
 ITEMS = 300
+SAMPLE = range(1001, 1006)  # the items of the requests in `events/`
 PAIRS = 800
 FEATURES: list[dict[str, Any]] = [
     {"name": "user_historical_ctr", "source": "user", "default": 0.12},
@@ -63,8 +65,8 @@ def two_tower_spec() -> dict[str, Any]:
 
 
 def demo_tables() -> dict[str, pd.DataFrame]:
-    """Users 1 to 200, items 1 to 300, and 800 pairs of them."""
-    random = np.random.default_rng(SEED)
+    """Users 1 to 200, items 1 to 300 and 1001 to 1005, and 800 pairs of the former."""
+    random, sample = np.random.default_rng(SEED), np.random.default_rng(SEED + 1)
     users, items = np.arange(1, USERS + 1), np.arange(1, ITEMS + 1)
     pairs = np.sort(random.choice(USERS * ITEMS, PAIRS, replace=False))
     return {
@@ -77,14 +79,8 @@ def demo_tables() -> dict[str, pd.DataFrame]:
                 "user_days_active": random.integers(1, 60, USERS).astype(np.float32),
             }
         ),
-        "items": pd.DataFrame(
-            {
-                "item_id": items,
-                "item_ctr": random.beta(2, 12, ITEMS).astype(np.float32),
-                "item_avg_dwell_time": random.gamma(4, 6, ITEMS).astype(np.float32),
-                "item_popularity": np.log1p(random.geometric(0.01, ITEMS)).astype(np.float32),
-                "item_age_days": random.uniform(0, 45, ITEMS).astype(np.float32),
-            }
+        "items": pd.concat(
+            [_items(items, random), _items(np.array(SAMPLE), sample)], ignore_index=True
         ),
         "pairs": pd.DataFrame(
             {
@@ -94,6 +90,18 @@ def demo_tables() -> dict[str, pd.DataFrame]:
             }
         ),
     }
+
+
+def _items(ids: NDArray[np.int64], random: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "item_id": ids,
+            "item_ctr": random.beta(2, 12, len(ids)).astype(np.float32),
+            "item_avg_dwell_time": random.gamma(4, 6, len(ids)).astype(np.float32),
+            "item_popularity": np.log1p(random.geometric(0.01, len(ids))).astype(np.float32),
+            "item_age_days": random.uniform(0, 45, len(ids)).astype(np.float32),
+        }
+    )
 
 
 class Scaled(nn.Module):

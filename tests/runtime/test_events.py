@@ -97,8 +97,8 @@ def test_the_same_request_ranks_the_same_items_in_every_format(handle: Handle, n
 
 def test_served_scores_are_torchs(handle: Handle) -> None:
     """Sunday 2026-11-22, 20:15 UTC, on a phone."""
-    items = [17, 256, 3, 120, 88]
-    features = demo.features_of(42, items, "mobile", hour=20, weekday=6)
+    items = [*demo.SAMPLE]
+    features = demo.features_of(123, items, "mobile", hour=20, weekday=6)
     expected = dict(zip(items, demo.torch_scores("deep_mlp", features), strict=True))
     assert scores_by_item(handle("predict_with_context")) == pytest.approx(expected, abs=1e-5)
 

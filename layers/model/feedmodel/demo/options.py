@@ -25,7 +25,7 @@ class TrainOptions:
     """
 
     users: int = 2_000
-    items: int = 1_000
+    items: int = 2_000
     interactions: int = 300_000
     seed: int = 7
     network: NetworkName = "deep_mlp"

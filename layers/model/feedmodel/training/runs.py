@@ -96,6 +96,7 @@ def log_network(
             input_example=example if len(example) > 1 else example[0],
             pip_requirements=[f"torch=={torch_version}", f"numpy=={np.__version__}"],
             tags=dict(tags),
+            validate_serving_input=False,  # by MLflow's own server, which takes no lists
         )
     return str(info.model_uri)
 
