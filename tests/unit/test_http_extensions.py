@@ -132,3 +132,53 @@ def test_a_router_is_guarded_as_our_own_routes_are(
         client = TestClient(handler.app())
         statuses = [client.get("/saved", headers=headers).status_code for headers in ({}, KEY)]
     assert statuses == [401, 200]
+
+
+RAW = """
+from starlette.middleware import Middleware
+
+HEADERS = [(b"content-type", b"text/plain")]
+STARTS = {
+    b"kept": {"type": "http.response.start", "status": 418, "headers": HEADERS},
+    b"tuple": {"type": "http.response.start", "status": 418, "headers": tuple(HEADERS)},
+    b"bare": {"type": "http.response.start", "status": 418},
+}
+
+class Raw:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if start := STARTS.get(dict(scope["headers"]).get(b"x-start")):
+            await send(start)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self.app(dict(scope), receive, send)
+
+MIDDLEWARE = [Middleware(Raw)]
+"""
+
+
+@pytest.fixture
+def raw(demo_bundle: Path, tmp_path: Path) -> Iterator[ModuleType]:
+    """A middleware that responds without Starlette, and goes on with a copy of the scope."""
+    (tmp_path / "raw_middleware.py").write_text(RAW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with _extended(demo_bundle, "raw_middleware") as handler:
+            yield handler
+
+
+def test_a_middlewares_own_response_has_the_id_of_its_request_and_no_other(raw: ModuleType) -> None:
+    for start in ("kept", "kept", "tuple", "bare"):
+        response = _on_lambda(raw, "POST", "/predict", **{"x-start": start})
+        assert response["statusCode"] == 418
+        assert response["headers"]["x-request-id"] == fakes.LambdaContext.aws_request_id
+
+
+def test_behind_a_middleware_that_copies_the_scope_a_request_is_counted(
+    raw: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _on_lambda(raw, "POST", "/predict")["statusCode"] == 200
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["route"], line["Errors"]) == ("/predict", 0)

@@ -10,6 +10,7 @@ from feedrank import __version__
 from feedrank.errors import RequestError
 from feedrank.http.endpoints import TITLE, Endpoints
 from feedrank.http.fast_path import App
+from feedrank.http.observer import RouteNote
 from feedrank.http.problems import problem
 from feedrank.http.routes import PREDICT, ROUTES
 from feedrank.http.web import APIRouter, Depends, RequestValidationError
@@ -40,7 +41,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the caller's Host and path
-        middleware=middleware,
+        middleware=[*middleware, Middleware(RouteNote)] if middleware else (),
         exception_handlers=dict.fromkeys(TRANSLATED, problem),
     )
     endpoints = Endpoints(settings, slot, ranker, stats)

@@ -55,8 +55,9 @@ class Observer:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"].append((b"x-request-id", context.call.request_id.encode()))
+                status = message["status"]  # of a copy: a middleware may keep its message
+                own = (b"x-request-id", context.call.request_id.encode())
+                message = {**message, "headers": [*message.get("headers", ()), own]}
             await send(message)
 
         try:
@@ -106,7 +107,7 @@ class Observer:
     def _end(self, scope: Scope, context: RequestContext, status: int) -> None:
         latency_ms = round(1_000 * (perf_counter() - context.call.started_s), 3)
         ranking, error = context.ranking, context.error
-        route = getattr(scope.get("route"), "path", "none")
+        route = context.route or route_of(scope)
         fields = {
             **context.log_fields,
             "route": route,
@@ -127,6 +128,25 @@ class Observer:
             self._stats.count(latency_ms, status, ranking)
             metrics = request_metrics(latency_ms, status, ranking)
         log_request(fields, metrics)
+
+
+def route_of(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "none")
+
+
+class RouteNote:
+    """The innermost middleware: notes the route in the request's context, since a middleware before
+    it may go on with a copy of the scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if scope["type"] == "http":
+                request_context(scope).route = route_of(scope)
 
 
 def correlation_id(scope: Scope) -> str | None:

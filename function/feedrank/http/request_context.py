@@ -20,6 +20,7 @@ class RequestContext:
     log_fields: Mapping[str, Any]  # ids and `cold_start`, for each line that this request logs
     ranking: Ranking | None = None
     error: Exception | None = None
+    route: str = ""  # its path; filled in where there is a middleware
 
 
 def request_context(scope: Scope) -> RequestContext:
