@@ -143,6 +143,17 @@ def test_a_stage_that_returns_other_positions_fails_the_request(
         _reordered([1, 2, 3], [Fixed(*positions)])
 
 
+def test_a_stage_can_not_add_a_position_to_the_order_that_it_got() -> None:
+    class Adding(Fixed):
+        def reorder(self, scored: Scored) -> Sequence[int]:
+            assert isinstance(scored.order, list)
+            scored.order.append(-1)
+            return scored.order
+
+    with pytest.raises(StageError, match="a position twice, or one that it did not get"):
+        _reordered([1, 2, 3], [Fixed(2, 0), Adding(name="second")])
+
+
 def test_a_stage_sees_what_the_one_before_it_left() -> None:
     assert _reordered([1, 2, 3], [Fixed(2, 0), Fixed(0)]) == [0]
     with pytest.raises(StageError, match="stage 'second'"):

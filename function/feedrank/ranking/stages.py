@@ -60,12 +60,13 @@ class RankingStage(Protocol):
 def apply_stages(stages: Sequence[RankingStage], scored: Scored) -> list[int]:
     """The order after all stages. Raises StageError, which names the stage."""
     for stage in stages:
+        given = set(scored.order)  # before the stage can change it
         try:
             positions = list(stage.reorder(scored))
         except Exception as error:
             raise StageError(f"stage {stage.name!r} failed: {type(error).__name__}") from error
         kept = set(positions)
-        if len(kept) < len(positions) or not kept.issubset(scored.order):
+        if len(kept) < len(positions) or not kept <= given:
             raise StageError(
                 f"stage {stage.name!r} returned a position twice, or one that it did not get"
             )
