@@ -159,9 +159,14 @@ def _is_stage(value: object) -> bool:
 
 
 def _is_sink(value: object) -> bool:
+    """With a `write` of its own, which is called, not awaited: otherwise records would be lost."""
+    from inspect import iscoroutinefunction
+
     from feedrank.decisions.sinks import DecisionSink
 
-    return DecisionSink in type(value).__mro__  # which has all that the log reads
+    write = getattr(type(value), "write", None)
+    is_subclass = DecisionSink in type(value).__mro__  # which has all that the log reads
+    return is_subclass and write is not DecisionSink.write and not iscoroutinefunction(write)
 
 
 def _has_method(value: object, method: str) -> bool:
@@ -189,7 +194,7 @@ def _is_middleware(value: object) -> bool:
 KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "STAGES": ("a RankingStage: an object with a `name` and `reorder(scored)`", _is_stage),
     "STORES": ("a function from a FeatureStore and a FeatureSpec to a FeatureStore", callable),
-    "SINKS": ("a DecisionSink: a subclass's object with `write(record)`", _is_sink),
+    "SINKS": ("a DecisionSink: a subclass's object with `write(record)`, not async", _is_sink),
     "ROUTERS": ("FastAPI's APIRouter", _is_router),
     "DEPENDENCIES": ("FastAPI's Depends(...)", _is_dependency),
     "MIDDLEWARE": ("Starlette's Middleware(...)", _is_middleware),

@@ -15,6 +15,15 @@ class Stage:
         return scored.order
 """
 
+SINK = """
+from feedrank.decisions.sinks import DecisionSink
+
+class Sink(DecisionSink):
+    {}(self, record): ...
+
+SINKS = [Sink()]
+"""
+
 
 @pytest.fixture(autouse=True)
 def _no_expression_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +112,11 @@ MIDDLEWARE = [Middleware(object)]
         (STAGE + "STAGES = [Stage]", "STAGES[0] must be a RankingStage: an object with "),
         (STAGE + "STAGES = [Stage()] * 2", "STAGES must have names that differ"),
         ("STORES = [5]", "STORES[0] must be a function from a FeatureStore and a FeatureSpec to "),
+        (
+            SINK.format("async def write"),
+            "SINKS[0] must be a DecisionSink: a subclass's object with ",
+        ),
+        (SINK.format("def wirte"), "SINKS[0] must be a DecisionSink: a subclass's object with "),
         ("SINKS = [print]", "SINKS[0] must be a DecisionSink: a subclass's object with "),
         ("ROUTERS = [print]", "ROUTERS[0] must be FastAPI's APIRouter"),
         ("DEPENDENCIES = [print]", "DEPENDENCIES[0] must be FastAPI's Depends(...)"),
