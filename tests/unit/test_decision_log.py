@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 import fakes
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record import decision
-from feedrank.decisions.sinks import DecisionRecord
+from feedrank.decisions.sinks import DecisionRecord, bounded
 from feedrank.decisions.sinks.files import DailyFiles
 
 APPENDER = """
@@ -277,3 +278,55 @@ def test_several_processes_append_whole_lines(tmp_path: Path) -> None:
     lines = (tmp_path / "predictions_2026-11-22.jsonl").read_text().splitlines()
     expected = [name * (50 * (number % 40) + 1) for name in names for number in range(200)]
     assert sorted(lines) == sorted(expected)
+
+
+class Hanging(fakes.KeptLines):
+    max_writes = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released, self.written = threading.Event(), threading.Event()
+
+    def write(self, record: DecisionRecord) -> None:
+        self.released.wait()
+        super().write(record)
+        self.written.set()
+
+
+def test_a_sink_that_hangs_with_all_its_threads_is_skipped(
+    printed: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "MAX_WRITE_S", 0.05)
+    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 0.01)
+    sink, clock = Hanging(), fakes.FakeClock()
+    records = DecisionLog([sink], clock=clock)
+    assert [fakes.record(records, fakes.ranking()) for _ in range(4)] == [1] * 4
+    reasons = [line["reason"] for line in printed() if "reason" in line]
+    skipped = f"failed 3 times in a row: skipped for {bounded.PAUSE_S:g} s"
+    busy = "1 writes are under way"
+    assert reasons == [bounded.TIMED_OUT, busy, busy, skipped]
+    sink.released.set()
+    assert sink.written.wait(30)
+    monkeypatch.setattr(bounded, "MAX_WRITE_S", 30)
+    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 30)
+    clock.now_s += bounded.PAUSE_S
+    assert fakes.record(records, fakes.ranking()) == 0
+
+
+def test_a_sink_that_can_not_connect_after_a_restore_fails_no_request(
+    printed: fakes.LogLines,
+) -> None:
+    class Unconnected(fakes.FullDisk):
+        def connect(self) -> None:
+            raise ZeroDivisionError("SECRET")
+
+    records = DecisionLog([Unconnected()])
+    records.restart()
+    assert fakes.record(records, fakes.ranking()) == 1
+    lines = [line for line in printed() if line.get("level") == "ERROR"]
+    told = [(line["message"], line["sink"]) for line in lines]
+    assert told == [
+        ("decision sink can't connect", "Unconnected"),
+        ("decision record spilled", "Unconnected"),
+    ]
+    assert lines[0]["reason"].startswith("ZeroDivisionError in test_decision_log.py:")

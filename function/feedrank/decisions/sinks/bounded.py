@@ -14,6 +14,7 @@ from time import perf_counter
 from traceback import extract_tb
 
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
+from feedrank.telemetry.logging import logger
 
 MAX_WRITE_S = 1.2  # that a request waits for a write; more than Firehose's client takes
 MAX_QUEUE_S = 0.1  # that a write waits for a thread
@@ -36,12 +37,16 @@ class BoundedSink:
 
     def restart(self) -> None:
         """After a SnapStart restore: with connections, threads and a clock of this container."""
-        self._sink.connect()
         self._begin_anew()
+        try:
+            self._sink.connect()
+        except Exception as error:  # noqa: BLE001 the restore goes on, and writes are refused
+            logger.error("decision sink can't connect", sink=self.name, reason=_reason(error))
 
     def _begin_anew(self) -> None:
         self._breaker = Breaker(self._clock)
         self._threads = DaemonThreads(self._sink.max_writes, self.name)
+        self._late: list[Write] = []  # under way, though their requests are over
 
     def begin(self, record: DecisionRecord) -> Write:
         """Raises OSError where no write is begun."""
@@ -52,25 +57,35 @@ class BoundedSink:
         return self._threads.submit(lambda: self._write(record))
 
     def _write(self, record: DecisionRecord) -> str | None:
-        """The reason of a refusal. Texts of other errors than OSError may repeat the record, so
-        only their type and place are given."""
+        """The reason of a refusal."""
         try:
             self._sink.write(record)
-        except OSError as error:
-            return str(error)
         except BaseException as error:  # noqa: BLE001 a sink's bug fails no request
-            frame = extract_tb(error.__traceback__)[-1]
-            return f"{type(error).__name__} in {PurePath(frame.filename).name}:{frame.lineno}"
+            return _reason(error)
         return None
 
     def end(self, write: Write) -> None:
         """Raises OSError where the sink has not taken the record by now."""
+        self._late = [late for late in self._late if not late.done()]
         if write.cancelled():
+            if len(self._late) >= self._sink.max_writes:  # they hang; else the sink is only busy
+                self._breaker.count(failed=True)
             raise OSError(f"{self._sink.max_writes} writes are under way")
-        reason = write.result() if write.done() else TIMED_OUT
+        if is_late := not write.done():
+            self._late.append(write)
+        reason = TIMED_OUT if is_late else write.result()
         self._breaker.count(failed=reason is not None)
         if reason is not None:
             raise OSError(reason)
+
+
+def _reason(error: BaseException) -> str:
+    """Texts of other errors than OSError may repeat the record, so only their type and place are
+    given."""
+    if isinstance(error, OSError):
+        return str(error)
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {PurePath(frame.filename).name}:{frame.lineno}"
 
 
 async def wait_for(writes: Sequence[Write], deadline_s: float, *, is_alone: bool) -> None:
