@@ -104,6 +104,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         parity=1.5e-7,
         rows=400,
         missing={"users.age": 1_200},
+        unknown={"items.genres": 12},
         vector_width=0,
         agreement=Agreement(3_000, 200, 1.2e-7),
     )
@@ -124,6 +125,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "expected     1.2e-07 at most, 3,000 rows in 200 requests",
         "batches      no: one inference per request",
         "empty cells  users.age 1,200; filled with the spec's defaults",
+        "unknown      items.genres 12; in no vocabulary, so 0",
         "uploaded     nothing new",
         "To deploy it, give the stack this parameter, as the README's Deploy shows:",
         f"ModelUri={uri}",

@@ -258,6 +258,9 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
     if built.missing:
         cells = (f"{column} {count:,}" for column, count in built.missing.items())
         facts["empty cells"] = f"{', '.join(cells)}; filled with the spec's defaults"
+    if built.unknown:
+        cells = (f"{column} {count:,}" for column, count in built.unknown.items())
+        facts["unknown"] = f"{', '.join(cells)}; in no vocabulary, so 0"
     if published:
         facts["uploaded"] = f"{published.uploaded} files" if published.uploaded else "nothing new"
     return facts

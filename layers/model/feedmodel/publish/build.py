@@ -28,7 +28,7 @@ from feedmodel.publish.registry import TrackedModel, fetch_model
 from feedmodel.publish.scorers import Scorers
 from feedmodel.publish.signing import verify_model
 from feedmodel.publish.snapshot import write_snapshot
-from feedmodel.publish.tables import TABLES, FeatureTables, TableName, find_table, read_tables
+from feedmodel.publish.tables import TABLES, TableName, find_table, read_tables
 from feedmodel.publish.tracking import tracking_uri
 from feedmodel.publish.upload import put_in_place
 from feedmodel.publish.vocabularies import read_spec, request_vocabularies, without_texts
@@ -65,7 +65,8 @@ class PublishOptions:
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
     """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows.
-    `missing` counts the empty cells by table and column, which hold the spec's default;
+    `missing` counts the empty cells by table and column, which hold the spec's default; `unknown`
+    those whose text no vocabulary has, which are 0;
     `vector_width` is of the item vectors that were computed ahead of time, 0 without them;
     `agreement` is that with the team's scores, where there are any."""
 
@@ -77,6 +78,7 @@ class BuiltBundle:
     missing: Mapping[str, int]
     vector_width: int = 0
     agreement: Agreement | None = None
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -121,9 +123,10 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         size_bytes,
         parity.apart,
         parity.rows,
-        _missing_cells(tables),
+        _by_column({name: table.missing for name, table in tables.items()}),
         served.vector_width,
         agreement,
+        _by_column({name: table.unknown for name, table in tables.items()}),
     )
 
 
@@ -213,10 +216,10 @@ def _write_model(root: Path, served: Served) -> Scorers:
     return Scorers(served.spec, root / ONNX_MODEL, root / SNAPSHOT, served.program)
 
 
-def _missing_cells(tables: FeatureTables) -> dict[str, int]:
+def _by_column(counts: Mapping[TableName, Mapping[str, int]]) -> dict[str, int]:
     return {
         f"{name}.{column}": count
-        for name, table in tables.items()
-        for column, count in table.missing.items()
+        for name, columns in counts.items()
+        for column, count in columns.items()
         if count
     }
