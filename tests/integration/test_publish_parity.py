@@ -263,7 +263,7 @@ class Wide(Shop):
 @pytest.mark.parametrize(
     ("model", "shape", "dtype", "message"),
     [
-        (Shop().double(), (6, 4), "float64", "input x: the model takes torch.float64, not float32"),
+        (Shop().double(), (6, 4), "float64", "input x: the model takes float64, not float32"),
         (Wide(), (6, 4, 2), "float32", "input x: the model takes 8 features, the spec describes 4"),
     ],
     ids=["type", "width"],
