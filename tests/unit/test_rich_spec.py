@@ -1,18 +1,26 @@
 """Inputs of whole numbers, lists, vocabularies, times and candidates: from rows to tensors."""
 
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fullspec
+from feedops.workspace import PROJECT
 from feedrank.domain import Query
 from feedrank.errors import BundleError, SpecError
 from feedrank.features.expressions import DAY_S, parse
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.spec_reader import parse_spec
 from feedrank.features.vocabulary import Vocabulary, text_key, text_keys, vocabulary_of
+from feedrank.http.schemas import time_of
 from fullspec import NAN, NOW_S, RICH
 
 
@@ -154,6 +162,71 @@ def test_the_hour_is_of_a_zone_or_of_the_callers_own_clock(
     expression: str, context: dict[str, str], hour: float
 ) -> None:
     assert parse(expression).compute(context, NOW_S) == hour
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12", "America/New_York", "UTC"])
+@pytest.mark.parametrize(
+    "stamp",
+    ["0001-01-01T00:00:00Z", "0001-01-02T00:00:00Z", "9999-12-31T00:00:00Z",
+     "9999-12-31T23:59:59Z", "1969-12-31T23:59:59.999999Z", "1883-11-18T16:59:59Z"],
+)  # fmt: skip
+def test_the_hour_of_a_zone_is_that_of_the_calendar_at_the_ends_of_time_too(
+    zone: str, stamp: str
+) -> None:
+    moment = datetime.fromisoformat(stamp)
+    cycle = timedelta(days=146_097)  # out of reach of the ends, where Python's own calendar ends
+    within = (
+        moment + cycle if moment.year == 1 else moment - cycle if moment.year > 9_000 else moment
+    )
+    expected = within.astimezone(ZoneInfo(zone))
+    time_s = moment.timestamp()
+    assert parse(f"hour({zone})").compute({}, time_s) == expected.hour
+    assert parse(f"weekday({zone})").compute({}, time_s) == expected.weekday()
+
+
+@given(st.datetimes(), st.integers(-1_439, 1_439))
+def test_the_callers_own_clock_is_read_off_its_timestamp(at: datetime, minutes: int) -> None:
+    offset = timezone(timedelta(minutes=minutes))
+    stamp = at.replace(tzinfo=offset).isoformat()
+    try:
+        time_s = time_of({"timestamp": stamp}, 0.0)
+    except (ValueError, OverflowError):
+        return  # the year in UTC is not 1 to 9999: a 422
+    context = {"timestamp": stamp}
+    assert parse("hour(offset)").compute(context, time_s) == at.hour
+    assert parse("weekday(offset)").compute(context, time_s) == at.weekday()
+    assert parse("is_weekend(offset)").compute(context, time_s) == float(at.weekday() > 4)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "hour"),
+    [
+        ("2026-11-22T12:00", 12),  # no offset: UTC
+        ("2026-11-22T12:00:00Z", 12),
+        ("2026-11-22T00:10:00-00:30", 0),
+        ("2026-11-22T23:59:59.999999+23:59", 23),
+        ("2026-11-22T23:59:59.999999-23:59", 23),
+        ("2026-11-22", 0),
+        ("20261122T0710+0545", 7),
+        ("2026-W47-7T07:10:00+14:00", 7),
+    ],
+)
+def test_the_hour_of_an_odd_timestamp_is_the_one_that_stands_in_it(stamp: str, hour: int) -> None:
+    context = {"timestamp": stamp}
+    assert parse("hour(offset)").compute(context, time_of(context, 0.0)) == hour
+
+
+def test_zones_are_known_without_a_database_of_the_system() -> None:
+    """Lambda's image may have none; the runtime layer has the package tzdata."""
+    code = (
+        "import zoneinfo; zoneinfo.reset_tzpath(())\n"
+        "from feedrank.features.expressions import parse\n"
+        f"print(parse('hour(Europe/Berlin)').compute({{}}, {NOW_S}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "9.0\n"
+    layer = (PROJECT / "layers" / "runtime" / "requirements.txt").read_text()
+    assert "\ntzdata==" in layer
 
 
 def test_a_column_of_times_has_each_its_own_offset() -> None:
