@@ -246,6 +246,62 @@ def test_an_invalid_user_id_erases_nothing(user: str, s3: Any) -> None:
     assert "must be a user's id, a whole number" in done.output
 
 
+def _text_record(user_id: str, number: int) -> bytes:
+    query = fakes.query(user_id, ["ann", "42"])  # type: ignore[arg-type]
+    record = fakes.recorded(fakes.ranking(query=query, request_id=f"r{number}"))
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=bool(number % 2)).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "user", ["ann", "42", "null", "zoë \U0001f3ac", 'a"b\\c', " ", "-", "None", ".*", "e" * 128]
+)
+def test_only_the_records_of_a_text_id_are_erased(user: str, tmp_path: Path) -> None:
+    """However its text is escaped, and whatever it would mean elsewhere in a record."""
+    others = b"".join(
+        _text_record(other, number) + _record(42, number)
+        for number, other in enumerate(("anne", "ann-2", "0", "zoë", "a", "b"))
+    )
+    hashed = _record(7, 5, KEY)  # its user_id is null
+    halves = b'{"user_id":"ann-2","item_ids":["ann","42\n{"user_hash":null,"user_id":null,"i\n'
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    rest = others + hashed + halves + _undelivered(others)
+    file.write_bytes(_text_record(user, 1) + rest + _text_record(user, 2))
+    command = ["decisions", "erase", f"--user={user}", "--ids", "text", "--from", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "2 of this user's" in done.output
+    assert file.read_bytes() == rest
+
+
+def test_half_a_record_of_a_text_id_is_erased(tmp_path: Path) -> None:
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    file.write_bytes(b'{"record":"decision","user_id":"ann","item_\n' + OTHERS)
+    command = ["decisions", "erase", "--user", "ann", "--ids", "text", "--from", str(tmp_path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert file.read_bytes() == OTHERS
+
+
+def test_hashed_records_of_a_text_id_are_found_by_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", KEY)
+    file = tmp_path / "predictions_2026-11-22.jsonl"
+    record = json.loads(_text_record("zoë", 1))
+    record |= {"user_id": None, "user_hash": UserHash(KEY)("zoë")}
+    file.write_bytes(json.dumps(record).encode() + b"\n" + OTHERS)
+    command = ["decisions", "erase", "--user", "zoë", "--ids", "text", "--from", str(tmp_path)]
+    assert CliRunner().invoke(app, [*command, "--key-env", "KEY"]).exit_code == 0
+    assert file.read_bytes() == OTHERS
+
+
+@pytest.mark.parametrize("user", ["", "x" * 129])
+def test_a_text_that_is_no_id_erases_nothing(user: str, tmp_path: Path) -> None:
+    command = ["decisions", "erase", f"--user={user}", "--ids", "text", "--from", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert "a text id has 1 to 128 characters" in done.output
+
+
 @pytest.mark.parametrize("line", [b'{"rawData":null}', b'{"rawData":"eyJsb2dFdmVudHMiOlt7fV19"}'])
 def test_a_damaged_error_record_is_named(line: bytes, s3: Any) -> None:
     _put(s3, "errors/a.gz", line + b"\n")

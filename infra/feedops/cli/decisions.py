@@ -1,6 +1,6 @@
 """Commands about the decision records that the function has written."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ def erase(
             "DECISION_LOG_DIR named.",
         ),
     ],
+    ids: Annotated[
+        Literal["number", "text"], typer.Option(help="The kind of the ids in the records.")
+    ] = "number",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count the user's records, and change nothing.")
     ] = False,
@@ -41,5 +44,6 @@ def erase(
 ) -> None:
     """Erase a user's decision records in all versions, and check that none is left."""
     from feedops.decisions.erasure import erase as run_erasure
+    from feedops.decisions.erasure import user_id
 
-    run_erasure(user, source, key_env, log_groups, output, dry_run=dry_run)
+    run_erasure(user_id(user, ids), source, key_env, log_groups, output, dry_run=dry_run)

@@ -10,11 +10,13 @@ from feedops.decisions.stored_records import PassCounts, stored_records
 from feedops.decisions.user_records import UserRecords
 from feedops.display import print_facts, print_whole, steps
 from feedops.errors import OperationError
+from feedrank.domain import MAX_ID_LENGTH
+from feedrank.features.spec import Ids
 from feedrank.settings import MIN_KEY_LENGTH
 
 
 def erase(
-    user: str,
+    user: int | str,
     source: str,
     key_variables: Sequence[str],
     log_groups: str,
@@ -24,8 +26,6 @@ def erase(
 ) -> None:
     """Prints what was done, what is left and what is out of reach. Raises OperationError where a
     record is left, or an object could not be read."""
-    if not user.isascii() or not user.isdigit() or str(int(user)) != user:
-        raise OperationError(f"--user {user!r}: must be a user's id, a whole number such as 42")
     records, stored = UserRecords(user, _keys(key_variables)), stored_records(source)
     with steps(console, f"Reading {source}"):
         first = stored.pass_over(records, erase=not dry_run)
@@ -37,6 +37,20 @@ def erase(
     for line in _out_of_reach(source, log_groups):
         print_whole(console, f"not reached: {line}")
     _check(first, second)
+
+
+def user_id(user: str, ids: Ids) -> int | str:
+    """Raises OperationError: for a misspelt id nothing would be found."""
+    if ids == "text":
+        if not 1 <= len(user) <= MAX_ID_LENGTH:
+            raise OperationError(f"--user: a text id has 1 to {MAX_ID_LENGTH} characters")
+        return user
+    if not user.isascii() or not user.isdigit() or str(int(user)) != user:
+        raise OperationError(
+            f"--user {user!r}: must be a user's id, a whole number such as 42, or any text with "
+            "--ids text"
+        )
+    return int(user)
 
 
 def _keys(variables: Sequence[str]) -> list[str]:

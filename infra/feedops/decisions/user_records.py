@@ -7,6 +7,7 @@ envelope of several.
 
 import base64
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -31,14 +32,18 @@ class Rest(NamedTuple):
 
 
 class UserRecords:
-    """`keys` are all keys that user ids were ever hashed with."""
+    """`keys` are all keys that user ids were ever hashed with. A number finds the same number as
+    text too."""
 
-    def __init__(self, user: str, keys: Sequence[str] = ()) -> None:
-        self._user = user
+    def __init__(self, user: int | str, keys: Sequence[str] = ()) -> None:
+        self._ids = (user,) if isinstance(user, str) else (user, str(user))
         self._hashes = {UserHash(key)(user) for key in keys}
-        ids = b"|".join(re.escape(orjson.dumps(each)[1:-1]) for each in (user, *self._hashes))
+        escaped = json.dumps(str(user))[1:-1].encode()  # as tools write what is not ASCII
+        texts = {escaped, *(orjson.dumps(each)[1:-1] for each in (str(user), *self._hashes))}
+        ids = b"|".join(map(re.escape, texts))
+        bare = b"" if isinstance(user, str) else b"|%d(?![0-9A-Za-z])" % user
         self._mention = re.compile(rb"(?<![0-9A-Za-z])(?:" + ids + rb")(?![0-9A-Za-z])")
-        self._field = re.compile(rb'"user_(?:id|hash)":\s*"?(?:' + ids + rb")(?![0-9A-Za-z])")
+        self._field = re.compile(rb'"user_(?:id|hash)":\s*(?:"(?:' + ids + rb')"' + bare + rb")")
 
     def without(self, body: bytes) -> Rest:
         """Raises UnreadableError."""
@@ -72,7 +77,7 @@ class UserRecords:
             return (None, 1) if self._field.search(line) else (line, 0)
         if not isinstance(row, dict):
             return line, 0
-        if str(row.get("user_id")) == self._user or row.get("user_hash") in self._hashes:
+        if row.get("user_id") in self._ids or row.get("user_hash") in self._hashes:
             return None, 1
         return self._undelivered(line, row) if "rawData" in row else (line, 0)
 
