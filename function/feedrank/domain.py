@@ -96,4 +96,5 @@ class Ranking(NamedTuple):
     context: Mapping[str, str | None] = NO_CONTEXT  # what the record may hold of the request's
     context_dropped: int = 0  # entries of the request's that it doesn't hold as they were sent
     stages: tuple[str, ...] = ()  # the names of those that ran after scoring
+    features: str | None = None  # what the record may hold of the request's, as JSON
     outputs: Mapping[str, list[float | None]] | None = None  # by name, (items,); with `explain`

@@ -1,5 +1,6 @@
 """What a caller says of each candidate: read, or refused by name."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,28 @@ def test_what_the_spec_does_not_describe_is_refused_by_name(
     with pytest.raises(InvalidRequestError) as error:
         READER.read(sent, 3)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"score": [1, 0.25, None]}, {"score": [1, 0.25, None]}),
+        ({"clip": [[1, 2, 3], [], None]}, {"clip": [[2, 3], [], None]}),
+        ({"source": ["ann", "SECRET", 7]}, {"source": ["ann", None, 7]}),
+        ({"source": [None, 8, "7"], "score": [1, 2, 3]},
+         {"source": [None, None, "7"], "score": [1, 2, 3]}),
+        ({}, {}),
+    ],
+)  # fmt: skip
+def test_a_record_holds_what_counts_and_no_text_that_the_bundle_lacks(
+    sent: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    recorded = json.loads(READER.recorded(sent))
+    assert recorded == kept
+    before, after = READER.read(sent, 3), READER.read(recorded, 3)
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name])
 
 
 def test_a_schema_says_what_may_be_sent() -> None:

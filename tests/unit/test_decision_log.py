@@ -79,6 +79,7 @@ def test_the_record_holds_the_request_and_the_ranking() -> None:
         "stages": ["diversity"],
         "context": {"device": "mobile"},
         "context_dropped": 1,
+        "features": None,
         "feature_time": "2026-11-22T12:00:00.123000Z",
         "unknown": {"user": True, "items": [30]},
         "outputs": None,

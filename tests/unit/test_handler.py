@@ -484,6 +484,7 @@ def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
         "stages": [],
         "context": {"device": "mobile", "timestamp": "2026-11-22T20:15:00Z"},
         "context_dropped": 0,
+        "features": None,
         "user_hash": None,
         "feature_time": "2026-11-22T20:15:00Z",
         "unknown": {"user": False, "items": [5000]},

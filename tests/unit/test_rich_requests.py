@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from httpx2 import Response
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 import clients
@@ -303,3 +305,61 @@ def test_an_explained_request_is_measured_and_its_outputs_are_recorded(
     assert record["outputs"].keys() == {"click", "like"}
     weighted = [click + 2 * like for click, like in zip(*record["outputs"].values(), strict=True)]
     assert record["scores"] == pytest.approx(weighted, rel=1e-6)
+
+
+CLIPS = st.none() | st.lists(st.integers(-9, 9), max_size=4)
+REQUESTS = st.integers(1, 4).flatmap(
+    lambda items: st.fixed_dictionaries(
+        {
+            "user_id": st.sampled_from(["ann", "bob"]),
+            "item_ids": _lists(st.sampled_from(["i", "j", "new"]), items),
+            "features": st.fixed_dictionaries(
+                {"clip": _lists(CLIPS, items)},
+                optional={
+                    "retrieval_score": _lists(st.floats(-1e6, 1e6, width=32) | st.none(), items)
+                },
+            ),
+            "context": st.fixed_dictionaries(
+                {},
+                optional={
+                    "device": st.sampled_from(["tv", "phone", SECRET]),
+                    "recent": st.lists(st.sampled_from(["x", "y", " z", SECRET])).map(",".join),
+                    "timestamp": st.sampled_from(["2026-03-29T01:30+14:00", "0001-01-01T00Z"]),
+                },
+            ),
+        }
+    )
+)
+
+
+def _lists(cells: st.SearchStrategy[Any], size: int) -> st.SearchStrategy[list[Any]]:
+    return st.lists(cells, min_size=size, max_size=size)
+
+
+@pytest.fixture(scope="module")
+def full_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return fullspec.model(tmp_path_factory.mktemp("full"))
+
+
+@given(REQUESTS)
+def test_a_decision_can_be_made_again_from_its_record(
+    full_model: Model, request_: dict[str, Any]
+) -> None:
+    """And holds no text that the bundle doesn't list."""
+    kept = fakes.KeptLines()
+    client = TestClient(fakes.app(full_model, kept))
+    ids(client.post("/predict", json=request_))
+    line = kept.lines[-1][0]
+    assert SECRET.encode() not in line
+    record = json.loads(line)
+    again = {
+        "user_id": record["user_id"],
+        "item_ids": record["item_ids"],
+        "features": json.loads(record["features"]),
+        "context": {"timestamp": record["feature_time"]}
+        | {key: text for key, text in record["context"].items() if text is not None},
+    }
+    ids(client.post("/predict", json=again))
+    repeated = json.loads(kept.lines[-1][0])
+    same = ("scores", "ranks", "feature_time", "features", "unknown")
+    assert [repeated[name] for name in same] == [record[name] for name in same]

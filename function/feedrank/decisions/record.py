@@ -32,6 +32,7 @@ def decision(ranking: Ranking, user_hash: UserHash | None = None) -> dict[str, A
         "stages": ranking.stages,
         "context": ranking.context,
         "context_dropped": ranking.context_dropped,
+        "features": ranking.features,
         "feature_time": datetime.fromtimestamp(query.time_s, UTC),
         "unknown": ranking.unknown,
         "outputs": ranking.outputs,

@@ -1,9 +1,11 @@
 """What the caller knows of each candidate, such as a retrieval score: read against the spec."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from feedrank.errors import InvalidRequestError
@@ -42,6 +44,22 @@ class CandidateFeatures:
                 f"features: {len(unknown)} unknown; this model reads {known} of each candidate"
             )
         return {name: self._column(self._features[name], v, items) for name, v in sent.items()}
+
+    def recorded(self, sent: Mapping[str, Sequence[Any]]) -> str:
+        """What a record may hold of it, as JSON: of a list its last ones, which count, and no text
+        that the bundle doesn't list. Sent again it gives the same scores."""
+        return orjson.dumps(
+            {name: self._kept(self._features[name], cells) for name, cells in sent.items()}
+        ).decode()
+
+    def _kept(self, feature: Feature, cells: Sequence[Any]) -> Sequence[Any]:
+        if feature.size:
+            one = replace(feature, size=0)
+            return [cell and self._kept(one, cell[-feature.size :]) for cell in cells]
+        if not feature.vocabulary:
+            return cells
+        numbers = self._numbers(feature, cells, feature.name).tolist()
+        return [cell if number else None for cell, number in zip(cells, numbers, strict=True)]
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of each feature's list."""

@@ -58,8 +58,11 @@ class Ranker:
         if (type(query.user_id) is str) != (model.spec.ids == "text"):
             raise InvalidRequestError(f"user_id, item_ids: {IDS_ARE[model.spec.ids]}")
         warnings = self._check(model, query) if query.context else ()
+        features = None
         if query.candidates:
+            sent = query.candidates
             candidates = model.candidates.read(query.candidates, len(query.item_ids))
+            features = model.candidates.recorded(sent)
             query = query._replace(candidates=candidates)
         started_s = perf_counter()
         with self._span("features"):
@@ -102,6 +105,7 @@ class Ranker:
             context=context,
             context_dropped=dropped,
             stages=self._stage_names,
+            features=features,
             outputs=outputs,
         )
         spilled = await self._log.record(ranking)
