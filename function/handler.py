@@ -63,6 +63,7 @@ def _ranker(scorer: Scorer) -> Ranker:
         decision_log,
         tracing,
         strict=settings.context_check == "strict",
+        record_outputs=settings.record_outputs == "always",
         stages=extensions.stages,
     )
 

@@ -188,6 +188,11 @@ class Settings(BaseModel):
         description="`hashed`: decision records hold a keyed hash of the user's id (`user_hash`) "
         "in its place",
     )
+    record_outputs: Literal["explained", "always"] = Field(
+        default="explained",
+        description="`always`: decision records hold the outputs that a score is made of for every "
+        "request, not only where it says `explain`",
+    )
     record_id_key: SecretStr | None = Field(
         default=None,
         description="Key of those hashes, at least 32 characters; where others can read the "

@@ -154,6 +154,7 @@ def test_these_parameters_publish_a_version() -> None:
         "ModelFallback",
         "ModelUri",
         "RecordIds",
+        "RecordOutputs",
         "RequestTimeoutMs",
         "Tracing",
         "WarmStart",
@@ -184,6 +185,7 @@ def test_the_longest_description_fits() -> None:
         "DecisionDelivery": "direct",
         "RecordIds": "hashed",
         "ContextCheck": "warn",
+        "RecordOutputs": "always",
         "BasePath": "/".ljust(PARAMETERS["BasePath"]["MaxLength"], "x"),
     }
     _, version = _version(_deployed(**longest))

@@ -91,7 +91,16 @@ def test_a_model_uri_contains_exactly_one_digest() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ModelFallback", "LogLevel", "Tracing", "WarmStart", "Auth", "ContextCheck", "RecordIds"],
+    [
+        "ModelFallback",
+        "LogLevel",
+        "Tracing",
+        "WarmStart",
+        "Auth",
+        "ContextCheck",
+        "RecordIds",
+        "RecordOutputs",
+    ],
 )
 def test_the_function_accepts_every_value_that_a_parameter_allows(name: str) -> None:
     for value in template()["Parameters"][name]["AllowedValues"]:

@@ -307,6 +307,19 @@ def test_an_explained_request_is_measured_and_its_outputs_are_recorded(
     assert record["scores"] == pytest.approx(weighted, rel=1e-6)
 
 
+@pytest.mark.parametrize("explain", [True, False])
+@pytest.mark.parametrize("setting", ["always", "explained"])
+def test_outputs_are_recorded_always_or_where_they_are_explained(
+    model: Model, setting: str, *, explain: bool
+) -> None:
+    kept = fakes.KeptLines()
+    client = TestClient(fakes.app(model, kept, RECORD_OUTPUTS=setting))
+    predictions = ask(client, explain=explain).json()["predictions"]
+    assert ("outputs" in predictions[0]) == explain
+    outputs = json.loads(kept.lines[0][0])["outputs"]
+    assert (outputs is not None) == (explain or setting == "always")
+
+
 CLIPS = st.none() | st.lists(st.integers(-9, 9), max_size=4)
 REQUESTS = st.integers(1, 4).flatmap(
     lambda items: st.fixed_dictionaries(

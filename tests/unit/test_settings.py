@@ -53,6 +53,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "base_path": "",
         "api_auth": "none",
         "context_check": "strict",
+        "record_outputs": "explained",
         "extensions": "",
         "decision_log_dir": None,
         "decision_stream": "",

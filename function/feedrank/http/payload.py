@@ -93,7 +93,7 @@ def response_body(ranking: Ranking) -> bytes:
         "request_id": ranking.call.request_id,
         "degraded": ranking.degraded,
     }
-    if ranking.outputs:
+    if query.explain and ranking.outputs:
         names = tuple(ranking.outputs)
         rows = list(zip(*ranking.outputs.values(), strict=True))
         for at, prediction in zip(ranking.order, response["predictions"], strict=True):

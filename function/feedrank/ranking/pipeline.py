@@ -34,14 +34,17 @@ class Ranker:
         tracing: Tracing | None = None,
         *,
         strict: bool = True,
+        record_outputs: bool = False,
         stages: Sequence[RankingStage] = (),
     ) -> None:
-        """`strict` refuses a context that has what the model doesn't read."""
+        """`strict` refuses a context that has what the model doesn't read. `record_outputs` keeps
+        the model's outputs of every request, which then shares no batch with others."""
         self._slot = slot
         self._scorer = scorer
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._strict = strict
+        self._record_outputs = record_outputs
         self._stages = stages
         self._stage_names = tuple(stage.name for stage in stages)
 
@@ -69,7 +72,7 @@ class Ranker:
             rows = await _fetch(model, query, call)
         fetched_s = perf_counter()
         with self._span("scoring"):
-            explaining = _explaining(model) if query.explain else None
+            explaining = _explaining(model) if query.explain or self._record_outputs else None
             scorable = replace(model, engine=explaining) if explaining else model
             scores, order = best_first(
                 await self._scorer.score(scorable, query, rows, call), model.spec.range
