@@ -37,6 +37,8 @@ READER = CandidateFeatures(SPEC, {"sources": vocabulary_of(["ann", "7"])})
         ("clip", [[1, 2, 3], [4], None], [[2, 3], [0, 4], [0, 0]]),
         ("position", [1, 2**62, None], [1, 2**62, 0]),
         ("position", [1.0, 2, 3], [1, 2, 3]),
+        ("position", [1.0, 2**62 + 1, -(2**63)], [1, 2**62 + 1, -(2**63)]),
+        ("score", [10**30, -(2**63), 2**64], [1e30, -(2.0**63), 2.0**64]),
         ("source", ["ann", 7, "new"], [1, 2, 0]),
         ("source", [None, "7", "ann"], [0, 2, 1]),
     ],
@@ -59,12 +61,14 @@ def test_values_are_read_as_the_spec_says(name: str, cells: list[Any], expected:
         ({"score": [1, 2, NAN]}, "features.score: must be finite 32-bit numbers"),
         ({"price": [None, 2, NAN]}, "features.price: must be finite 32-bit numbers"),
         ({"score": [1, 2, 1e39]}, "features.score: must be finite 32-bit numbers"),
-        ({"score": [1, 2, 10**400]}, "features.score: must be numbers"),
+        ({"score": [1, 2, 10**400]}, "features.score: must be finite 32-bit numbers"),
         ({"clip": [1, 2, 3]}, "features.clip: each item's value must be a list, or null"),
         ({"clip": [["a"], [], []]}, "features.clip: must be numbers"),
         ({"position": [1, 2, 0.5]}, "features.position: must be whole numbers of 64 bits"),
         ({"position": [1, 2, 2**63]}, "features.position: must be whole numbers of 64 bits"),
-        ({"position": [1, 2, 2**65]}, "features.position: must be numbers"),
+        ({"position": [1, 2, 2**65]}, "features.position: must be whole numbers of 64 bits"),
+        ({"position": [1, 2, NAN]}, "features.position: must be whole numbers of 64 bits"),
+        ({"position": [1, 2, -(2**63) - 1]}, "features.position: must be whole numbers"),
         ({"source": ["ann", 0.5, "x"]}, "features.source: must be texts, or whole numbers"),
     ],
 )
@@ -99,9 +103,11 @@ def test_a_record_holds_what_counts_and_no_text_that_the_bundle_lacks(
 
 
 def test_a_schema_says_what_may_be_sent() -> None:
-    assert READER.schema()["position"] == {
-        "type": "array", "items": {"type": ["integer", "null"]}
-    }  # fmt: skip
+    assert READER.schema(7)["position"] == {
+        "type": "array",
+        "maxItems": 7,
+        "items": {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
+    }
     assert READER.described() == {
         "score": {"type": "float32"},
         "price": {"type": "float32"},

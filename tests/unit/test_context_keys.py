@@ -1,6 +1,7 @@
 """What a bundle reads of the context is listed, and anything else is refused or named."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from starlette.testclient import TestClient
 
 import demo
 import fakes
+import fullspec
 from feedrank.domain import Query
 from feedrank.features import expressions as context
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.spec_reader import parse_spec
+from feedrank.features.vocabulary import vocabulary_of
 from feedrank.telemetry.metrics import request_metrics
 
 SPEC: dict[str, Any] = {
@@ -184,6 +187,66 @@ def test_the_document_describes_the_context_of_the_model_that_serves(check: str,
         "enum": ["mobile", "tablet", "tv"],
     }
     assert context["properties"].keys() == {"device", "city", "app", "temp", "timestamp"}
+
+
+LISTS = {
+    "inputs": [{"name": "x", "type": "int64", "features": [
+        {"name": "d", "source": "context", "expression": "text(device)", "vocabulary": "v"},
+        {"name": "r", "source": "context", "expression": "list(recent)", "size": 2,
+         "vocabulary": "v"},
+        {"name": "p", "source": "item"}]}],
+    "vocabularies": {"v": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept", "dropped"),
+    [
+        ({"device": "a"}, {"device": "a"}, 0),
+        ({"device": "SECRET"}, {"device": None}, 1),
+        ({"device": ""}, {"device": None}, 1),
+        ({"recent": "a, b"}, {"recent": "a,b"}, 0),
+        ({"recent": "SECRET,a,b"}, {"recent": "a,b"}, 0),  # the model reads the last two
+        ({"recent": "b,SECRET,a"}, {"recent": "a"}, 1),
+        ({"recent": "SECRET"}, {"recent": None}, 1),
+        ({"recent": " , "}, {"recent": ""}, 0),
+        ({"recent": "a", "SECRET": "x", "device": "c"}, {"recent": "a", "device": "c"}, 1),
+    ],
+)
+def test_of_texts_and_lists_a_record_has_what_the_vocabulary_has(
+    sent: dict[str, str], kept: dict[str, str | None], dropped: int
+) -> None:
+    keys = ContextKeys(parse_spec(LISTS), {"v": vocabulary_of(["a", "b", "c"])})
+    assert keys.recorded(sent) == (kept, dropped)
+
+
+def test_any_text_is_a_value_of_a_key_of_text_and_other_keys_are_named() -> None:
+    keys = ContextKeys(parse_spec(LISTS), {"v": vocabulary_of(["a", "b", "c"])})
+    assert keys.problems({"device": "SECRET", "recent": "x,SECRET", "timestamp": "now"}) == []
+    assert keys.problems({"SECRET": "a", "device": "a"}) == [
+        "context: unknown key; this model reads device, recent, timestamp"
+    ]
+    assert keys.described() == {
+        "device": {"type": "text"}, "recent": {"type": "list"}, "timestamp": {"type": "time"}
+    }  # fmt: skip
+    assert keys.schema()["recent"]["description"] == "Texts, divided by commas; the last 2 count"
+
+
+@pytest.mark.parametrize(("check", "status"), [("strict", 422), ("warn", 200)])
+def test_a_model_of_texts_and_lists_is_strict_or_warns(
+    tmp_path: Path, check: str, status: int
+) -> None:
+    client = TestClient(fakes.app(fullspec.model(tmp_path), CONTEXT_CHECK=check))
+    context = {"device": "any", "recent": "x,SECRET", "SECRET": "a"}
+    request = {"user_id": "SECRET", "item_ids": ["i", "new"], "context": context}
+    response = client.post("/predict", json=request)
+    assert response.status_code == status
+    says = ["context: unknown key; this model reads recent, device, timestamp"]
+    if status == 422:
+        assert response.json()["detail"] == says[0]
+    else:
+        assert response.json()["warnings"] == says
+        assert response.json()["unknown"] == {"user": True, "items": ["new"]}
 
 
 def test_without_a_model_the_document_leaves_the_keys_open() -> None:

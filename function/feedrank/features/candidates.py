@@ -15,7 +15,7 @@ from feedrank.features.spec import Feature, FeatureSpec
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 INT64 = np.iinfo(np.int64)
-NUMBERS = "iuf"  # NumPy's kinds of them
+NUMBERS = {int, float, type(None)}  # a bool is none
 
 
 class CandidateFeatures:
@@ -61,11 +61,20 @@ class CandidateFeatures:
         numbers = self._numbers(feature, cells, feature.name).tolist()
         return [cell if number else None for cell, number in zip(cells, numbers, strict=True)]
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of each feature's list."""
+    def schema(self, most_items: int) -> dict[str, Any]:
+        """JSON Schema of each feature's list, which has a value for each item."""
         return {
-            name: {"type": "array", "items": self._cell_schema(feature)}
+            name: {"type": "array", "maxItems": most_items, "items": self._cell_schema(feature)}
             for name, feature in self._features.items()
+        }
+
+    def example(self, items: int) -> dict[str, list[Any]]:
+        """Values that a request of so many items may send."""
+        values = {"text": "a text", "int64": 1, "float32": 0.5}
+        return {
+            name: [[values[self._type(f)]] * min(f.size, 2) if f.size else values[self._type(f)]]
+            * items
+            for name, f in self._features.items()
         }
 
     def described(self) -> dict[str, Any]:
@@ -94,31 +103,14 @@ class CandidateFeatures:
                 raise InvalidRequestError(f"{place}: must be texts, or whole numbers")
             texts = ["" if cell is None else str(cell) for cell in cells]
             return self._vocabularies[feature.vocabulary].numbers(texts)
-        try:
-            values = np.array([0 if cell is None else cell for cell in cells])
-        except (ValueError, OverflowError):
-            raise InvalidRequestError(f"{place}: must be numbers") from None
-        numbers = values.ndim == 1 and (values.dtype.kind in NUMBERS or not len(values))
-        if not numbers or bool in map(type, cells):
+        if not {*map(type, cells)} <= NUMBERS:
             raise InvalidRequestError(f"{place}: must be numbers")
-        if feature.name in self._whole:
-            values = self._whole_numbers(values, place)
-        elif not (np.abs(values) <= FLOAT32_MAX).all():  # NaN fails this too
-            raise InvalidRequestError(f"{place}: must be finite 32-bit numbers")
-        else:
-            values = values.astype(np.float64)
+        numbers = [0 if cell is None else cell for cell in cells]
+        read = _whole_numbers if feature.name in self._whole else _floats
+        values = read(numbers, place)
         if None in cells:
             values[[cell is None for cell in cells]] = number_of(feature)
         return values
-
-    def _whole_numbers(self, values: NDArray[Any], place: str) -> NDArray[np.int64]:
-        if values.dtype.kind == "f":
-            whole = (np.trunc(values) == values) & (np.abs(values) < LARGEST_WHOLE)
-        else:
-            whole = values <= INT64.max
-        if not whole.all():
-            raise InvalidRequestError(f"{place}: must be whole numbers of 64 bits")
-        return values.astype(np.int64)
 
     def _type(self, feature: Feature) -> str:
         if feature.vocabulary:
@@ -126,8 +118,41 @@ class CandidateFeatures:
         return "int64" if feature.name in self._whole else "float32"
 
     def _cell_schema(self, feature: Feature) -> dict[str, Any]:
-        kinds = {"text": ["string", "integer"], "int64": ["integer"], "float32": ["number"]}
-        one = {"type": [*kinds[self._type(feature)], "null"]}
+        kinds: dict[str, dict[str, Any]] = {
+            "text": {"type": ["string", "integer", "null"]},
+            "int64": {
+                "type": ["integer", "null"], "minimum": int(INT64.min), "maximum": int(INT64.max)
+            },
+            "float32": {
+                "type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX
+            },
+        }  # fmt: skip
+        one = kinds[self._type(feature)]
         if not feature.size:
             return one
         return {"type": ["array", "null"], "items": one, "description": f"The last {feature.size}"}
+
+
+def _floats(numbers: Sequence[float], place: str) -> NDArray[np.float64]:
+    try:
+        values = np.array(numbers, np.float64)
+    except OverflowError:
+        values = np.array([np.inf])
+    if not (np.abs(values) <= FLOAT32_MAX).all():  # NaN fails this too
+        raise InvalidRequestError(f"{place}: must be finite 32-bit numbers")
+    return values
+
+
+def _whole_numbers(numbers: Sequence[float], place: str) -> NDArray[np.int64]:
+    """A float is read where it is exact."""
+    whole = [int(n) if isinstance(n, float) and _is_exact(n) else n for n in numbers]
+    try:
+        if float not in map(type, whole):
+            return np.array(whole, np.int64)
+    except OverflowError:
+        pass
+    raise InvalidRequestError(f"{place}: must be whole numbers of 64 bits")
+
+
+def _is_exact(number: float) -> bool:
+    return number.is_integer() and abs(number) < LARGEST_WHOLE

@@ -66,16 +66,21 @@ class ContextKeys:
 
     def recorded(self, sent: Mapping[str, str]) -> tuple[dict[str, str | None], int]:
         """What a record may hold of it, and the number of entries that it doesn't hold as sent: an
-        unknown key is left out, an unknown value is None, which every feature reads like the value.
-        So the record has no text that the bundle doesn't list."""
-        kept = {
-            key: self._free[key].known(text)
-            if key in self._free
-            else (text if self._is_bounded(key, text) else None)
-            for key, text in sent.items()
-            if key in self._known
-        }
-        return kept, len(sent) - len(kept) + sum(text is None for text in kept.values())
+        unknown key is left out, an unknown value is None, which every feature reads like the value,
+        and of a list unknown texts are left out. So the record has no text that the bundle doesn't
+        list."""
+        kept: dict[str, str | None] = {}
+        dropped = 0
+        for key, text in sent.items():
+            if key not in self._known:
+                dropped += 1
+            elif free := self._free.get(key):
+                kept[key] = free.known(text)
+                dropped += kept[key] != free.read(text)
+            else:
+                kept[key] = text if self._is_bounded(key, text) else None
+                dropped += kept[key] is None
+        return kept, dropped
 
     def _is_bounded(self, key: str, text: str) -> bool:
         texts = self._texts.get(key)
@@ -110,14 +115,21 @@ class _FreeText(NamedTuple):
     def type(self) -> str:
         return "list" if self.size else "text"
 
+    def read(self, text: str) -> str:
+        """What the model reads of it: the last ones of a list, without the space between them."""
+        return ",".join(self._texts(text))
+
     def known(self, text: str) -> str | None:
         """What of it the vocabulary has: nothing else may be in a record."""
-        if self.vocabulary is None:
-            return None
-        texts = context.listed(text)[-self.size :] if self.size else [text]
+        texts = self._texts(text)
+        if self.vocabulary is None or not texts:
+            return None if texts else ""
         numbers = self.vocabulary.numbers(texts)
         kept = [t for t, number in zip(texts, numbers.tolist(), strict=True) if number]
         return ",".join(kept) if kept else None
+
+    def _texts(self, text: str) -> list[str]:
+        return context.listed(text)[-self.size :] if self.size else [text]
 
     def schema(self) -> dict[str, Any]:
         what = f"Texts, divided by commas; the last {self.size} count" if self.size else "A text"

@@ -85,14 +85,14 @@ class Endpoints:
         return Response(orjson.dumps(about), media_type=JSON)
 
     async def openapi(self, request: Request) -> Response:
-        from feedrank.http.openapi import with_context, with_model
+        from feedrank.http.model_document import of_model
 
         root = request.scope.get("root_path", "")
         document = {**request.app.openapi(), "servers": [{"url": root or "/"}]}
         with suppress(ModelUnavailableError):
-            keys, check = self._slot.model().context, self._settings.context_check
-            document = with_context(document, keys.schema(), closed=check == "strict")
-            document = with_model(document, self._slot.model(), self._settings.max_items)
+            settings = self._settings
+            closed = settings.context_check == "strict"
+            document = of_model(document, self._slot.model(), settings.max_items, closed=closed)
         return Response(orjson.dumps(document), media_type=JSON)
 
     async def docs(self) -> Response:

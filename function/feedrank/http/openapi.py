@@ -8,7 +8,6 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from feedrank.domain import MAX_ID, MAX_ID_LENGTH
 from feedrank.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -21,7 +20,6 @@ from feedrank.http.problems import PROBLEM_JSON
 from feedrank.http.routes import ROUTES, Route
 from feedrank.http.schemas import Problem
 from feedrank.http.web import FastAPI, get_openapi
-from feedrank.model.load import Model
 
 DESCRIPTION = (
     "Ranks the items of a feed for a user, by predicted engagement. "
@@ -164,42 +162,6 @@ def document(app: FastAPI, auth: str) -> dict[str, Any]:
         components["schemas"].pop(name, None)
     app.openapi_schema, app.state.described_routes = document, routes
     return document
-
-
-def with_context(
-    document: dict[str, Any], keys: Mapping[str, Any], *, closed: bool
-) -> dict[str, Any]:
-    """The document with the context keys of the model that serves."""
-    components = document["components"]
-    request = components["schemas"]["PredictRequest"]
-    context = {**request["properties"]["context"], "properties": dict(keys)}
-    if closed:
-        context["additionalProperties"] = False
-    request = {**request, "properties": {**request["properties"], "context": context}}
-    schemas = {**components["schemas"], "PredictRequest": request}
-    return {**document, "components": {**components, "schemas": schemas}}
-
-
-def with_model(document: dict[str, Any], model: Model, max_items: int) -> dict[str, Any]:
-    """The document with the ids and the candidate features of the model that serves."""
-    components = document["components"]
-    request = components["schemas"]["PredictRequest"]
-    properties = dict(request["properties"])
-    features = {**properties["features"], "properties": model.candidates.schema()}
-    properties["features"] = {**features, "additionalProperties": False}
-    id_: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH}
-    if model.spec.ids == "number":
-        id_ = {"type": "integer", "minimum": 0, "maximum": MAX_ID}
-    properties["user_id"] = {**properties["user_id"], **id_}
-    properties["item_ids"] = {**properties["item_ids"], "items": id_, "maxItems": max_items}
-    if model.spec.ids == "text":
-        properties["user_id"] = _without_numbers(properties["user_id"])
-    schemas = {**components["schemas"], "PredictRequest": {**request, "properties": properties}}
-    return {**document, "components": {**components, "schemas": schemas}}
-
-
-def _without_numbers(schema: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in schema.items() if key not in {"minimum", "maximum"}}
 
 
 def _models() -> list[type[BaseModel]]:
