@@ -103,7 +103,7 @@ def test_a_model_is_served_on_the_local_lambda_until_a_signal(
     process = feedrank("serve", "--port", str(port), "--show-answer", "--concurrency", "1")
     output = until_it_serves(process)
     assert f"curl -s http://{LOCALHOST}:{port}/predict" in output
-    assert "Items for user 42" in output
+    assert "Items for user 123" in output
 
     ranked = predict(port)
     assert sorted(ranked) == sorted(json.loads(BODY)["item_ids"])

@@ -203,6 +203,7 @@ def test_the_canary_invokes_only_the_new_version_and_reports_its_own_deployment(
         "VERSION_ARN": VERSION_ARN,
         "MODEL_URI": str(tmp_path),
         "BASE_PATH": "",
+        "ID_TYPE": "number",
     }.items():
         monkeypatch.setenv(name, value)
     canary.handler(HOOK_EVENT, None)
