@@ -59,6 +59,18 @@ def two_tower_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
     return _published("two_tower", demo.two_tower_spec(), tracking_uri, tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def everything_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a model with all that a spec can say: text ids, candidate features, lists,
+    zones, two outputs."""
+    import zoo
+    from everything import EVERYTHING
+    from zoo_bundles import publish
+
+    folder = tmp_path_factory.mktemp("everything")
+    return publish(EVERYTHING, zoo.tables(text_ids=True), tracking_uri, folder).folder
+
+
 def _published(
     network: str, spec: dict[str, Any], tracking_uri: str, directories: pytest.TempPathFactory
 ) -> Path:

@@ -144,6 +144,45 @@ def test_the_context_fields_are_those_of_the_bundle(docs: Page, server: Server) 
     assert [name for name in docs.evaluate(FIELDS) if name.startswith("context.")] == keys
 
 
+def test_all_that_a_model_reads_is_shown_and_every_example_is_ranked(
+    page: Page, everything_bundle: Path
+) -> None:
+    """Of one with text ids, candidate features, texts and lists in its context, and two outputs."""
+    with uvicorn(everything_bundle, MAX_ITEMS="500") as server:
+        page.open(f"{server.url}/docs")
+        page.wait_for(PREDICT)
+        rows = page.evaluate(
+            f"[...{PREDICT}.querySelector('table.fields tbody').rows]"
+            ".map(row => [...row.cells].map(cell => cell.innerText))"
+        )
+        fields = {row[0].split()[0]: " ".join(row[1:]) for row in rows}
+        assert "1 … 128 characters" in fields["user_id"]
+        assert "1 … 500 items" in fields["item_ids"]
+        assert fields["features.retrieval_score"].startswith("list of number or null")
+        assert fields["features.source"].startswith("list of string or integer or null")
+        assert fields["features.clip"].startswith("list of list of number or null or null")
+        assert "of a list the last 2 count" in fields["features.clip"]
+        assert "… 3.4 · 10³⁸" in fields["features.clip"]
+        assert "divided by commas; the last 3 count" in fields["context.recent"]
+        assert {"context.device", "context.temp", "context.timestamp", "explain"} <= fields.keys()
+        tabs = f"[...{PREDICT}.querySelectorAll('[role=tab]')]"
+        labels = page.evaluate(f"{tabs}.map(tab => tab.textContent)")
+        assert len(labels) == 4
+        for at in range(len(labels)):
+            page.evaluate(f"{tabs}[{at}].click()")
+            assert send(page) == "200 OK"
+            page.evaluate(f"{STATUS}.remove()")
+        answer = page.evaluate(f"{PREDICT}.querySelector('.answer pre').textContent")
+        assert json.loads(answer)["predictions"][0]["outputs"].keys() == {"click", "dwell"}
+        shares = page.evaluate(
+            f"[...{PREDICT}.querySelectorAll('.bar i')]"
+            ".map(bar => parseFloat(bar.style.getPropertyValue('--share')))"
+        )
+        assert shares == sorted(shares, reverse=True)
+        assert all(0 <= share <= 100 for share in shares)
+        assert page.complaints() == []
+
+
 def test_without_a_model_the_page_names_no_context_field(page: Page) -> None:
     with uvicorn("/nowhere") as server:
         page.open(f"{server.url}/docs")

@@ -107,6 +107,7 @@ def test_a_schema_says_what_may_be_sent() -> None:
         "type": "array",
         "maxItems": 7,
         "items": {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
+        "description": "One for each of `item_ids`; null is the default",
     }
     assert READER.described() == {
         "score": {"type": "float32"},

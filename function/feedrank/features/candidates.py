@@ -64,7 +64,13 @@ class CandidateFeatures:
     def schema(self, most_items: int) -> dict[str, Any]:
         """JSON Schema of each feature's list, which has a value for each item."""
         return {
-            name: {"type": "array", "maxItems": most_items, "items": self._cell_schema(feature)}
+            name: {
+                "type": "array",
+                "maxItems": most_items,
+                "items": self._cell_schema(feature),
+                "description": "One for each of `item_ids`; null is the default"
+                + f", and of a list the last {feature.size} count" * bool(feature.size),
+            }
             for name, feature in self._features.items()
         }
 
@@ -130,7 +136,7 @@ class CandidateFeatures:
         one = kinds[self._type(feature)]
         if not feature.size:
             return one
-        return {"type": ["array", "null"], "items": one, "description": f"The last {feature.size}"}
+        return {"type": ["array", "null"], "items": one}
 
 
 def _floats(numbers: Sequence[float], place: str) -> NDArray[np.float64]:

@@ -1,0 +1,58 @@
+"""Models of the zoo, logged to MLflow and published."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from feedmodel.publish.build import BuiltBundle, PublishOptions, build_bundle
+from feedmodel.training.runs import tracked_run
+from zoo import Known
+
+EXAMPLE_ROWS = 6
+
+
+def _log(known: Known, uri: str) -> str:
+    """As README's "Your own model" says."""
+    spec, example = [], []
+    for entry in known.spec["inputs"]:
+        rows = -1 if entry.get("per", "item") == "item" else 1
+        width = sum(feature.get("size") or 1 for feature in entry["features"])
+        shape = known.shapes.get(entry["name"], (rows, width))
+        kind = np.dtype(entry.get("type", "float32"))
+        spec.append(TensorSpec(kind, shape, entry["name"]))
+        example.append(np.zeros([EXAMPLE_ROWS if n == -1 else n for n in shape], kind))
+    with warnings.catch_warnings(), tracked_run(uri, "zoo", "a run"):
+        warnings.filterwarnings("ignore", r"\s*The tensor attributes?", UserWarning)
+        return mlflow.pytorch.log_model(
+            known.module(),
+            name="zoo",
+            serialization_format="pt2",
+            signature=ModelSignature(Schema(spec)),
+            input_example=tuple(example) if len(example) > 1 else example[0],
+            pip_requirements=["torch"],
+        ).model_uri
+
+
+def publish(
+    known: Known, frames: Mapping[str, pd.DataFrame], uri: str, folder: Path
+) -> BuiltBundle:
+    for name, frame in frames.items():
+        frame.to_parquet(folder / f"{name}.parquet")
+    (folder / "spec.json").write_text(json.dumps(known.spec))
+    return build_bundle(
+        PublishOptions(
+            _log(known, uri),
+            uri,
+            spec=folder / "spec.json",
+            tables={name: folder / f"{name}.parquet" for name in frames},  # type: ignore[misc]
+            bundles=folder / "bundles",
+            precompute=known.precompute,
+        )
+    )
