@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import pandas as pd
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 USERS, ITEMS, LENGTH, WIDTH = 40, 60, 10, 8
@@ -275,6 +277,63 @@ class Heads(nn.Module):
         return {"click": heads[:, 0], "like": heads[:, 1]}
 
 
+class LambdaMart(nn.Module):
+    """Boosted trees as LightGBM's are, which are no torch: MLflow gets them as ONNX. Here they are
+    walked in plain Python. A node is (feature, threshold, where NaN goes), a leaf its value."""
+
+    DEPTH, TREES = 3, 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = np.random.default_rng(SEED)
+        scales = [80.0, 25.0, 24.0, 9.0, 300.0, 1.0]
+        self.nodes: dict[tuple[int, int], tuple[int, float, bool]] = {}
+        self.leaves: dict[tuple[int, int], float] = {}
+        for tree in range(self.TREES):
+            for node in range(2**self.DEPTH - 1):
+                feature = int(random.integers(len(scales)))
+                threshold = float(np.float32(random.random() * scales[feature]))
+                self.nodes[tree, node] = feature, threshold, bool(random.integers(2))
+            for leaf in range(2**self.DEPTH - 1, 2 ** (self.DEPTH + 1) - 1):
+                self.leaves[tree, leaf] = float(np.float32(random.normal()))
+
+    def forward(self, dense: Tensor) -> Tensor:
+        rows = dense.numpy().astype(np.float32).tolist()
+        return torch.tensor([sum(self._leaf(t, row) for t in range(self.TREES)) for row in rows])
+
+    def _leaf(self, tree: int, row: list[float]) -> float:
+        node = 0
+        while (tree, node) in self.nodes:
+            feature, threshold, nan_goes_left = self.nodes[tree, node]
+            value = row[feature]
+            left = nan_goes_left if np.isnan(value) else value <= threshold
+            node = 2 * node + (1 if left else 2)
+        return self.leaves[tree, node]
+
+    def to_onnx(self) -> onnx.ModelProto:
+        """As onnxmltools converts LightGBM's: one TreeEnsembleRegressor."""
+        every = sorted({**self.nodes, **self.leaves})
+        splits = [self.nodes.get(each, (0, 0.0, False)) for each in every]
+        node = helper.make_node(
+            "TreeEnsembleRegressor", ["dense"], ["variable"], domain="ai.onnx.ml", n_targets=1,
+            nodes_treeids=[tree for tree, _ in every], nodes_nodeids=[at for _, at in every],
+            nodes_featureids=[feature for feature, _, _ in splits],
+            nodes_values=[threshold for _, threshold, _ in splits],
+            nodes_missing_value_tracks_true=[int(left) for _, _, left in splits],
+            nodes_modes=["BRANCH_LEQ" if each in self.nodes else "LEAF" for each in every],
+            nodes_truenodeids=[2 * n + 1 if (t, n) in self.nodes else 0 for t, n in every],
+            nodes_falsenodeids=[2 * n + 2 if (t, n) in self.nodes else 0 for t, n in every],
+            target_treeids=[tree for tree, _ in self.leaves],
+            target_nodeids=[leaf for _, leaf in self.leaves],
+            target_ids=[0] * len(self.leaves), target_weights=list(self.leaves.values()),
+        )  # fmt: skip
+        dense = helper.make_tensor_value_info("dense", TensorProto.FLOAT, [None, len(DENSE)])
+        scores = helper.make_tensor_value_info("variable", TensorProto.FLOAT, [None, 1])
+        opsets = [helper.make_opsetid("", 15), helper.make_opsetid("ai.onnx.ml", 3)]
+        graph = helper.make_graph([node], "trees", [dense], [scores])
+        return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
 class Ranked(nn.Module):
     """Inputs of one and of three dimensions: (rows,) ids, (rows, length, 1) of a history."""
 
@@ -354,6 +413,11 @@ ZOO: Mapping[str, Known] = {
     "regression": Known(Regression, _spec(DENSE_INPUT, range=None)),
     "learned missing values": Known(
         LearnedMissing, _spec(_input("dense", [AGE | {"default": None}, PRICE | {"default": None}]))
+    ),
+    "LambdaMART": Known(
+        LambdaMart,
+        _spec(_input("dense", [f | {"default": None} if f["source"] in {"user", "item"} else f
+                               for f in DENSE]), range=None),
     ),
     "a dict of heads": Known(Heads, _spec(DENSE_INPUT, outputs={"like": 0.5, "click": 0.5})),
     "one and three dimensions": Known(

@@ -13,7 +13,7 @@ from mlflow.types import Schema, TensorSpec
 
 from feedmodel.publish.build import BuiltBundle, PublishOptions, build_bundle
 from feedmodel.training.runs import tracked_run
-from zoo import Known
+from zoo import Known, LambdaMart
 
 EXAMPLE_ROWS = 6
 
@@ -28,10 +28,17 @@ def _log(known: Known, uri: str) -> str:
         kind = np.dtype(entry.get("type", "float32"))
         spec.append(TensorSpec(kind, shape, entry["name"]))
         example.append(np.zeros([EXAMPLE_ROWS if n == -1 else n for n in shape], kind))
+    module = known.module()
+    if isinstance(module, LambdaMart):
+        with tracked_run(uri, "zoo", "a run"):
+            return mlflow.onnx.log_model(
+                module.to_onnx(), name="zoo", signature=ModelSignature(Schema(spec)),
+                pip_requirements=["onnx"],
+            ).model_uri  # fmt: skip
     with warnings.catch_warnings(), tracked_run(uri, "zoo", "a run"):
         warnings.filterwarnings("ignore", r"\s*The tensor attributes?", UserWarning)
         return mlflow.pytorch.log_model(
-            known.module(),
+            module,
             name="zoo",
             serialization_format="pt2",
             signature=ModelSignature(Schema(spec)),
@@ -41,8 +48,16 @@ def _log(known: Known, uri: str) -> str:
 
 
 def publish(
-    known: Known, frames: Mapping[str, pd.DataFrame], uri: str, folder: Path
+    known: Known,
+    frames: Mapping[str, pd.DataFrame],
+    uri: str,
+    folder: Path,
+    expected: pd.DataFrame | None = None,
 ) -> BuiltBundle:
+    """`expected` is what the team's own evaluation gave."""
+    expect = None if expected is None else folder / "expected.parquet"
+    if expected is not None:
+        expected.to_parquet(expect)
     for name, frame in frames.items():
         frame.to_parquet(folder / f"{name}.parquet")
     (folder / "spec.json").write_text(json.dumps(known.spec))
@@ -54,5 +69,6 @@ def publish(
             tables={name: folder / f"{name}.parquet" for name in frames},  # type: ignore[misc]
             bundles=folder / "bundles",
             precompute=known.precompute,
+            expect=expect,
         )
     )

@@ -199,10 +199,7 @@ def test_weights_beyond_what_one_onnx_file_holds_are_refused(
             "{lightgbm: {lgb_version: 4.6.0, data: model.lgb, model_class: lightgbm.Booster}}",
             "lightgbm",
         ),
-        (
-            "{python_function: {loader_module: mlflow.onnx}, onnx: {data: model.onnx}}",
-            "onnx",
-        ),
+        ("{python_function: {}, tensorflow: {data: model}}", "tensorflow"),
         ("{python_function: {loader_module: mlflow.pyfunc.model}}", "python_function"),
     ],
 )
@@ -212,7 +209,10 @@ def test_another_librarys_model_is_named(
 ) -> None:
     model_uri = store.log(Scores().eval(), how="pickle")
     (store.artifact(model_uri) / "MLmodel").write_text(f"flavors: {flavors}\n")
-    store.refuse(model_uri, f"the flavour {name}, not pytorch: {PT2}", allow_pickle=allow_pickle)
+    how = "convert it to ONNX" if name == "lightgbm" else PT2
+    store.refuse(
+        model_uri, f"the flavour {name}, not pytorch or onnx: {how}", allow_pickle=allow_pickle
+    )
 
 
 @pytest.mark.parametrize("text", ["", "flavors", "flavors: 3", "{", "- flavors"])

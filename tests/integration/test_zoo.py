@@ -3,6 +3,8 @@ what a team computes by itself."""
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,43 @@ import pandas as pd
 import pytest
 
 import zoo
+from feedmodel.errors import PublishError
+from feedmodel.publish.build import PublishOptions, build_bundle
 from feedops.local.emulator import Function
 from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION
+from feedrank.bundle.layout import TORCH_MODEL
+from feedrank.errors import BundleError
+from feedrank.model.load import load_model
+from feedrank.settings import Settings
 from zoo import ZOO, Known, Shown
 from zoo_bundles import publish
 
 REQUESTS = 40
+EXPECTED = 6  # of them that publishing is given
 TOLERANCE = 1e-5
 NOON_S = 1_790_000_000
+
+
+def _expected(known: Known, frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What the team's own evaluation gave."""
+    requests = enumerate(_requests(known)[:EXPECTED])
+    return pd.DataFrame(
+        {
+            "request_id": number,
+            "user_id": shown.user,
+            "item_id": item,
+            "timestamp": shown.time_s,
+            "retrieval_score": (shown.candidates or {"retrieval_score": [np.nan] * 100})[
+                "retrieval_score"
+            ][at],
+            "score": float(score),
+        }
+        for number, shown in requests
+        for at, (item, score) in enumerate(
+            zip(shown.items, zoo.truth(known, frames, shown)["score"], strict=True)
+        )
+    )
 
 
 def _requests(known: Known) -> list[Shown]:
@@ -67,7 +97,8 @@ def test_a_known_model_is_served_as_torch_scores_it(
 ) -> None:
     known = ZOO[name]
     frames = zoo.tables(text_ids=known.text_ids)
-    built = publish(known, frames, tracking_uri, tmp_path)
+    team = _expected(known, frames) if known.make is zoo.LambdaMart else None
+    built = publish(known, frames, tracking_uri, tmp_path, team)
     requests = _requests(known)
     explain = "outputs" in known.spec
     events = [_event(shown, explain=explain) for shown in requests]
@@ -83,6 +114,36 @@ def test_a_known_model_is_served_as_torch_scores_it(
             for output in known.spec["outputs"]:
                 values = [p["outputs"][output] for p in response["predictions"]]
                 _assert_near(sorted(values), np.sort(expected[output]))
+
+
+def test_trees_are_published_by_the_teams_scores_alone(tracking_uri: str, tmp_path: Path) -> None:
+    known, frames = ZOO["LambdaMART"], zoo.tables()
+    built = publish(known, frames, tracking_uri, tmp_path, _expected(known, frames))
+    assert built.parity is None
+    assert built.agreement
+    assert TORCH_MODEL not in built.manifest.files
+    variables = {"MODEL_URI": str(built.folder), "MODEL_ENGINE": "torch"}
+    cache = {"MODEL_CACHE_DIR": str(tmp_path / "cache")}
+    with pytest.raises(BundleError, match="MODEL_ENGINE must be onnx"):
+        load_model(str(built.folder), "", Settings.from_environment(variables | cache))
+
+    options = PublishOptions(
+        f"models:/{built.manifest.version}",
+        tracking_uri,
+        spec=tmp_path / "spec.json",
+        tables={name: tmp_path / f"{name}.parquet" for name in frames},  # type: ignore[misc]
+        bundles=tmp_path / "bundles",
+        expect=tmp_path / "expected.parquet",
+    )
+    with pytest.raises(PublishError, match="give the scores of your own evaluation with --expect"):
+        build_bundle(replace(options, expect=None))
+    with pytest.raises(PublishError, match="--activation is for a PyTorch model"):
+        build_bundle(replace(options, activation="sigmoid"))
+    assert options.expect
+    wrong = pd.read_parquet(options.expect)
+    wrong.assign(score=wrong["score"] + 0.1).to_parquet(options.expect)
+    with pytest.raises(PublishError, match="scores differ by more than"):
+        build_bundle(options)
 
 
 def _assert_near(served: Any, expected: np.ndarray[Any, Any]) -> None:

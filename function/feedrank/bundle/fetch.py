@@ -14,6 +14,7 @@ from typing import TypeVar
 from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
     MANIFEST,
+    TORCH_MODEL,
     Manifest,
     digest_in,
     parse_manifest,
@@ -93,6 +94,11 @@ def _fulfil(future: Future[Result], fetch: Callable[[str], Result], name: str) -
 
 def _fetch_verified(source: BundleSource, manifest: Manifest, name: str) -> mmap.mmap:
     entry = manifest.files.get(name)
+    if entry is None and name == TORCH_MODEL:
+        raise BundleError(
+            f"{name}: the manifest doesn't list it: the bundle was published from an ONNX model, "
+            "so MODEL_ENGINE must be onnx"
+        )
     if entry is None:
         raise BundleError(f"{name}: the manifest doesn't list it")
     content = source.fetch(name, entry.size)

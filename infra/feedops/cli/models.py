@@ -249,7 +249,9 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
         "snapshot": manifest.snapshot_as_of or f"no date; give it: --as-of {TIME_EXAMPLE}",
         "published": manifest.published_at or "",
         "size": f"{built.size_bytes / 1e6:.1f} MB",
-        "parity": f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
+        "parity": "an ONNX model has no torch to compare with"
+        if built.parity is None
+        else f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",
         "expected": str(built.agreement or NOT_COMPARED),
         "batches": "yes" if manifest.batches else "no: one inference per request",
     }

@@ -15,6 +15,11 @@ from feedmodel.errors import PublishError
 
 MLMODEL = "MLmodel"
 LOG_IT = 'log the torch.nn.Module by mlflow.pytorch.log_model(..., serialization_format="pt2")'
+CONVERTIBLE = {"lightgbm", "xgboost", "sklearn", "catboost"}
+CONVERT_IT = (
+    "convert it to ONNX, as onnxmltools does, log that by mlflow.onnx.log_model, and publish it "
+    "with --expect"
+)
 MAX_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
 NAME_THEM = (
     'name its outputs in the feature spec, with the weight of each: "outputs": {"click": 1, ...}'
@@ -32,10 +37,11 @@ def check_artifact(artifact: Path) -> None:
             "the artifact is no MLflow model: it has no MLmodel file, and weights alone (a "
             f"state_dict) are no model: {LOG_IT}"
         )
-    flavors = _flavors(artifact / MLMODEL)
+    flavors = flavors_of(artifact / MLMODEL)
     if "pytorch" not in flavors:
         flavor = next((name for name in flavors if name != "python_function"), "python_function")
-        raise PublishError(f"MLflow holds it in the flavour {flavor}, not pytorch: {LOG_IT}")
+        how = CONVERT_IT if flavor in CONVERTIBLE else LOG_IT
+        raise PublishError(f"MLflow holds it in the flavour {flavor}, not pytorch or onnx: {how}")
     if any(_is_torchscript(file) for file in (artifact / "data").glob("**/*.pth")):
         raise PublishError(f"the model is TorchScript, which torch.export can't read: {LOG_IT}")
 
@@ -50,9 +56,11 @@ def check_program(program: ExportedProgram, *, several_outputs: bool = False) ->
             _check_operator(node)
 
 
-def _flavors(file: Path) -> list[str]:
+def flavors_of(file: Path) -> dict[str, Any]:
+    """What MLflow wrote about each flavour. Raises PublishError."""
     try:
-        return [str(flavor) for flavor in yaml.safe_load(file.read_bytes())["flavors"]]
+        flavors = yaml.safe_load(file.read_bytes())["flavors"]
+        return {str(name): flavors[name] for name in flavors}
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise PublishError(f"{MLMODEL} can't be read; log the model again") from error
 

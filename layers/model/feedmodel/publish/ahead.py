@@ -12,6 +12,7 @@ from feedmodel.errors import PublishError
 from feedmodel.publish.cells import Cells, smallest, together
 from feedmodel.publish.export import Program, export_module, quiet
 from feedmodel.publish.graph_cut import cut
+from feedmodel.publish.onnx_models import OnnxProgram
 from feedmodel.publish.scorers import Inputs, torch_scorer
 from feedmodel.publish.tables import FeatureTable, FeatureTables
 from feedmodel.publish.tolerance import same
@@ -31,7 +32,7 @@ class Served:
     the items' table, if it has any."""
 
     spec: FeatureSpec
-    program: Program
+    program: Program | OnnxProgram
     tables: FeatureTables
     vector_width: int = 0
 
@@ -43,6 +44,8 @@ def compute_ahead(whole: Served, names: Sequence[str]) -> Served:
     Raises PublishError where an input isn't of the item alone, or its values depend on the other
     items of a request."""
     spec, program, tables = whole.spec, whole.program, whole.tables
+    if isinstance(program, OnnxProgram):
+        raise PublishError("--precompute is for a PyTorch model: an ONNX file is served as it is")
     own = _own_inputs(spec, names)
     halves = cut(program.exported, program.inputs, [input_.name for input_ in own])
     alone = replace(spec, inputs=tuple(own))

@@ -13,8 +13,14 @@ from feedmodel.publish.ahead import Served, compute_ahead
 from feedmodel.publish.ahead_parity import compare_ahead
 from feedmodel.publish.expected import Agreement, ServedBundle
 from feedmodel.publish.expected import compare as compare_with_team
-from feedmodel.publish.export import declared_inputs, load_program, save_program, write_onnx
-from feedmodel.publish.inputs import in_model_terms
+from feedmodel.publish.export import (
+    Program,
+    declared_inputs,
+    load_program,
+    save_program,
+    write_onnx,
+)
+from feedmodel.publish.inputs import Declared, in_model_terms
 from feedmodel.publish.manifest import write_manifest
 from feedmodel.publish.names import (
     EXPECTED_FILE,
@@ -23,6 +29,7 @@ from feedmodel.publish.names import (
     SNAPSHOT_AS_OF,
     SPEC_FILE,
 )
+from feedmodel.publish.onnx_models import OnnxProgram, load_onnx, onnx_file
 from feedmodel.publish.parity import Parity, compare
 from feedmodel.publish.registry import TrackedModel, fetch_model
 from feedmodel.publish.scorers import Scorers
@@ -64,7 +71,8 @@ class PublishOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows.
+    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows; None
+    of a model that came as ONNX, where only the team's scores tell.
     `missing` counts the empty cells by table and column, which hold the spec's default; `unknown`
     those whose text no vocabulary has, which are 0;
     `vector_width` is of the item vectors that were computed ahead of time, 0 without them;
@@ -73,7 +81,7 @@ class BuiltBundle:
     folder: Path
     manifest: Manifest
     size_bytes: int
-    parity: float
+    parity: float | None
     rows: int
     missing: Mapping[str, int]
     vector_width: int = 0
@@ -95,14 +103,8 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         step("reading the feature spec and tables")
         spec = _read_spec(options, model)
         tables = read_tables(spec, _table_paths(options, model))
-        step("exporting to ONNX")
-        program = load_program(
-            model.artifact,
-            spec,
-            allow_pickle=options.allow_pickle,
-            sigmoid=options.activation == "sigmoid",
-        )
-        spec = in_model_terms(spec, declared_inputs(program))
+        program, declared = _load(options, model, spec, step)
+        spec = in_model_terms(spec, declared)
         served, parity = _write_serving(
             model.artifact, Served(spec, program, tables), options.precompute, step
         )
@@ -121,7 +123,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         folder,
         manifest,
         size_bytes,
-        parity.apart,
+        None if isinstance(program, OnnxProgram) else parity.apart,
         parity.rows,
         _by_column({name: table.missing for name, table in tables.items()}),
         served.vector_width,
@@ -173,14 +175,45 @@ def _table_paths(options: PublishOptions, model: TrackedModel) -> dict[TableName
     }
 
 
+def _load(
+    options: PublishOptions, model: TrackedModel, spec: FeatureSpec, step: Step
+) -> tuple[Program | OnnxProgram, Mapping[str, Declared]]:
+    """The model, and its inputs as it declares them."""
+    if file := onnx_file(model.artifact):
+        if options.activation != "none":
+            raise PublishError(
+                "--activation is for a PyTorch model: an ONNX file is served as it is"
+            )
+        if _expected_scores(options, model) is None:
+            raise PublishError(
+                "an ONNX model has no torch program to compare with: give the scores of your own "
+                f"evaluation with --expect, or log them to the run as {FEATURES}/{EXPECTED_FILE}"
+            )
+        onnx_program = load_onnx(file, spec)
+        return onnx_program, onnx_program.inputs
+    step("exporting to ONNX")
+    program = load_program(
+        model.artifact,
+        spec,
+        allow_pickle=options.allow_pickle,
+        sigmoid=options.activation == "sigmoid",
+    )
+    return program, declared_inputs(program)
+
+
+def _expected_scores(options: PublishOptions, model: TrackedModel) -> Path | None:
+    logged = model.features and model.features / EXPECTED_FILE
+    is_as_logged = options.spec is None and not any(options.tables.values())
+    path = options.expect or (logged if is_as_logged else None)
+    return path if path and path.is_file() else None
+
+
 def _compare_with_team(
     options: PublishOptions, model: TrackedModel, digest: str, step: Step
 ) -> Agreement | None:
     """By the code that a container runs, on the bundle as it will be."""
-    logged = model.features and model.features / EXPECTED_FILE
-    is_as_logged = options.spec is None and not any(options.tables.values())
-    path = options.expect or (logged if is_as_logged else None)
-    if path is None or not path.is_file():
+    path = _expected_scores(options, model)
+    if path is None:
         return None
     step(f"comparing with {path.name}")
     bundle = ServedBundle(str(model.artifact), digest)
@@ -210,8 +243,11 @@ def _write_model(root: Path, served: Served) -> Scorers:
     """The model by both engines' files, and the tables; read as a container does."""
     for name in (TORCH_MODEL, ONNX_MODEL, SNAPSHOT):
         (root / name).unlink(missing_ok=True)  # not over what is mapped
-    save_program(served.program, root / TORCH_MODEL)
-    write_onnx(served.program, served.spec, root / ONNX_MODEL)
+    if isinstance(served.program, OnnxProgram):
+        (root / ONNX_MODEL).write_bytes(served.program.file.read_bytes())
+    else:
+        save_program(served.program, root / TORCH_MODEL)
+        write_onnx(served.program, served.spec, root / ONNX_MODEL)
     write_snapshot(served.tables, root / SNAPSHOT, request_vocabularies(served.spec))
     return Scorers(served.spec, root / ONNX_MODEL, root / SNAPSHOT, served.program)
 

@@ -49,7 +49,7 @@ class _TorchError(PublishError):
 
 def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None) -> Parity:
     """Raises PublishError that names the request, the row or the column."""
-    step("comparing ONNX with torch")
+    step("comparing ONNX with torch" if scorers.truth == "torch" else "scoring by ONNX Runtime")
     queries = parity_queries(scorers.spec, tables)
     try:
         samples = [_score_by_torch(scorers, query) for query in queries]
@@ -75,7 +75,9 @@ def _score_by_torch(scorers: Scorers, query: Query) -> ScoredQuery:
     try:
         expected = scorers.torch(inputs)
     except ScoringError as error:
-        raise _TorchError(f"{named(query)}: torch can't score it: {quoted(error)}") from error
+        raise _TorchError(
+            f"{named(query)}: {scorers.truth} can't score it: {quoted(error)}"
+        ) from error
     if len(expected) != items:
         raise PublishError(
             f"the model gives {len(expected)} scores for {items} items; it must give one an item"

@@ -3,20 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch.export import ExportedProgram
 
 from feedmodel.publish.export import Program
+from feedmodel.publish.onnx_models import OnnxProgram
 from feedrank.domain import FloatArray, Query
-from feedrank.errors import ScoringError
+from feedrank.errors import DeadlineExceededError, ScoringError
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec
+from feedrank.model import inference
 from feedrank.model.engines.onnx import OnnxEngine
+from feedrank.model.self_test import LONGEST_S
 
 MAX_CAUSE = 200  # characters of an engine's own error that a message quotes
 
+Score = Callable[[Mapping[str, FloatArray]], FloatArray]  # may raise ScoringError
 Inputs = dict[str, FloatArray]  # by name; (items, features), or (1, features) per request
 
 
@@ -28,13 +33,21 @@ class ScoredQuery:
 
 
 class Scorers:
-    """One model by both engines. `logits` is set where publishing appends a sigmoid."""
+    """One model by both engines. `logits` is set where publishing appends a sigmoid. Of a model
+    that came as ONNX there is no torch: ONNX Runtime stands in, with a limit of time."""
 
-    def __init__(self, spec: FeatureSpec, onnx: Path, snapshot: Path, program: Program) -> None:
+    def __init__(
+        self, spec: FeatureSpec, onnx: Path, snapshot: Path, program: Program | OnnxProgram
+    ) -> None:
         self.spec = spec
         self.onnx = OnnxEngine(onnx, threads=1)
-        self.torch = torch_scorer(program.exported, program.inputs)
-        self.logits = program.logits and torch_scorer(program.logits, program.inputs)
+        self.logits: Score | None = None
+        if isinstance(program, OnnxProgram):
+            self.torch, self.truth = bounded_scorer(self.onnx), "ONNX Runtime"
+        else:
+            self.torch, self.truth = torch_scorer(program.exported, program.inputs), "torch"
+            if program.logits:
+                self.logits = torch_scorer(program.logits, program.inputs)
         self.per_item = {input_.name for input_ in spec.inputs if input_.per == "item"}
         self._store = SnapshotStore(snapshot, spec)
         self._matrix = MatrixBuilder(spec, self._store.vocabularies)
@@ -43,9 +56,19 @@ class Scorers:
         return self._matrix.build(query, self._store.look_up(query))
 
 
-def torch_scorer(
-    exported: ExportedProgram, names: Sequence[str], *, flat: bool = True
-) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+def bounded_scorer(engine: OnnxEngine) -> Score:
+    """Stops a model that never ends. It raises ScoringError."""
+
+    def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
+        try:
+            return inference.score(engine, inputs, perf_counter() + LONGEST_S, "self_test")
+        except DeadlineExceededError:
+            raise ScoringError(f"the model runs for more than {LONGEST_S:g} s") from None
+
+    return score
+
+
+def torch_scorer(exported: ExportedProgram, names: Sequence[str], *, flat: bool = True) -> Score:
     """A function that gives (items,) float32, or the model's own shape where it isn't `flat`.
     `names` are the inputs in the program's order. Like the engine, it raises ScoringError where the
     model can't be run."""
