@@ -166,7 +166,9 @@ def test_a_broken_upload_leaves_no_manifest_and_the_next_one_completes_it(
 
     published = upload(built.folder, f"s3://{BUCKET}/")
     prefix = published.uri.removeprefix(f"s3://{BUCKET}/")
-    assert keys_of(s3) == [prefix + name for name in files_below(built.folder)]
+    assert keys_of(s3) == [
+        prefix + name for name in files_below(built.folder) if name != "data/model.pt2"
+    ]
 
 
 def test_the_mlflow_artifact_is_copied_byte_for_byte(
@@ -181,6 +183,21 @@ def test_the_mlflow_artifact_is_copied_byte_for_byte(
         name: (logged / name).read_bytes() for name in files_below(logged)
     }
     assert (built.folder / TORCH_MODEL).read_bytes() == (logged / "data/model.pt2").read_bytes()
+
+
+def test_the_weights_are_stored_once(options: PublishOptions, s3: Any, tmp_path: Path) -> None:
+    """The manifest lists the artifact's file, whose bytes are under another name."""
+    built = build_bundle(options)
+    upload(built.folder, str(tmp_path / "layer"))
+    for folder in (built.folder, tmp_path / "layer"):
+        assert (folder / "data/model.pt2").samefile(folder / TORCH_MODEL)
+    files = built.manifest.files
+    assert files["data/model.pt2"] == files[TORCH_MODEL]
+    stored = {name: entry.size for name, entry in files.items() if name != "data/model.pt2"}
+    assert built.size_bytes == sum(stored.values())
+    published = upload(built.folder, f"s3://{BUCKET}/once/")
+    assert published.uploaded == len(stored) + 2  # the manifest and its digest
+    assert upload(built.folder, f"s3://{BUCKET}/once/").uploaded == 0
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOptions) -> None:

@@ -37,7 +37,7 @@ from feedmodel.publish.signing import verify_model
 from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import TABLES, TableName, find_table, read_tables
 from feedmodel.publish.tracking import tracking_uri
-from feedmodel.publish.upload import put_in_place
+from feedmodel.publish.upload import link, put_in_place, size_of
 from feedmodel.publish.vocabularies import read_spec, request_vocabularies, without_texts
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SERVING, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.features.spec import FeatureSpec
@@ -118,11 +118,10 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         agreement = _compare_with_team(options, model, manifest.digest, step)
         folder = options.bundles / manifest.model_version
         put_in_place(model.artifact, folder)
-    size_bytes = sum(entry.size for entry in manifest.files.values())
     return BuiltBundle(
         folder,
         manifest,
-        size_bytes,
+        size_of(manifest),
         None if isinstance(program, OnnxProgram) else parity.apart,
         parity.rows,
         _by_column({name: table.missing for name, table in tables.items()}),
@@ -244,7 +243,7 @@ def _write_model(root: Path, served: Served) -> Scorers:
     for name in (TORCH_MODEL, ONNX_MODEL, SNAPSHOT):
         (root / name).unlink(missing_ok=True)  # not over what is mapped
     if isinstance(served.program, OnnxProgram):
-        (root / ONNX_MODEL).write_bytes(served.program.file.read_bytes())
+        link(served.program.file, root / ONNX_MODEL)
     else:
         save_program(served.program, root / TORCH_MODEL)
         write_onnx(served.program, served.spec, root / ONNX_MODEL)

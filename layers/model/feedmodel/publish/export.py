@@ -18,6 +18,7 @@ from feedmodel.publish.admission import check_artifact, check_program
 from feedmodel.publish.inputs import Declared, in_model_terms
 from feedmodel.publish.outputs import Combined, Wrapper
 from feedmodel.publish.registry import environment
+from feedmodel.publish.upload import link
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
 from feedrank.model.engines.torch import load_program as load_exported
@@ -74,7 +75,7 @@ def load_program(
 def save_program(program: Program, path: Path) -> None:
     """MLflow's own file if there is one, else a new archive."""
     if program.file:
-        path.write_bytes(program.file.read_bytes())
+        link(program.file, path)
     else:
         torch.export.save(program.exported, path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedmodel.errors import PublishError
-from feedrank.bundle.layout import MANIFEST, directory_name, parse_manifest
+from feedrank.bundle.layout import MANIFEST, SERVING, Manifest, directory_name, parse_manifest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -50,7 +50,13 @@ def upload(bundle: Path, to: str) -> Published:
     if _digest_of(target) == _digest_of(bundle):
         return Published(to, uploaded=0)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".publish-") as scratch:
-        copy = Path(shutil.copytree(bundle, Path(scratch) / "bundle"))
+        copy = Path(scratch) / "bundle"
+        twins = {bundle / name for name in twins_of(bundle)}
+        shutil.copytree(
+            bundle, copy, ignore=lambda at, names: [n for n in names if Path(at) / n in twins]
+        )
+        for name, served in twins_of(bundle).items():
+            link(copy / served, copy / name)
         put_in_place(copy, target)
     return Published(to, uploaded=len(files_below(target)))
 
@@ -72,15 +78,17 @@ def _to_s3(bundle: Path, to: str) -> Published:
 
 
 def _put_missing(s3: "S3Client", bundle: Path, bucket: str, base: str) -> int:
-    """Upload the files that are absent, and return their number. Raises PublishError where a
-    different file has a key already.
+    """Upload the files that are absent, and return their number. A file of the artifact that is
+    also in serving/ is stored there alone. Raises PublishError where a different file has a key
+    already.
 
     The manifest goes last: an upload that breaks off leaves no bundle.
     """
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{base}/")
     present = {item["Key"] for page in pages for item in page.get("Contents", ())}
     uploaded = 0
-    for name in sorted(files_below(bundle), key=lambda name: name == MANIFEST):
+    stored = set(files_below(bundle)) - twins_of(bundle).keys()
+    for name in sorted(stored, key=lambda name: (name == MANIFEST, name)):
         key = f"{base}/{name}"
         if key not in present and _put_new(s3, bundle / name, bucket, key):
             uploaded += 1
@@ -116,6 +124,31 @@ def _is_same(s3: "S3Client", path: Path, bucket: str, key: str) -> bool:
         for chunk in body.iter_chunks(CHUNK_BYTES):
             stored.update(chunk)
         return stored.digest() == hashlib.file_digest(file, "sha256").digest()
+
+
+def twins_of(bundle: Path) -> dict[str, str]:
+    """Files of the artifact whose content is also in serving/, with their names there."""
+    files = parse_manifest((bundle / MANIFEST).read_bytes()).files
+    served = {entry: name for name, entry in files.items() if name.startswith(f"{SERVING}/")}
+    return {
+        name: served[entry]
+        for name, entry in files.items()
+        if entry in served and not name.startswith(f"{SERVING}/")
+    }
+
+
+def size_of(manifest: Manifest) -> int:
+    """In bytes, each content once."""
+    return sum(entry.size for entry in {*manifest.files.values()})
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name, where the file system has that; else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def files_below(root: Path) -> list[str]:
