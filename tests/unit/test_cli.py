@@ -14,6 +14,7 @@ from feedmodel.publish.expected import Agreement
 from feedops.cli.main import app
 from feedops.errors import OperationError, StartError
 from feedops.local.serve_options import ServeOptions
+from feedops.stack.budget import where_it_fits
 from feedrank.errors import BundleError, SettingsError
 
 HEAVY = {
@@ -101,6 +102,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         folder=Path("built"),
         manifest=Manifest,
         size_bytes=2_500_000,
+        container_bytes=1_100_000,
         parity=1.5e-7,
         rows=400,
         missing={"users.age": 1_200},
@@ -121,6 +123,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "snapshot     no date; give it: --as-of 2026-11-24T00:00:00Z",
         "published    2026-06-02T09:30:00Z",
         "size         2.5 MB",
+        "fits         1.1 MB on Lambda: a layer (about 144 MB are left) or S3 (/tmp has 512 MB)",
         "parity       1.5e-07 at most between torch and ONNX, 400 rows",
         "expected     1.2e-07 at most, 3,000 rows in 200 requests",
         "batches      no: one inference per request",
@@ -130,6 +133,19 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "To deploy it, give the stack this parameter, as the README's Deploy shows:",
         f"ModelUri={uri}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "says"),
+    [
+        (144, "144.0 MB on Lambda: a layer (about 144 MB are left) or S3"),
+        (145, "145.0 MB on Lambda: S3 alone (/tmp has 512 MB)"),
+        (512, "512.0 MB on Lambda: S3 alone"),
+        (1_200, "1,200.0 MB on Lambda: S3, with more EphemeralStorage than /tmp's 512 MB"),
+    ],
+)
+def test_publishing_says_what_fits_where(megabytes: int, says: str) -> None:
+    assert where_it_fits(megabytes * 1_000_000).startswith(says)
 
 
 def test_run_is_serve_with_an_example_response(served: list[ServeOptions]) -> None:

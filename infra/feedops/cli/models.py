@@ -240,6 +240,8 @@ def publish(
 
 
 def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dict[str, str]:
+    from feedops.stack.budget import where_it_fits
+
     manifest = built.manifest
     facts = {
         "model": manifest.model_version,
@@ -249,6 +251,7 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
         "snapshot": manifest.snapshot_as_of or f"no date; give it: --as-of {TIME_EXAMPLE}",
         "published": manifest.published_at or "",
         "size": f"{built.size_bytes / 1e6:.1f} MB",
+        "fits": where_it_fits(built.container_bytes),
         "parity": "an ONNX model has no torch to compare with"
         if built.parity is None
         else f"{built.parity:.1e} at most between torch and ONNX, {built.rows:,} rows",

@@ -14,11 +14,24 @@ from feedops.stack.build import BUILD
 
 LIMIT_BYTES = 262_144_000  # Lambda: function and layers, unzipped
 BAR_BYTES = 200_000_000  # the project's own limit, with room to grow
+LEFT_BYTES = 144_000_000  # for the model layer, beside the function and its runtime layer
+TMP_BYTES = 512_000_000  # of a function's /tmp, unless EphemeralStorage says more
 PARTS = {"Function": "function", "RuntimeLayer": "runtime layer", "ModelLayer": "model layer"}
 # Import names that differ from the name of their distribution.
 DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry_api"}
 SMALL_BYTES = 1_000_000
 _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
+
+
+def where_it_fits(size_bytes: int) -> str:
+    """Of what a container reads of a bundle."""
+    size = f"{size_bytes / 1e6:,.1f} MB on Lambda"
+    left, tmp = f"{LEFT_BYTES / 1e6:.0f} MB", f"{TMP_BYTES / 1e6:.0f} MB"
+    if size_bytes <= LEFT_BYTES:
+        return f"{size}: a layer (about {left} are left) or S3 (/tmp has {tmp})"
+    if size_bytes <= TMP_BYTES:
+        return f"{size}: S3 alone (/tmp has {tmp}); a layer has about {left} left"
+    return f"{size}: S3, with more EphemeralStorage than /tmp's {tmp}; or a container image"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,16 +71,17 @@ class PublishOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBundle:
-    """`parity` is the largest difference between a torch and an ONNX score, over `rows` rows; None
-    of a model that came as ONNX, where only the team's scores tell.
-    `missing` counts the empty cells by table and column, which hold the spec's default; `unknown`
-    those whose text no vocabulary has, which are 0;
-    `vector_width` is of the item vectors that were computed ahead of time, 0 without them;
-    `agreement` is that with the team's scores, where there are any."""
+    """`size_bytes` is of all files, `container_bytes` of those that a container on Lambda reads.
+    `parity` is the largest difference between a torch and an ONNX score, over `rows` rows; None of
+    a model that came as ONNX, where only the team's scores tell. `missing` counts the empty cells
+    by table and column, which hold the spec's default, `unknown` those whose text no vocabulary
+    has, which are 0. `vector_width` is of the item vectors that were computed ahead of time, 0
+    without them; `agreement` is that with the team's scores, where there are any."""
 
     folder: Path
     manifest: Manifest
     size_bytes: int
+    container_bytes: int
     parity: float | None
     rows: int
     missing: Mapping[str, int]
@@ -122,6 +123,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         folder,
         manifest,
         size_of(manifest),
+        sum(manifest.files[name].size for name in (ONNX_MODEL, SNAPSHOT, GOLDEN)),
         None if isinstance(program, OnnxProgram) else parity.apart,
         parity.rows,
         _by_column({name: table.missing for name, table in tables.items()}),
