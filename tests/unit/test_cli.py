@@ -108,6 +108,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         missing={"users.age": 1_200},
         unknown={"items.genres": 12},
         vector_width=0,
+        notes={"up-cast": "from float16 to float32"},
         agreement=Agreement(3_000, 200, 1.2e-7),
     )
     monkeypatch.setattr("feedmodel.publish.build.build_bundle", lambda _options, _step: built)
@@ -129,6 +130,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "batches      no: one inference per request",
         "empty cells  users.age 1,200; filled with the spec's defaults",
         "unknown      items.genres 12; in no vocabulary, so 0",
+        "up-cast      from float16 to float32",
         "uploaded     nothing new",
         "To deploy it, give the stack this parameter, as the README's Deploy shows:",
         f"ModelUri={uri}",

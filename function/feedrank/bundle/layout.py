@@ -10,8 +10,8 @@ A bundle is a directory or an S3 prefix with the MLflow artifact, byte for byte,
     serving/golden.json           requests with the scores that torch gave for them
 
 On S3 the digest is part of the prefix (`.../sha256-<digest>/`), so a bundle never changes. One byte
-that differs refuses it. Serving unpickles nothing. A file of the artifact that is also in `serving/`
-is stored there alone; the manifest lists both names, with the same hash. A bundle of a model that
+that differs refuses it. Serving unpickles nothing. A file of the artifact that is in `serving/`
+as well is stored there alone: the manifest has both names, with one hash. A bundle of a model that
 came as ONNX has no `model.pt2`.
 """
 

@@ -266,6 +266,7 @@ def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dic
     if built.unknown:
         cells = (f"{column} {count:,}" for column, count in built.unknown.items())
         facts["unknown"] = f"{', '.join(cells)}; in no vocabulary, so 0"
+    facts |= built.notes
     if published:
         facts["uploaded"] = f"{published.uploaded} files" if published.uploaded else "nothing new"
     return facts

@@ -76,7 +76,8 @@ class BuiltBundle:
     a model that came as ONNX, where only the team's scores tell. `missing` counts the empty cells
     by table and column, which hold the spec's default, `unknown` those whose text no vocabulary
     has, which are 0. `vector_width` is of the item vectors that were computed ahead of time, 0
-    without them; `agreement` is that with the team's scores, where there are any."""
+    without them; `agreement` is that with the team's scores, where there are any.
+    `notes` are what else there is to say, by subject."""
 
     folder: Path
     manifest: Manifest
@@ -88,6 +89,7 @@ class BuiltBundle:
     vector_width: int = 0
     agreement: Agreement | None = None
     unknown: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -130,6 +132,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         served.vector_width,
         agreement,
         _by_column({name: table.unknown for name, table in tables.items()}),
+        parity.notes,
     )
 
 

@@ -17,6 +17,7 @@ from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
 from feedmodel.publish.inputs import Declared, in_model_terms
 from feedmodel.publish.outputs import Combined, Wrapper
+from feedmodel.publish.precision import APART, as_float32, half_of
 from feedmodel.publish.registry import environment
 from feedmodel.publish.upload import link
 from feedrank.errors import BundleError
@@ -39,6 +40,7 @@ class Program:
     inputs: tuple[str, ...]
     file: Path | None = None
     logits: ExportedProgram | None = None  # the program before a sigmoid was appended
+    half: tuple[ExportedProgram, ExportedProgram] | None = None  # as logged in 16 bits, and widened
 
 
 class Sigmoid(Wrapper):
@@ -61,15 +63,30 @@ def load_program(
             program = _load_exported(file)
         else:
             program = export_module(_load_pickled(artifact, allow_pickle=allow_pickle), spec)
+        if half_of(program.exported):
+            program = _widened(program, spec)
         check_program(program.exported, several_outputs=bool(spec.outputs))
         spec = in_model_terms(spec, declared_inputs(program))
         if sigmoid:
             module = Sigmoid(program.exported.module())
-            logits = program.exported
-            program = replace(export_module(module, spec, program.inputs), logits=logits)
+            logits, half = program.exported, program.half
+            program = export_module(module, spec, program.inputs)
+            program = replace(program, logits=logits, half=half)
         elif spec.outputs:
+            half = program.half
             program = export_module(Combined(program.exported.module(), spec), spec, program.inputs)
+            program = replace(program, half=half)
     return program
+
+
+def _widened(program: Program, spec: FeatureSpec) -> Program:
+    declared = {
+        name: replace(each, type="float32" if each.type in APART else each.type)
+        for name, each in declared_inputs(program).items()
+    }
+    spec = in_model_terms(spec, declared)
+    widened = export_module(as_float32(program.exported), spec, program.inputs)
+    return replace(widened, half=(program.exported, widened.exported))
 
 
 def save_program(program: Program, path: Path) -> None:

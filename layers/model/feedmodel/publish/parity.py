@@ -4,8 +4,8 @@ Three questions, each of which has refused a real model: does ONNX Runtime score
 tables, does it score as torch does, and do scores tell items apart that the model tells apart?
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from feedmodel.publish.golden import (
     golden_case,
     parity_queries,
 )
+from feedmodel.publish.precision import widening
 from feedmodel.publish.rows import NAN_HELP, Step, check_rows, in_range
 from feedmodel.publish.scorers import ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
@@ -35,12 +36,14 @@ MAP_HELP = "let the model map its outputs to [0, 1], as (output - min) / (max - 
 @dataclass(frozen=True, slots=True)
 class Parity:
     """`apart` is the largest difference between a torch and an ONNX score, over `rows` rows.
-    `batches` tells whether items of several requests may share a batch; `cases` are golden."""
+    `batches` tells whether items of several requests may share a batch; `cases` are golden,
+    `notes` what publishing says about them."""
 
     apart: float
     rows: int
     batches: bool
     cases: list[dict[str, Any]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class _TorchError(PublishError):
@@ -57,6 +60,10 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
         check_rows(scorers, tables, step)  # names the row, if one row is the reason
         raise
     apart = max(_difference(scorers, sample) for sample in samples)
+    notes = {}
+    if scorers.half:
+        inputs = [sample.inputs for sample in samples]
+        notes["up-cast"] = widening(scorers.half, scorers.inputs_in_order, inputs)
     _check_merged(scorers, samples)
     if scorers.spec.range:
         _check_saturated(samples)
@@ -67,6 +74,7 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
         rows=sum(len(sample.expected) for sample in samples),
         batches=can_batch(scorers, samples),
         cases=[golden_case(sample.query, sample.expected, scorers.spec) for sample in kept],
+        notes=notes,
     )
 
 

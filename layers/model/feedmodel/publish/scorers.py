@@ -41,6 +41,8 @@ class Scorers:
     ) -> None:
         self.spec = spec
         self.onnx = OnnxEngine(onnx, threads=1)
+        self.half = None if isinstance(program, OnnxProgram) else program.half
+        self.inputs_in_order = tuple(program.inputs)
         self.logits: Score | None = None
         if isinstance(program, OnnxProgram):
             self.torch, self.truth = bounded_scorer(self.onnx), "ONNX Runtime"
