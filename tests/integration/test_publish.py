@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 import archives
 from feedmodel.errors import PublishError
+from feedmodel.publish import quantized
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.upload import upload
 from feedops.cli.main import app
@@ -198,6 +200,62 @@ def test_the_weights_are_stored_once(options: PublishOptions, s3: Any, tmp_path:
     published = upload(built.folder, f"s3://{BUCKET}/once/")
     assert published.uploaded == len(stored) + 2  # the manifest and its digest
     assert upload(built.folder, f"s3://{BUCKET}/once/").uploaded == 0
+
+
+class Wide(Shop):
+    """Matrices that quantisation makes smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.deep = nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
+        self.weights = nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(20 * self.logits(self.deep(x / 20)))
+
+
+@pytest.fixture
+def many_items(options: PublishOptions, tmp_path: Path) -> PublishOptions:
+    items = tmp_path / "many.parquet"
+    prices = np.linspace(1, 40, 30)
+    pd.DataFrame({"item_id": range(30), "price": prices}).to_parquet(items)
+    return replace(options, tables={**options.tables, "items": items})
+
+
+def test_int8_weights_rank_nearly_as_before_and_say_what_they_cost(
+    many_items: PublishOptions, registry: Registry, tmp_path: Path
+) -> None:
+    exact = replace(many_items, model_uri=registry.log(Wide()))
+    size = build_bundle(exact).manifest.files[ONNX_MODEL].size
+    built = build_bundle(replace(exact, quantize="int8"))
+    assert built.manifest.files[ONNX_MODEL].size < 0.6 * size
+    assert TORCH_MODEL not in built.manifest.files
+    assert re.match(r"keeps (9\d|100)\.\d% of the top 10, NDCG@10 (0\.9|1\.0)", built.notes["int8"])
+
+    model = load_model(str(built.folder), "", settings(str(built.folder), tmp_path / "cache"))
+    query = Query(9, list(range(30)), {"basket": "2"}, WEDNESDAY_NOON_S)
+    store = model.features
+    assert isinstance(store, SnapshotStore)
+    scores = model.score(query, store.look_up(query))
+    prices = np.linspace(1, 40, 30)
+    rows = torch.tensor(np.column_stack([prices, [12.0] * 30, [51.0] * 30, [2.0] * 30])).float()
+    expected = Wide()(rows).detach().numpy()
+    assert 0 < np.abs(scores - expected).max() < 0.05
+
+
+def test_int8_is_refused_where_it_ranks_otherwise(
+    many_items: PublishOptions, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(many_items, model_uri=registry.log(Wide()), quantize="int8")
+    monkeypatch.setattr(quantized, "MAX_CHANGED", -1.0)
+    with pytest.raises(PublishError, match=r"changes \d+\.\d% of the places in the top 10"):
+        build_bundle(model)
+
+
+def test_int8_needs_items_to_rank(options: PublishOptions) -> None:
+    with pytest.raises(PublishError, match=r"--quantize int8: needs more than 10 items"):
+        build_bundle(replace(options, quantize="int8", model_uri=options.model_uri))
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOptions) -> None:

@@ -96,7 +96,7 @@ def _fetch_verified(source: BundleSource, manifest: Manifest, name: str) -> mmap
     entry = manifest.files.get(name)
     if entry is None and name == TORCH_MODEL:
         raise BundleError(
-            f"{name}: the manifest doesn't list it: the bundle was published from an ONNX model, "
+            f"{name}: the manifest doesn't list it: the bundle is of an ONNX model, or quantised, "
             "so MODEL_ENGINE must be onnx"
         )
     if entry is None:

@@ -12,7 +12,7 @@ A bundle is a directory or an S3 prefix with the MLflow artifact, byte for byte,
 On S3 the digest is part of the prefix (`.../sha256-<digest>/`), so a bundle never changes. One byte
 that differs refuses it. Serving unpickles nothing. A file of the artifact that is in `serving/`
 as well is stored there alone: the manifest has both names, with one hash. A bundle of a model that
-came as ONNX has no `model.pt2`.
+came as ONNX, or that is quantised, has no `model.pt2`.
 """
 
 import hashlib

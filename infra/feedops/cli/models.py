@@ -168,6 +168,13 @@ def publish(
             show_default="nothing",
         ),
     ] = None,
+    quantize: Annotated[
+        Literal["none", "int8"],
+        typer.Option(
+            help="int8: weights of 8 bits, a smaller model. Says what it costs in ranking, and is "
+            "refused if more than 10 % of the top 10 change."
+        ),
+    ] = "none",
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -222,6 +229,7 @@ def publish(
         activation=activation,
         allow_pickle=allow_pickle,
         precompute=tuple(precompute or ()),
+        quantize=quantize,
         as_of=as_of,
         verify_key=verify_key,
         expect=expect,

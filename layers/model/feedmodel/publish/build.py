@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,7 @@ from feedmodel.publish.names import (
 )
 from feedmodel.publish.onnx_models import OnnxProgram, load_onnx, onnx_file
 from feedmodel.publish.parity import Parity, compare
+from feedmodel.publish.quantized import compare_quantized, write_quantized
 from feedmodel.publish.registry import TrackedModel, fetch_model
 from feedmodel.publish.scorers import Scorers
 from feedmodel.publish.signing import verify_model
@@ -42,6 +43,7 @@ from feedmodel.publish.vocabularies import read_spec, request_vocabularies, with
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SERVING, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.features.spec import FeatureSpec
 
+INT8_TOLERANCE = 0.05  # of the team's scores: what 8 bits cost in ranking is measured apart
 BUNDLES = Path("data/bundles")
 Step = Callable[[str], None]
 
@@ -51,9 +53,10 @@ class PublishOptions:
     """Tables and spec that are not given come from the run's `features/` artifacts, the time of the
     tables (`as_of`, ISO 8601 with a zone) from its tag. With `verify_key`, a public EC key in PEM,
     what comes from MLflow has to be signed; see `signing`. `precompute` names inputs of the item
-    alone, whose part of the model is computed ahead of time. `expect` has the team's own scores,
-    which the bundle has to give to `tolerance`; without it, those that the run has logged, unless
-    a spec or a table is given here that they may not belong to."""
+    alone, whose part of the model is computed ahead of time; `quantize` makes weights int8.
+    `expect` has the team's own scores, which the bundle has to give to `tolerance`; without it,
+    those that the run has logged, unless a spec or a table is given here that they may not belong
+    to."""
 
     model_uri: str
     tracking_uri: str | None = None
@@ -65,6 +68,7 @@ class PublishOptions:
     bundles: Path = BUNDLES
     verify_key: Path | None = None
     precompute: tuple[str, ...] = ()
+    quantize: Literal["none", "int8"] = "none"
     expect: Path | None = None
     tolerance: float = EXPECTED_TOLERANCE
 
@@ -109,7 +113,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         program, declared = _load(options, model, spec, step)
         spec = in_model_terms(spec, declared)
         served, parity = _write_serving(
-            model.artifact, Served(spec, program, tables), options.precompute, step
+            model.artifact, Served(spec, program, tables), options, step
         )
         manifest = write_manifest(
             model,
@@ -220,25 +224,33 @@ def _compare_with_team(
     if path is None:
         return None
     step(f"comparing with {path.name}")
+    exact = options.quantize == "none"
+    tolerance = options.tolerance if exact else max(options.tolerance, INT8_TOLERANCE)
     bundle = ServedBundle(str(model.artifact), digest)
     return compare_with_team(
-        bundle, path, options.tolerance, tables=_table_paths(options, model), step=step
+        bundle, path, tolerance, tables=_table_paths(options, model), step=step
     )
 
 
 def _write_serving(
-    root: Path, whole: Served, precompute: Sequence[str], step: Step
+    root: Path, whole: Served, options: PublishOptions, step: Step
 ) -> tuple[Served, Parity]:
     """All files of `serving/` but the manifest; and what is served in place of the whole model."""
     (root / SERVING).mkdir()
     scorers = _write_model(root, whole)
     parity = compare(scorers, whole.tables, step)
     served = whole
-    if precompute:
+    if options.precompute:
         step("computing item vectors")
-        served = compute_ahead(whole, precompute)
+        served = compute_ahead(whole, options.precompute)
         ahead = _write_model(root, served)  # in place of the whole model, which is compared
         parity = compare_ahead(scorers, ahead, whole.tables, parity)
+        scorers = ahead
+    if options.quantize == "int8":
+        step("quantising")
+        small, size = _quantize(root, served)
+        parity = compare_quantized(scorers, small, whole.spec, whole.tables, parity)
+        parity.notes["int8 size"] = size
     (root / GOLDEN).write_text(json.dumps({"cases": parity.cases}, indent=1))
     return served, parity
 
@@ -254,6 +266,15 @@ def _write_model(root: Path, served: Served) -> Scorers:
         write_onnx(served.program, served.spec, root / ONNX_MODEL)
     write_snapshot(served.tables, root / SNAPSHOT, request_vocabularies(served.spec))
     return Scorers(served.spec, root / ONNX_MODEL, root / SNAPSHOT, served.program)
+
+
+def _quantize(root: Path, served: Served) -> tuple[Scorers, str]:
+    """In place of the ONNX file; the torch program, which isn't quantised, goes."""
+    small = root / f"{ONNX_MODEL}.int8"
+    size = write_quantized(root / ONNX_MODEL, small)
+    small.replace(root / ONNX_MODEL)
+    (root / TORCH_MODEL).unlink(missing_ok=True)
+    return Scorers(served.spec, root / ONNX_MODEL, root / SNAPSHOT, served.program), size
 
 
 def _by_column(counts: Mapping[TableName, Mapping[str, int]]) -> dict[str, int]:

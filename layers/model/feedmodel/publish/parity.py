@@ -4,7 +4,7 @@ Three questions, each of which has refused a real model: does ONNX Runtime score
 tables, does it score as torch does, and do scores tell items apart that the model tells apart?
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,7 @@ class Parity:
     rows: int
     batches: bool
     cases: list[dict[str, Any]]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class _TorchError(PublishError):
@@ -60,7 +60,7 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
         check_rows(scorers, tables, step)  # names the row, if one row is the reason
         raise
     apart = max(_difference(scorers, sample) for sample in samples)
-    notes = {}
+    notes: dict[str, str] = {}
     if scorers.half:
         inputs = [sample.inputs for sample in samples]
         notes["up-cast"] = widening(scorers.half, scorers.inputs_in_order, inputs)
