@@ -86,7 +86,6 @@ class BuiltBundle:
     folder: Path
     manifest: Manifest
     size_bytes: int
-    container_bytes: int
     parity: float | None
     rows: int
     missing: Mapping[str, int]
@@ -94,6 +93,7 @@ class BuiltBundle:
     agreement: Agreement | None = None
     unknown: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    container_bytes: int = 0
 
 
 def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltBundle:
@@ -129,7 +129,6 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         folder,
         manifest,
         size_of(manifest),
-        sum(manifest.files[name].size for name in (ONNX_MODEL, SNAPSHOT, GOLDEN)),
         None if isinstance(program, OnnxProgram) else parity.apart,
         parity.rows,
         _by_column({name: table.missing for name, table in tables.items()}),
@@ -137,6 +136,7 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         agreement,
         _by_column({name: table.unknown for name, table in tables.items()}),
         parity.notes,
+        sum(manifest.files[name].size for name in (ONNX_MODEL, SNAPSHOT, GOLDEN)),
     )
 
 
