@@ -4,24 +4,21 @@ concurrent environments. The short version makes the same requests and asserts n
 import asyncio
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-import aiohttp
 import numpy as np
 import pytest
 
 from feedbench import traffic
-from feedbench.generator import open_loop
 from feedops.local.emulator import Function
 from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION
 from long.conftest import Table
+from long.load import drive
 from long.served import on_the_local_lambda, under_uvicorn
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))  # 0: the short version
@@ -47,47 +44,33 @@ def test_near_saturation_every_response_is_good_and_memory_is_constant(
     tmp_path: Path,
     table: Table,
 ) -> None:
-    bodies = [json.dumps(b).encode() for b in traffic.requests(demo_bundle, ITEMS, BODIES)]
-    with serve(demo_bundle, tmp_path, **({} if SECONDS else PATIENT)) as url:
-        asyncio.run(closed_loop(url, bodies, SATURATING_S))  # warm
-        saturation = asyncio.run(closed_loop(url, bodies, SATURATING_S))
+    bodies = tmp_path / "bodies.jsonl"
+    requests = traffic.requests(demo_bundle, ITEMS, BODIES)
+    bodies.write_text("\n".join(map(json.dumps, requests)))
+    with serve(demo_bundle, tmp_path, **({} if SECONDS else PATIENT)) as server:
+        url = f"{server}/predict"
+        drive(url, bodies, SATURATING_S, connections=CONNECTIONS)  # warm
+        saturation = drive(url, bodies, SATURATING_S, connections=CONNECTIONS).per_s
         before_mb = children_mb()
         rate, seconds = SHARE * saturation, SECONDS or 1.0
         busy, idle, own = cpu_ticks()
-        result = asyncio.run(open_loop(f"{url}/predict", bodies, rate, seconds))
+        load = drive(url, bodies, seconds, connections=CONNECTIONS, rate_per_s=rate)
         after_mb = children_mb()
         busy, idle, own = (b - a for a, b in zip((busy, idle, own), cpu_ticks(), strict=True))
         others = (busy - own) / (busy + idle)
-    p50, p99 = np.percentile(result["latencies_ms"], [50, 99])
-    statuses, requests = Counter(result["statuses"]), len(result["latencies_ms"])
+    p50, p99 = np.percentile(load.latencies_ms, [50, 99])
+    sent = len(load.latencies_ms)
     table(
         HEADINGS,
         (serve.__name__.replace("_", " "), f"{saturation:.0f}", f"{rate:.0f}", f"{seconds:g}",
-         f"{requests:,}", f"{statuses['200'] / requests:.2%}", f"{p50:.2f}", f"{p99:.2f}",
+         f"{sent:,}", f"{load.statuses['200'] / sent:.2%}", f"{p50:.2f}", f"{p99:.2f}",
          f"{before_mb:.0f}", f"{after_mb:.0f}", f"{others:.0%}"),
     )  # fmt: skip
-    assert statuses == {"200": requests}
+    assert load.statuses == {"200": round(rate * seconds)}
     if SECONDS:
         assert others <= MAX_OTHERS, "other processes took the machine: repeat it when it is idle"
         assert p99 <= TAIL * p50
         assert after_mb <= (1 + MOST_GROWTH) * before_mb
-
-
-async def closed_loop(url: str, bodies: list[bytes], seconds: float) -> float:
-    """Good responses per second; each connection sends again as soon as it has a response."""
-    good, supply, begun = 0, cycle(bodies), perf_counter()
-    headers = {"content-type": "application/json"}
-
-    async def connection(client: aiohttp.ClientSession) -> None:
-        nonlocal good
-        while perf_counter() < begun + seconds:
-            async with client.post("/predict", data=next(supply)) as response:
-                await response.read()
-                good += response.status == 200
-
-    async with aiohttp.ClientSession(url, headers=headers) as client:
-        await asyncio.gather(*(connection(client) for _ in range(CONNECTIONS)))
-    return good / (perf_counter() - begun)
 
 
 def test_many_concurrent_environments_serve_one_request_each(
@@ -119,7 +102,8 @@ def test_many_concurrent_environments_serve_one_request_each(
 
 
 class Usage(NamedTuple):
-    """Of a process: resident memory in pages, processor time in clock ticks."""
+    """Of a process: resident memory in pages, processor time in clock ticks, with that of the
+    processes that it started and that have ended."""
 
     pages: int
     ticks: int
@@ -161,5 +145,5 @@ def processes() -> Iterator[tuple[int, int, Usage]]:
         yield (
             int(directory.name),
             int(fields[1]),
-            Usage(resident, int(fields[11]) + int(fields[12])),
+            Usage(resident, sum(map(int, fields[11:15]))),
         )
