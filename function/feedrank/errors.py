@@ -15,6 +15,8 @@ FeedrankError
     └── StageError                500
 """
 
+from pathlib import PurePath
+
 
 class FeedrankError(Exception):
     """The root."""
@@ -93,3 +95,20 @@ class ScoringError(RequestError):
 
 class StageError(RequestError):
     """A stage after scoring failed, or returned positions that it did not get."""
+
+
+def reason_of(error: BaseException) -> str:
+    """For a log line: the text of an error of ours; of any other its type and place, such as
+    `KeyError in extensions.py:33`, since its text may repeat the request."""
+    return str(error) if isinstance(error, FeedrankError) else type_and_place(error)
+
+
+def type_and_place(error: BaseException, file: str = "") -> str:
+    """The place is the innermost Python line, or the innermost one in `file`."""
+    place, traceback = "", error.__traceback__
+    while traceback:
+        path = traceback.tb_frame.f_code.co_filename
+        if not file or path == file:
+            place = f" in {PurePath(path).name}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return type(error).__name__ + place

@@ -100,6 +100,7 @@ def _checked(module: ModuleType) -> Extensions:
         values[name.lower()] = tuple(value)
     expressions = getattr(module, "EXPRESSIONS", {})
     wrong += _wrong_expressions(expressions)
+    wrong += _shadowed(values.get("routers", ()))
     if values.get("dependencies"):
         wrong += _unguarded(values.get("routers", ()))
     if not wrong and len({stage.name for stage in values["stages"]}) < len(values["stages"]):
@@ -133,6 +134,21 @@ def _wrong_expressions(value: object) -> Iterator[str]:
             yield f"EXPRESSIONS: {name} is a built-in expression's name"
         elif not callable(expression):
             yield f"EXPRESSIONS: {name} must be a function that returns a ContextFeature"
+
+
+def _shadowed(routers: Sequence["APIRouter"]) -> Iterator[str]:
+    """Routes that would never be called, since the service's own come first."""
+    if not routers:
+        return
+    from feedrank.http.routes import ROUTES
+    from feedrank.http.web import APIRouter, iter_route_contexts
+
+    own = {(route.method, route.path) for route in ROUTES}
+    for number, router in enumerate(routers):
+        for route in iter_route_contexts(router.routes if isinstance(router, APIRouter) else ()):
+            for method in sorted(route.methods or ()):
+                if (method, route.path) in own:
+                    yield f"ROUTERS[{number}]: {method} {route.path} is a route of the service"
 
 
 def _unguarded(routers: Sequence["APIRouter"]) -> Iterator[str]:

@@ -1,10 +1,13 @@
 """Each example in `tests/examples`, as a team's `function/extensions.py` in a running function."""
 
 import json
+import operator
 import sqlite3
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +57,7 @@ def _container(bundle: Path, module: str = "", **env: str) -> Iterator[ModuleTyp
             yield container
 
 
-def _rank(
+def _respond(
     container: ModuleType, user_id: int = USER, item_ids: Sequence[int] = ITEMS
 ) -> dict[str, Any]:
     context = {"device": "mobile", "timestamp": "2025-11-28T12:00:00Z"}
@@ -63,7 +66,14 @@ def _rank(
         "POST", "/predict", headers=[], body=json.dumps(content).encode(), source_ip="203.0.113.7"
     )
     event = gateway.to_event(request, gateway.new_request_id(), 0.0)
-    response = container.lambda_handler(event, fakes.LambdaContext())
+    response: dict[str, Any] = container.lambda_handler(event, fakes.LambdaContext())
+    return response
+
+
+def _rank(
+    container: ModuleType, user_id: int = USER, item_ids: Sequence[int] = ITEMS
+) -> dict[str, Any]:
+    response = _respond(container, user_id, item_ids)
     assert response["statusCode"] == 200, response["body"]
     ranked: dict[str, Any] = json.loads(response["body"])
     return ranked
@@ -124,6 +134,36 @@ def test_a_stage_of_a_function_drops_items_and_is_recorded(
     assert record["ranks"] == [ranked.index(i) + 1 if i in ranked else None for i in ITEMS]
 
 
+FAILING = """
+class Failing:
+    name = "no old items"
+
+    def reorder(self, scored):
+        raise ValueError(f"{scored.query.user_id} has no such column")
+
+STAGES = [Failing()]
+"""
+
+
+def test_the_log_names_the_stage_that_failed_and_the_line_but_no_payload(
+    demo_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "failing_stage.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    with _container(demo_bundle, "failing_stage") as container:
+        capsys.readouterr()
+        response = _respond(container, 918_273_645)
+    assert (response["statusCode"], "failing_stage" in response["body"]) == (500, False)
+    (text,) = capsys.readouterr().out.splitlines()
+    line = json.loads(text)
+    assert (line["status"], line["error"]) == (500, "StageError")
+    assert line["reason"] == "stage 'no old items' failed: ValueError in failing_stage.py:6"
+    assert "918273645" not in text
+
+
 class Fixed:
     """Returns these positions, whatever it gets."""
 
@@ -143,15 +183,28 @@ def test_a_stage_that_returns_other_positions_fails_the_request(
         _reordered([1, 2, 3], [Fixed(*positions)])
 
 
-def test_a_stage_can_not_add_a_position_to_the_order_that_it_got() -> None:
-    class Adding(Fixed):
+CHANGES: list[Callable[[Scored], object]] = [
+    lambda scored: operator.setitem(scored.rows.items, (0, 0), 9),
+    lambda scored: operator.setitem(scored.rows.user, 0, 9),
+    lambda scored: operator.setitem(scored.rows.unknown_items, 0, 1),
+    lambda scored: operator.setitem(scored.rows.others, ("item", "values"), None),
+    lambda scored: scored.column("item", "author").fill(9),
+    lambda scored: operator.setitem(scored.scores, 0, 9.0),
+    lambda scored: operator.setitem(scored.query.item_ids, 0, 9),
+    lambda scored: operator.setitem(scored.query.context, "device", "x"),
+    lambda scored: operator.iadd(scored.order, [9]),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stage_can_change_nothing_that_others_read(change: Callable[[Scored], object]) -> None:
+    class Changing(Fixed):
         def reorder(self, scored: Scored) -> Sequence[int]:
-            assert isinstance(scored.order, list)
-            scored.order.append(-1)
+            change(scored)
             return scored.order
 
-    with pytest.raises(StageError, match="a position twice, or one that it did not get"):
-        _reordered([1, 2, 3], [Fixed(2, 0), Adding(name="second")])
+    with pytest.raises(StageError, match=r"stage 'changing' failed: (Type|Value)Error in "):
+        _reordered([1, 2, 3], [Changing(name="changing")])
 
 
 def test_a_stage_sees_what_the_one_before_it_left() -> None:
@@ -165,7 +218,9 @@ def test_a_stage_that_raises_fails_the_request_by_its_name() -> None:
         def reorder(self, scored: Scored) -> Sequence[int]:
             return [int(scored.column("item", "colour")[0])]
 
-    with pytest.raises(StageError, match="stage 'fixed' failed: KeyError") as error:
+    with pytest.raises(
+        StageError, match=r"'fixed' failed: KeyError in test_ext\w+\.py:\d+"
+    ) as error:
         _reordered([1], [Buggy()])
     assert "no item feature 'colour'" in str(error.value.__cause__)
 

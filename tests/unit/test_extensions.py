@@ -162,6 +162,20 @@ ROUTERS = [router]
     ]
 
 
+@pytest.mark.parametrize("prefix", ["", "/model"])
+def test_a_route_that_the_service_has_is_refused(tmp_path: Path, prefix: str) -> None:
+    text = f"""
+from fastapi import APIRouter
+
+router, inner = APIRouter(), APIRouter()
+inner.get("/other")(lambda: 1)
+inner.get("{"" if prefix else "/model"}")(lambda: 1)
+router.include_router(inner, prefix="{prefix}")
+ROUTERS = [APIRouter(), router]
+"""
+    assert _refusal(tmp_path, text) == ["ROUTERS[1]: GET /model is a route of the service"]
+
+
 def test_a_module_that_is_not_there_is_refused_by_the_settings_name() -> None:
     with pytest.raises(SettingsError, match=r"^EXTENSIONS: no_such_module can't be imported: "):
         load_extensions("no_such_module")

@@ -1,6 +1,7 @@
 """What a team's own file adds to the app: each example as its user would have it."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,3 +183,50 @@ def test_behind_a_middleware_that_copies_the_scope_a_request_is_counted(
     assert _on_lambda(raw, "POST", "/predict")["statusCode"] == 200
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (line["route"], line["Errors"]) == ("/predict", 0)
+
+
+NESTED = """
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+
+inner, outer, mounting, app = APIRouter(), APIRouter(prefix="/team"), APIRouter(), FastAPI()
+
+@inner.post("/predict")
+async def theirs():
+    return "theirs"
+
+outer.include_router(inner)
+app.include_router(inner)
+mounting.mount("/mounted", app)
+ROUTERS = [outer, mounting]
+"""
+PLAIN_MIDDLEWARE = """
+class Plain:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+MIDDLEWARE = [Middleware(Plain)]
+"""
+
+
+@pytest.mark.parametrize("added", ["", PLAIN_MIDDLEWARE])
+@pytest.mark.parametrize("path", ["/team/predict", "/mounted/predict"])
+def test_a_teams_route_that_ends_in_predict_is_not_counted_as_ours(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, added: str
+) -> None:
+    (tmp_path / "nested.py").write_text(NESTED + added)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        patch.delitem(sys.modules, "nested", raising=False)
+        with _extended(demo_bundle, "nested") as handler:
+            capsys.readouterr()
+            assert _on_lambda(handler, "POST", path)["body"] == '"theirs"'
+            (theirs,) = map(json.loads, capsys.readouterr().out.splitlines())
+            assert _on_lambda(handler, "POST", "/predict")["statusCode"] == 200
+            _record, ours = map(json.loads, capsys.readouterr().out.splitlines())
+            total = handler.stats.summary()["requests_total"]
+    assert (theirs["route"], "_aws" in theirs) == ("extension:/predict", False)
+    assert (ours["route"], "_aws" in ours, total) == ("/predict", True, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ import clients
 import fakes
 from clients import REQUEST
 from feedrank.domain import FeatureRows, Query
+from feedrank.errors import ScoringError
 from feedrank.telemetry.logging import logger
 
 
@@ -129,3 +131,34 @@ def test_only_predict_is_counted_in_the_metrics(
         (False, "none"),
         (True, "/predict"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ScoringError("the model gave 2 scores for 3 items"), "the model gave 2 scores for 3 item"),
+        (ZeroDivisionError("SECRET"), r"ZeroDivisionError in fakes\.py:\d+$"),
+        (OSError(5, "SECRET"), r"OSError in fakes\.py:\d+$"),
+    ],
+)
+def test_the_line_of_a_failed_request_has_the_reason_and_no_foreign_text(
+    printed: fakes.LogLines, error: Exception, reason: str
+) -> None:
+    clients.client(fakes.model(fakes.RaisingEngine(error))).post("/predict", json=REQUEST)
+    (line,) = [line for line in printed() if line["message"] == "request"]
+    assert (line["status"], line["error"]) == (500, type(error).__name__)
+    assert re.match(reason, line["reason"])
+
+
+def test_a_request_without_a_model_is_logged_with_its_reason(printed: fakes.LogLines) -> None:
+    clients.client(None).post("/predict", json=REQUEST)
+    (line,) = [line for line in printed() if line["message"] == "request"]
+    assert (line["status"], line["reason"]) == (503, "no bundle could be loaded; see the log")
+
+
+def test_a_refused_request_has_no_reason_since_its_text_may_be_the_callers(
+    printed: fakes.LogLines, client: TestClient
+) -> None:
+    client.post("/predict", json={"user_id": 1})
+    (line,) = printed()
+    assert (line["status"], "reason" in line) == (422, False)

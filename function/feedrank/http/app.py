@@ -13,7 +13,7 @@ from feedrank.http.fast_path import App
 from feedrank.http.observer import RouteNote
 from feedrank.http.problems import problem
 from feedrank.http.routes import PREDICT, ROUTES
-from feedrank.http.web import APIRouter, Depends, RequestValidationError
+from feedrank.http.web import APIRouter, Depends, RequestValidationError, ServiceRoute
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
 from feedrank.settings import Settings
@@ -44,6 +44,7 @@ def create_app(
         middleware=[*middleware, Middleware(RouteNote)] if middleware else (),
         exception_handlers=dict.fromkeys(TRANSLATED, problem),
     )
+    app.router.route_class = ServiceRoute
     endpoints = Endpoints(settings, slot, ranker, stats)
     for route in ROUTES:
         app.add_api_route(

@@ -11,16 +11,19 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedrank.domain import Call
+from feedrank.errors import reason_of
 from feedrank.http.invocation import is_id, request_id_of, time_left_ms
 from feedrank.http.request_context import KEY, RequestContext, request_context
+from feedrank.http.web import ServiceRoute
 from feedrank.settings import Settings, lambda_trace
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import logger, request_ids
-from feedrank.telemetry.metrics import log_request, request_metrics
+from feedrank.telemetry.metrics import SERVER_ERROR, log_request, request_metrics
 
 RESPONSE_MARGIN_MS = 50  # of Lambda's own time limit, kept back for the response
 TOO_LATE = "REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"
 PREDICT = "/predict"
+EXTENSION = "extension:"  # before the path of a team's route, in the log
 LONGEST_ID = 128
 TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
 
@@ -123,6 +126,8 @@ class Observer:
             fields["model_version"] = ranking.model_version
         if error:
             fields["error"] = type(error).__name__
+            if status >= SERVER_ERROR:
+                fields["reason"] = reason_of(error)
         metrics: dict[str, float] = {}
         if route == PREDICT:
             self._stats.count(latency_ms, status, ranking)
@@ -131,7 +136,12 @@ class Observer:
 
 
 def route_of(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", "none")
+    """The path of one of the service's routes. A team's has `extension:` before it, since FastAPI
+    and a mounted app tell only the end of theirs, which may be `/predict`."""
+    route = scope.get("route")
+    if type(route) is ServiceRoute:
+        return route.path
+    return "none" if route is None else EXTENSION + getattr(route, "path", type(route).__name__)
 
 
 class RouteNote:

@@ -14,9 +14,15 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.openapi.utils import get_openapi
     from fastapi.params import Depends
-    from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
+    from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute, iter_route_contexts
 finally:  # also where FastAPI is missing: other models are built as usual
     BaseModel.model_config.pop("defer_build", None)
+
+
+class ServiceRoute(APIRoute):
+    """One of the service's own routes, which alone are in its metrics; those of a team's routers
+    may have the same path below a prefix."""
+
 
 __all__ = [
     "APIRoute",
@@ -27,5 +33,7 @@ __all__ = [
     "Request",
     "RequestValidationError",
     "Response",
+    "ServiceRoute",
     "get_openapi",
+    "iter_route_contexts",
 ]

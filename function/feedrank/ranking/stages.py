@@ -1,20 +1,27 @@
 """What a team's own rule sees of a request after scoring, and how its result is checked."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from collections.abc import Mapping, Sequence
+from operator import index
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.domain import FeatureRows, Query
-from feedrank.errors import StageError
+from feedrank.errors import StageError, type_and_place
 from feedrank.features.spec import Block, FeatureSpec
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+Key = TypeVar("Key")
 
 
 class Scored(NamedTuple):
     """One request after scoring, and after the stages before this one.
 
-    Positions count from 0 in the caller's order of `query.item_ids`. Later versions may add fields,
-    at the end.
+    Positions count from 0 in the caller's order of `query.item_ids`. Nothing of it can be changed:
+    the response, the decision record and later requests read the same arrays. Later versions may
+    add fields, at the end.
     """
 
     query: Query
@@ -59,16 +66,53 @@ class RankingStage(Protocol):
 
 def apply_stages(stages: Sequence[RankingStage], scored: Scored) -> list[int]:
     """The order after all stages. Raises StageError, which names the stage."""
+    scored = _read_only(scored)
     for stage in stages:
-        given = set(scored.order)  # before the stage can change it
         try:
-            positions = list(stage.reorder(scored))
+            positions = list(map(index, stage.reorder(scored)))
         except Exception as error:
-            raise StageError(f"stage {stage.name!r} failed: {type(error).__name__}") from error
-        kept = set(positions)
-        if len(kept) < len(positions) or not kept <= given:
+            raise StageError(f"stage {stage.name!r} failed: {_place(error)}") from error
+        distinct = set(positions)
+        if len(distinct) < len(positions) or not distinct.issubset(scored.order):
             raise StageError(
                 f"stage {stage.name!r} returned a position twice, or one that it did not get"
             )
-        scored = scored._replace(order=positions)
+        scored = scored._replace(order=tuple(positions))
     return list(scored.order)
+
+
+def _place(error: Exception) -> str:
+    """In the stage's own file, where the error came through it."""
+    traceback = error.__traceback__ and error.__traceback__.tb_next
+    return type_and_place(error, traceback.tb_frame.f_code.co_filename if traceback else "")
+
+
+def _read_only(scored: Scored) -> Scored:
+    query, rows = scored.query, scored.rows
+    item_ids: Any = tuple(query.item_ids)
+    return scored._replace(
+        query=query._replace(
+            item_ids=item_ids,
+            context=MappingProxyType(query.context),
+            candidates=_views(query.candidates),
+        ),
+        rows=rows._replace(
+            user=_view(rows.user),
+            items=_view(rows.items),
+            pairs=_view(rows.pairs),
+            unknown_items=_view(rows.unknown_items),
+            others=_views(rows.others),
+        ),
+        scores=tuple(scored.scores),
+        order=tuple(scored.order),
+    )
+
+
+def _view(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _views(arrays: Mapping[Key, NDArray[Any]]) -> Mapping[Key, NDArray[Any]]:
+    return MappingProxyType({key: _view(array) for key, array in arrays.items()})

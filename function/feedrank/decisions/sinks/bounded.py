@@ -7,13 +7,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from pathlib import PurePath
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from time import perf_counter
-from traceback import extract_tb
 
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
+from feedrank.errors import type_and_place
 from feedrank.telemetry.logging import logger
 
 MAX_WRITE_S = 1.2  # that a request waits for a write; more than Firehose's client takes
@@ -80,12 +79,8 @@ class BoundedSink:
 
 
 def _reason(error: BaseException) -> str:
-    """Texts of other errors than OSError may repeat the record, so only their type and place are
-    given."""
-    if isinstance(error, OSError):
-        return str(error)
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {PurePath(frame.filename).name}:{frame.lineno}"
+    """The text of an error other than OSError may repeat the record."""
+    return str(error) if isinstance(error, OSError) else type_and_place(error)
 
 
 async def wait_for(writes: Sequence[Write], deadline_s: float, *, is_alone: bool) -> None:
