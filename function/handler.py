@@ -11,7 +11,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from feedrank.settings import init_type, load_settings
+from feedrank.settings import init_type, is_lambda, load_settings
 
 settings = load_settings()  # before libraries read the environment
 
@@ -43,10 +43,11 @@ for doubt in settings.doubts():
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
 extensions = load_extensions(settings.extensions)
+load = partial(load_model, settings=settings, stores_of=extensions.store_chain)
 slot = ModelSlot(
-    load=partial(load_model, settings.model_uri, settings.model_digest, settings, extensions.store),
+    load=partial(load, settings.model_uri, settings.model_digest),
     fallback=(
-        partial(load_model, str(settings.model_layer_dir), "", settings, extensions.store)
+        partial(load, str(settings.model_layer_dir), "")
         if settings.model_fallback == "layer"
         else None
     ),
@@ -91,15 +92,17 @@ def app() -> Observer:
 ranker = _ranker(InlineScorer())  # Lambda sends a process one request at a time
 lambda_app = _app(ranker)
 slot.load()
-count_init(init_type(), 1_000 * (perf_counter() - _started_s))
 
 logging.getLogger("mangum").setLevel(logging.WARNING)  # at INFO it logs each request, as we do
 asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum wants one that nothing has closed
 _adapter = Adapter(lambda_app, TEXT_TYPES, Cycle)
+if is_lambda() and (extensions.routers or extensions.middleware):
+    _adapter.start()  # a web server does so by itself
+count_init(init_type(), 1_000 * (perf_counter() - _started_s))
 if init_type() == "snap-start":
     from feedrank import snapstart
 
-    snapstart.register(slot, stats, decision_log)
+    snapstart.register(slot, stats, decision_log, _adapter)
 gc.freeze()  # what init made stays: a collection need not look at it again
 
 

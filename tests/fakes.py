@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 import pytest
 
+from feedrank import snapstart
 from feedrank.bundle.layout import Manifest
 from feedrank.decisions.log import ONE_LINE, DecisionLog
 from feedrank.decisions.record import decision
@@ -316,6 +317,11 @@ def container(**env: str) -> Iterator[ModuleType]:
             _loops.remove(loop)
             loop.close()
             asyncio.set_event_loop(_loops[-1])
+
+
+def restore(handler: ModuleType) -> None:
+    """What a container of `handler.py` does after a SnapStart restore."""
+    snapstart.after_restore(handler.slot, handler.stats, handler.decision_log, handler._adapter)
 
 
 class StandardOutput(io.StringIO):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # FastAPI is not for publishing, which needs the expressions 
 
 ALIKE = 0.8  # `difflib`'s ratio: a name in capitals that is so near to a known one is a mistake
 SETTING = "EXTENSIONS"
+STORE = "a FeatureStore: an object with `waits` and `fetch`; `connect` must not be async"
 
 
 class Extensions(NamedTuple):
@@ -53,14 +54,16 @@ class Extensions(NamedTuple):
     dependencies: tuple["Depends", ...] = ()
     middleware: tuple["Middleware", ...] = ()
 
-    def store(self, snapshot: FeatureStore, spec: FeatureSpec) -> FeatureStore:
-        """What a model reads features from: the bundle's snapshot, as the stores wrap it."""
-        store = snapshot
+    def store_chain(self, snapshot: FeatureStore, spec: FeatureSpec) -> tuple[FeatureStore, ...]:
+        """The bundle's snapshot and the stores around it, from the inside; a model reads features
+        from the last one."""
+        chain = [snapshot]
         for number, make in enumerate(self.stores):
-            store = make(store, spec)
-            if not (_has_method(store, "fetch") and hasattr(store, "waits")):
-                raise SettingsError(f"{SETTING}: STORES[{number}] returned no FeatureStore")
-        return store
+            store = make(chain[-1], spec)
+            if not _is_store(store):
+                raise SettingsError(f"{SETTING}: STORES[{number}] must return {STORE}")
+            chain.append(store)
+        return tuple(chain)
 
 
 def load_extensions(module: str) -> Extensions:
@@ -169,6 +172,11 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _is_store(value: object) -> bool:
+    has_both = _has_method(value, "fetch") and hasattr(value, "waits")
+    return has_both and not _is_async(value, "connect")
+
+
 def _is_stage(value: object) -> bool:
     name = getattr(value, "name", None)
     return isinstance(name, str) and name != "" and _has_method(value, "reorder")
@@ -176,13 +184,18 @@ def _is_stage(value: object) -> bool:
 
 def _is_sink(value: object) -> bool:
     """With a `write` of its own, which is called, not awaited: otherwise records would be lost."""
-    from inspect import iscoroutinefunction
-
     from feedrank.decisions.sinks import DecisionSink
 
-    write = getattr(type(value), "write", None)
     is_subclass = DecisionSink in type(value).__mro__  # which has all that the log reads
-    return is_subclass and write is not DecisionSink.write and not iscoroutinefunction(write)
+    has_write = getattr(type(value), "write", None) is not DecisionSink.write
+    is_async = _is_async(value, "write") or _is_async(value, "connect")
+    return is_subclass and has_write and not is_async
+
+
+def _is_async(value: object, method: str) -> bool:
+    from inspect import iscoroutinefunction
+
+    return iscoroutinefunction(getattr(value, method, None))
 
 
 def _has_method(value: object, method: str) -> bool:

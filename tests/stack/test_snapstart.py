@@ -18,6 +18,7 @@ import fakes
 from feedops.workspace import FUNCTION
 from feedrank import snapstart
 from feedrank.errors import BundleError, ModelUnavailableError
+from feedrank.http.lambda_adapter import Adapter
 from feedrank.model.inference import Inference, watchdog
 from feedrank.model.slot import ModelSlot
 from stack.faulty import FaultyFront
@@ -78,7 +79,33 @@ for number in range(int(sys.argv[2])):
 """
 
 
-def _rehearse(bundle: Path, firehose: FaultyFront, *, hooks: bool) -> list[dict[str, Any]]:
+STORE = """
+import http.client, os
+from urllib.parse import urlsplit
+
+class RemoteStore:
+    waits = False
+
+    def __init__(self, snapshot):
+        self.snapshot = snapshot
+        self.connect()
+
+    def connect(self):
+        self.connection = http.client.HTTPConnection(urlsplit(os.environ["STORE_URL"]).netloc)
+
+    async def fetch(self, query, deadline_s):
+        self.connection.request("POST", "/", b"{}")
+        assert self.connection.getresponse().read()
+        return await self.snapshot.fetch(query, deadline_s)
+
+STORES = [lambda snapshot, spec: RemoteStore(snapshot)]
+"""
+
+
+def _rehearse(
+    directory: Path, bundle: Path, firehose: FaultyFront, remote: FaultyFront, *, hooks: bool
+) -> list[dict[str, Any]]:
+    (directory / "remote_store.py").write_text(STORE)
     process = subprocess.run(
         [
             *(sys.executable, "-c", REHEARSAL),
@@ -87,7 +114,9 @@ def _rehearse(bundle: Path, firehose: FaultyFront, *, hooks: bool) -> list[dict[
         cwd=FUNCTION.parent,
         env={
             "PATH": os.defpath,
-            "PYTHONPATH": str(FUNCTION),
+            "PYTHONPATH": f"{FUNCTION}:{directory}",
+            "EXTENSIONS": "remote_store",
+            "STORE_URL": remote.url,
             "MODEL_URI": str(bundle),
             "DECISION_STREAM": "decisions",
             "AWS_ENDPOINT_URL": firehose.url,
@@ -115,28 +144,43 @@ def firehose() -> Iterator[FaultyFront]:
         yield front
 
 
+@pytest.fixture
+def remote() -> Iterator[FaultyFront]:
+    with FaultyFront() as front:
+        yield front
+
+
 def test_each_restored_container_has_its_own_ids_random_state_loop_clock_and_sockets(
-    demo_bundle: Path, firehose: FaultyFront
+    tmp_path: Path, demo_bundle: Path, firehose: FaultyFront, remote: FaultyFront
 ) -> None:
-    restored = _rehearse(demo_bundle, firehose, hooks=True)
+    restored = _rehearse(tmp_path, demo_bundle, firehose, remote, hooks=True)
     assert [each["status"] for each in restored] == [200] * RESTORES
     for key in ("pid", "random", "numpy", "ssl", "request_id"):
         assert _distinct(restored, key) == RESTORES, key
     assert not any(each["inherits_loop"] for each in restored)
     assert all(each["uptime_is_new"] for each in restored)
-    assert len(set(firehose.ports)) == 1 + RESTORES  # the snapshot's connection is not reused
+    for front in (firehose, remote):  # the snapshot's connections are not used again
+        assert len(set(front.ports)) == 1 + RESTORES
     assert _distinct(restored, "model") == 1
 
 
-def test_the_rehearsal_detects_shared_state(demo_bundle: Path, firehose: FaultyFront) -> None:
-    restored = _rehearse(demo_bundle, firehose, hooks=False)
+def test_the_rehearsal_detects_shared_state(
+    tmp_path: Path, demo_bundle: Path, firehose: FaultyFront, remote: FaultyFront
+) -> None:
+    restored = _rehearse(tmp_path, demo_bundle, firehose, remote, hooks=False)
     assert _distinct(restored, "random") == _distinct(restored, "numpy") == 1
     assert all(each["inherits_loop"] for each in restored)
     assert not any(each["uptime_is_new"] for each in restored)
-    assert len(set(firehose.ports)) == 1
+    assert len(set(firehose.ports)) == len(set(remote.ports)) == 1
 
 
-def test_no_snapshot_is_taken_without_the_model(log: fakes.LogLines) -> None:
+@pytest.fixture
+def adapter() -> Iterator[Adapter]:
+    with fakes.container(MODEL_URI="/nowhere") as handler:
+        yield handler._adapter
+
+
+def test_no_snapshot_is_taken_without_the_model(adapter: Adapter, log: fakes.LogLines) -> None:
     """The version can then not be published, so it is never released."""
 
     def refused() -> Any:
@@ -145,10 +189,10 @@ def test_no_snapshot_is_taken_without_the_model(log: fakes.LogLines) -> None:
     slot = ModelSlot(load=refused, fallback=None, retry_s=5)
     slot.load()
     with pytest.raises(ModelUnavailableError):
-        snapstart.before_snapshot(slot)
+        snapstart.before_snapshot(slot, adapter)
 
 
-def test_no_snapshot_is_taken_of_the_fallback(log: fakes.LogLines) -> None:
+def test_no_snapshot_is_taken_of_the_fallback(adapter: Adapter, log: fakes.LogLines) -> None:
     def refused() -> Any:
         raise BundleError("gone")
 
@@ -156,10 +200,12 @@ def test_no_snapshot_is_taken_of_the_fallback(log: fakes.LogLines) -> None:
     slot.load()
     assert slot.model().degraded
     with pytest.raises(ModelUnavailableError):
-        snapstart.before_snapshot(slot)
+        snapstart.before_snapshot(slot, adapter)
 
 
-def test_a_bundle_that_was_refused_is_tried_once_more(log: fakes.LogLines) -> None:
+def test_a_bundle_that_was_refused_is_tried_once_more(
+    adapter: Adapter, log: fakes.LogLines
+) -> None:
     outcomes = iter([BundleError("not yet"), fakes.model()])
 
     def load() -> Any:
@@ -170,14 +216,14 @@ def test_a_bundle_that_was_refused_is_tried_once_more(log: fakes.LogLines) -> No
 
     slot = ModelSlot(load=load, fallback=None, retry_s=5)
     slot.load()
-    snapstart.before_snapshot(slot)
+    snapstart.before_snapshot(slot, adapter)
     assert slot.model().degraded == ()
 
 
 def test_a_restore_is_counted_by_its_own_init_type(capsys: pytest.CaptureFixture[str]) -> None:
     with fakes.container(MODEL_URI="/nowhere") as handler:
         capsys.readouterr()
-        snapstart.after_restore(handler.stats, handler.decision_log)
+        fakes.restore(handler)
         asyncio.get_event_loop().close()
     (line,) = (json.loads(each) for each in capsys.readouterr().out.splitlines())
     assert line["init_type"] == "snap-start-restore"
@@ -200,7 +246,7 @@ def test_a_restored_container_ends_runs_by_the_current_clock() -> None:
     run = Inference(perf_counter() + 0.05, "lambda", Stopper())
     watchdog.begin(run)
     with fakes.container(MODEL_URI="/nowhere") as handler:
-        snapstart.after_restore(handler.stats, handler.decision_log)
+        fakes.restore(handler)
         asyncio.get_event_loop().close()
     try:
         assert Stopper.ended.wait(30)

@@ -24,7 +24,7 @@ import fakes
 from feedops.local import gateway
 from feedrank.domain import FeatureRows
 from feedrank.errors import SpecError, StageError
-from feedrank.extensions import load_extensions_file
+from feedrank.extensions import STORE, Extensions, load_extensions_file
 from feedrank.features import expressions as context
 from feedrank.features.spec_reader import parse_spec
 from feedrank.ranking.stages import RankingStage, Scored, apply_stages
@@ -254,6 +254,36 @@ def test_a_store_over_sqlite_adds_its_rows_to_the_snapshot_s(
     assert (ranked["degraded"], ranked["unknown"]) == ([], {"user": False, "items": [6_000]})
 
 
+class Connected(fakes.FakeStore):
+    def __init__(self, name: str, calls: list[str]) -> None:
+        super().__init__()
+        self._name, self._calls = name, calls
+
+    def connect(self) -> None:
+        self._calls.append(self._name)
+        if self._name == "inner":
+            raise ConnectionRefusedError(111, "Connection refused")
+
+
+def test_after_a_restore_each_store_of_the_chain_connects_and_a_failure_is_logged(
+    log: fakes.LogLines,
+) -> None:
+    calls: list[str] = []
+    factories = [
+        lambda _store, _spec: Connected("inner", calls),
+        lambda _store, _spec: fakes.FakeStore(),  # has no `connect`
+        lambda _store, _spec: Connected("outer", calls),
+    ]
+    extensions = Extensions(stores=tuple(factories))
+    chain = extensions.store_chain(fakes.FakeStore(), fakes.small_spec())
+    slot = fakes.slot(replace(fakes.model(store=chain[-1]), stores=chain))
+    slot.reconnect()
+    assert calls == ["inner", "outer"]
+    (line,) = [line for line in log() if line["level"] == "ERROR"]
+    assert (line["message"], line["store"]) == ("feature store can't connect", "Connected")
+    assert line["reason"] == "ConnectionRefusedError: [Errno 111] Connection refused"
+
+
 def test_where_sqlite_fails_the_snapshot_serves_and_is_named(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
@@ -326,15 +356,31 @@ def test_a_request_that_waits_unnoticed_has_one_record_and_one_log_line(
     assert [line["status"] for line in lines if line.get("message") == "request"] == [200, 200]
 
 
+ASYNC_CONNECT = """
+class Store:
+    waits = False
+    async def fetch(self, query, deadline_s): ...
+    async def connect(self): ...
+
+STORES = [lambda snapshot, spec: Store()]
+"""
+
+
+@pytest.mark.parametrize("text", ["STORES = [lambda snapshot, spec: None]", ASYNC_CONNECT])
 def test_a_store_factory_that_returns_no_store_is_named(
-    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: fakes.LogLines
+    demo_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: fakes.LogLines,
+    text: str,
 ) -> None:
-    (tmp_path / "no_store.py").write_text("STORES = [lambda snapshot, spec: None]")
+    (tmp_path / "no_store.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "no_store", raising=False)
     with _container(demo_bundle, "no_store") as container:
         assert container.slot.ready is None
     assert [line["reason"] for line in log() if line["message"] == "model refused"] == [
-        "EXTENSIONS: STORES[0] returned no FeatureStore"
+        f"EXTENSIONS: STORES[0] must return {STORE}"
     ]
 
 

@@ -116,6 +116,10 @@ MIDDLEWARE = [Middleware(object)]
             SINK.format("async def write"),
             "SINKS[0] must be a DecisionSink: a subclass's object with ",
         ),
+        (
+            SINK.format("def write").replace("SINKS", "    async def connect(self): ...\n\nSINKS"),
+            "SINKS[0] must be a DecisionSink: a subclass's object with ",
+        ),
         (SINK.format("def wirte"), "SINKS[0] must be a DecisionSink: a subclass's object with "),
         ("SINKS = [print]", "SINKS[0] must be a DecisionSink: a subclass's object with "),
         ("ROUTERS = [print]", "ROUTERS[0] must be FastAPI's APIRouter"),

@@ -6,7 +6,6 @@ import ssl
 import pytest
 
 import fakes
-from feedrank import snapstart
 
 
 def test_each_restore_mixes_random_bytes_of_its_own_into_tls(
@@ -17,7 +16,7 @@ def test_each_restore_mixes_random_bytes_of_its_own_into_tls(
     monkeypatch.setattr(ssl, "RAND_add", lambda data, entropy: seeds.append((data, entropy)))
     with fakes.container(MODEL_URI="/nowhere") as handler:
         for _ in range(2):
-            snapstart.after_restore(handler.stats, handler.decision_log)
+            fakes.restore(handler)
         asyncio.get_event_loop().close()
     assert [len(data) for data, _ in seeds] == [32, 32]  # bytes: the strength of TLS's own keys
     assert seeds[0] != seeds[1]

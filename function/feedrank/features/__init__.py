@@ -12,6 +12,10 @@ class FeatureStore(Protocol):
 
     `waits` tells whether it waits for something outside this process; then a request has an event
     loop, and is ended at its deadline.
+
+    A store may also have `connect(self) -> None`, as a DecisionSink has. It is called after a
+    SnapStart restore, without an event loop: connections that were open before the snapshot are
+    dead, and only look alive. What it raises is logged, and requests go on.
     """
 
     @property
@@ -23,4 +27,5 @@ class FeatureStore(Protocol):
         exception fails the request."""
 
 
-StoreFactory = Callable[[FeatureStore, FeatureSpec], FeatureStore]  # of the bundle's snapshot
+StoreFactory = Callable[[FeatureStore, FeatureSpec], FeatureStore]  # of the store before it
+StoreChain = Callable[[FeatureStore, FeatureSpec], tuple[FeatureStore, ...]]  # of the snapshot

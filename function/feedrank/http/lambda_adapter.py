@@ -5,10 +5,12 @@ from functools import cached_property
 from typing import Any
 
 from mangum import Mangum
+from mangum.exceptions import LifespanFailure
 from mangum.handlers import ALB, APIGateway, HTTPGateway
+from mangum.protocols import LifespanCycle
 from mangum.types import ASGI, LambdaHandler, Response, Scope
 
-from feedrank.errors import MalformedEventError, UnservedEventError
+from feedrank.errors import MalformedEventError, SettingsError, UnservedEventError
 from feedrank.http.lambda_events import AUTHORIZERS, response_to_unread
 
 HttpCycle = Callable[[Scope, bytes], Callable[[ASGI], Response]]
@@ -33,6 +35,26 @@ class Adapter(Mangum):
     def __init__(self, app: ASGI, text_mime_types: list[str], http_cycle: HttpCycle) -> None:
         super().__init__(app, lifespan="off", text_mime_types=text_mime_types)
         self._http_cycle = http_cycle
+        self._lifespan: LifespanCycle | None = None
+
+    def start(self) -> None:
+        """Runs the startup of every lifespan in the app, once: Mangum would run it before each
+        event, and the shutdown after it. Raises SettingsError."""
+        self._lifespan = LifespanCycle(self.app, "auto")
+        try:
+            self._lifespan.__enter__()
+        except LifespanFailure as error:
+            raise SettingsError(f"EXTENSIONS: a startup failed: {error}") from error
+
+    def stop(self) -> None:
+        """Runs the shutdowns, before a SnapStart snapshot: connections don't survive it."""
+        if self._lifespan:
+            self._lifespan.__exit__(None, None, None)
+
+    def restart(self) -> None:
+        """After a SnapStart restore, on the new event loop."""
+        if self._lifespan:
+            self.start()
 
     def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
         """Raises UnservedEventError."""
@@ -40,6 +62,8 @@ class Adapter(Mangum):
             handler, scope, body = self._read(event, context)
         except Exception as error:  # noqa: BLE001 an event can be damaged in any way
             return response_to_unread(event, context, error)
+        if self._lifespan:
+            scope["state"] = self._lifespan.lifespan_state.copy()
         return handler(self._http_cycle(scope, body)(self.app))
 
     def infer(self, event: dict[str, Any], context: Any) -> LambdaHandler:  # noqa: ANN401 Lambda's

@@ -10,7 +10,7 @@ from time import perf_counter
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SNAPSHOT, TORCH_MODEL, Manifest
 from feedrank.domain import FeatureRows, FloatArray, Query
-from feedrank.features import FeatureStore, StoreFactory
+from feedrank.features import FeatureStore, StoreChain
 from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.matrix import MatrixBuilder
@@ -58,6 +58,7 @@ class Model:
     engine: ScoringEngine
     loaded_at: datetime
     degraded: tuple[str, ...] = ()
+    stores: tuple[FeatureStore, ...] = ()  # from the snapshot to `features`, which wraps the others
     pace: Pace = field(default_factory=Pace, compare=False)
 
     def score(self, query: Query, rows: FeatureRows, deadline_s: float = math.inf) -> FloatArray:
@@ -65,18 +66,18 @@ class Model:
         return inference.score(self.engine, self.matrix.build(query, rows), deadline_s, "self_test")
 
 
-def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> FeatureStore:
-    return snapshot
+def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> tuple[FeatureStore, ...]:
+    return (snapshot,)
 
 
 def load_model(
-    uri: str, digest: str, settings: Settings, store_of: StoreFactory = _snapshot_alone
+    uri: str, digest: str, settings: Settings, stores_of: StoreChain = _snapshot_alone
 ) -> Model:
     """Fetches a bundle, verifies every byte, builds its engine, compares it with its golden scores.
 
-    `store_of` builds the store that requests read, from the bundle's snapshot. The golden scores
-    belong to the snapshot's own features, so the self-test reads those.
-    Raises BundleError, SpecError, or what `store_of` raises. The golden requests also warm up the
+    `stores_of` builds stores around the bundle's snapshot; requests read the outermost. The golden
+    scores belong to the snapshot's own features, so the self-test reads those.
+    Raises BundleError, SpecError, or what `stores_of` raises. The golden requests also warm up the
     engine.
     """
     engine_file = ENGINE_FILES[settings.model_engine]
@@ -90,14 +91,15 @@ def load_model(
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
     program = bytes(bundle.files[engine_file])
-    store = store_of(snapshot, spec)
+    stores = stores_of(snapshot, spec)
     # CUDA maps more memory than any useful limit.
     memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
     with memory:
         model = Model(
             manifest=bundle.manifest,
             spec=spec,
-            features=store,
+            features=stores[-1],
+            stores=stores,
             matrix=MatrixBuilder(spec, snapshot.vocabularies),
             context=ContextKeys(spec, snapshot.vocabularies),
             candidates=CandidateFeatures(spec, snapshot.vocabularies),

@@ -103,6 +103,17 @@ class ModelSlot:
         if self.ready is None:
             raise ModelUnavailableError("the bundle could not be loaded; see the log")
 
+    def reconnect(self) -> None:
+        """After a SnapStart restore: connections that the model's stores opened are dead."""
+        for store in self.ready.stores if self.ready else ():
+            connect = getattr(store, "connect", None)
+            try:
+                if connect:
+                    connect()
+            except Exception as error:  # noqa: BLE001 any of them
+                name = type(store).__name__
+                logger.error("feature store can't connect", store=name, reason=_reason(error))
+
     def _serving(self) -> Model:
         if model := self.ready or self._fallback_model:
             return model
