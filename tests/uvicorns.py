@@ -23,17 +23,18 @@ def uvicorn(
     *flags: str,
     stdout: int | IO[Any] = subprocess.DEVNULL,
     before: str = "",
+    function: Path = HANDLER.parent,
     **env: str,
 ) -> Iterator[Server]:
     """Ready to be asked. It chooses its port, and says on standard error which. `before` is code
-    that runs there first, and may change what `server` has."""
+    that runs there first, and may change what `server` has. `function` has the handler."""
     start = ["-c", f"from feedrank import server\n{before}\nserver.main()"]
     if not before:
         start = ["-m", "feedrank.server"]
     command = [sys.executable, *start, "--port", "0", *flags]
     environ = {"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env}
     process = subprocess.Popen(
-        command, cwd=HANDLER.parent, env=environ, stdout=stdout, stderr=subprocess.PIPE
+        command, cwd=function, env=environ, stdout=stdout, stderr=subprocess.PIPE
     )
     try:
         yield Server(_address(process), process)

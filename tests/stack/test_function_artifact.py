@@ -10,7 +10,15 @@ from feedops.workspace import FUNCTION
 
 def test_a_teams_own_modules_are_deployed_and_pages_are_not(tmp_path: Path) -> None:
     sources, artifacts = tmp_path / "function", tmp_path / "artifacts"
-    for name in ("handler.py", "extensions.py", "ARCHITECTURE.md", "feedrank/__init__.py"):
+    for name in (
+        "handler.py",
+        "extensions.py",
+        "rules/__init__.py",
+        "rules/x.json",
+        "EXTENDING.md",
+        "feedrank/__init__.py",
+        "notes/x.py",
+    ):
         (sources / name).parent.mkdir(parents=True, exist_ok=True)
         (sources / name).touch()
     shutil.copy(FUNCTION / "Makefile", sources)
@@ -28,6 +36,8 @@ def test_a_teams_own_modules_are_deployed_and_pages_are_not(tmp_path: Path) -> N
         "handler.py",
         "extensions.py",
         "feedrank/__init__.py",
+        "rules/__init__.py",
+        "rules/x.json",
     }
     assert {Path(name).name.partition(".")[0] for name in files if name.endswith(".pyc")} == {
         "handler",
