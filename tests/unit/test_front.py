@@ -13,6 +13,7 @@ from feedops.errors import EnvironmentLostError, FunctionError, FunctionTimeoutE
 from feedops.local import gateway
 from feedops.local.front import Front, serving
 from feedops.local.processes import LOCALHOST, reserve
+from feedrank.settings import MAX_EVENT_BYTES
 
 Invoke = Callable[[bytes], Awaitable[bytes]]
 
@@ -147,7 +148,7 @@ def test_an_invocation_goes_on_after_its_caller_hangs_up() -> None:
     "size",
     [
         gateway.LARGEST_REQUEST_BYTES + 1,
-        gateway.LARGEST_EVENT_BYTES - 100,  # over Lambda's limit, with the headers
+        MAX_EVENT_BYTES - 100,  # over Lambda's limit, with the headers
     ],
 )
 def test_a_request_that_is_too_large_does_not_reach_the_function(size: int) -> None:

@@ -15,6 +15,7 @@ from aiohttp.http import RawRequestMessage
 from feedops.errors import FunctionError, MalformedResponseError, ThrottledError
 from feedops.local import gateway
 from feedops.local.gateway import HttpRequest, HttpResponse
+from feedrank.settings import MAX_EVENT_BYTES
 
 DRAIN_S = 5.0  # for requests in flight when the front closes
 LARGEST_LINE_BYTES = 65_536  # over API Gateway's limit, so that the front itself can respond 431
@@ -50,7 +51,7 @@ class Front:
             return gateway.TOO_LARGE
         event = gateway.to_event(_http_request(request, body), request_id, time.time())
         payload = json.dumps(event).encode()
-        if len(payload) > gateway.LARGEST_EVENT_BYTES:
+        if len(payload) > MAX_EVENT_BYTES:
             return gateway.TOO_LARGE
         try:
             return gateway.to_response(await self._invoke_in_time(payload))

@@ -18,7 +18,6 @@ from feedops.errors import MalformedResponseError
 
 LARGEST_REQUEST_BYTES = 10 * 1_024 * 1_024  # HTTP API
 LARGEST_HEAD_BYTES = 10_240  # HTTP API, request line and header values together
-LARGEST_EVENT_BYTES = 6 * 1_024 * 1_024  # Lambda, synchronous invocation
 INTEGRATION_TIMEOUT_S = 30.0  # HTTP API
 LARGEST_STATUS = 599
 
