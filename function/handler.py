@@ -25,6 +25,7 @@ from feedrank.http.fast_path import Cycle
 from feedrank.http.lambda_adapter import Adapter
 from feedrank.http.observer import Observer
 from feedrank.http.problems import PROBLEM_JSON
+from feedrank.model.inference import watchdog
 from feedrank.model.load import load_model
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
@@ -99,6 +100,15 @@ _adapter = Adapter(lambda_app, TEXT_TYPES, Cycle)
 if is_lambda() and (extensions.routers or extensions.middleware):
     _adapter.start()  # a web server does so by itself
 count_init(init_type(), 1_000 * (perf_counter() - _started_s))
+
+
+def _respond_before_exit() -> None:
+    from feedrank.http import last_response  # which hardly any process needs
+
+    last_response.post(_adapter, lambda_app)
+
+
+watchdog.before_exit = _respond_before_exit
 if init_type() == "snap-start":
     from feedrank import snapstart
 

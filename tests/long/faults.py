@@ -400,7 +400,7 @@ FAULTS = [
           bound_s=INIT_S),
     Fault("an endless inference, under uvicorn", endless_model(endless.LOOP), 504,
           send=body(DESKTOP), uvicorn=True, short=True),
-    Fault("an inference that can't be stopped", endless_model(endless.OPERATOR), 502,
+    Fault("an inference that can't be stopped", endless_model(endless.OPERATOR), 504,
           send=body(DESKTOP), bound_s=INIT_S),
     Fault("a damaged event", local, 400, send=body(Raw(DAMAGED)), bound_s=INIT_S),
     Fault("an event of another service", local, 502, send=body(Raw(CONSOLE)), bound_s=INIT_S),

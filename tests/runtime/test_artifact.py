@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from rich.console import Console
 
+import endless
 from feedops.errors import BuildError
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.stack import sbom
@@ -27,6 +29,7 @@ from feedops.stack.budget import BAR_BYTES, measure, print_budget
 from feedops.stack.build import build, find_python, runtime_packages
 from feedops.workspace import EVENTS, PROJECT
 from feedrank.bundle.layout import GOLDEN
+from feedrank.http.schemas import Problem
 from stack.hook import load_canary
 from stack.transform import resolved, transformed
 
@@ -75,6 +78,9 @@ class Handled:
         return self._environment.log.read_text(errors="replace")
 
 
+Deploy = Callable[..., Handled]
+
+
 @pytest.fixture(scope="module")
 def built(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sam") / "build"
@@ -104,36 +110,42 @@ def laid_out(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Lambda:
 
 
 @pytest.fixture(scope="module")
-def handled(laid_out: Lambda, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handled]:
+def deploy(laid_out: Lambda, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy]:
     stack = resolved(transformed(Environment="prod"))
     variables = stack["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
-    function = Function(
-        laid_out.build / "Function",
-        variables
-        | {
-            "MODEL_URI": f"{laid_out.opt}/model",
-            "LAMBDA_TASK_ROOT": laid_out.task,
-            "PYTHONPATH": f"{laid_out.task}:{laid_out.opt}/python:{laid_out.runtime}",
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONVERBOSE": "1",
-            "AWS_LAMBDA_LOG_FORMAT": "JSON",
-            "AWS_LAMBDA_LOG_LEVEL": "INFO",
-        },
-        python=laid_out.interpreter,
-        runtime="python3.13",
-        timeout_s=60,
-    )
-    folder = tmp_path_factory.mktemp("environment")
-    with asyncio.Runner() as runner:
-        environment = runner.run(
-            ExecutionEnvironment.start(
-                function, log=folder / "environment.log", temporary=folder / "tmp"
+    variables |= {
+        "MODEL_URI": f"{laid_out.opt}/model",
+        "LAMBDA_TASK_ROOT": laid_out.task,
+        "PYTHONPATH": f"{laid_out.task}:{laid_out.opt}/python:{laid_out.runtime}",
+        "PYTHONNOUSERSITE": "1",
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "AWS_LAMBDA_LOG_LEVEL": "INFO",
+    }
+    with asyncio.Runner() as runner, ExitStack() as stack_of_environments:
+
+        def deployed(**changes: str) -> Handled:
+            function = Function(
+                laid_out.build / "Function",
+                variables | changes,
+                python=laid_out.interpreter,
+                runtime="python3.13",
+                timeout_s=60,
             )
-        )
-        try:
-            yield Handled(environment, runner)
-        finally:
-            runner.run(environment.stop())
+            folder = tmp_path_factory.mktemp("environment")
+            environment = runner.run(
+                ExecutionEnvironment.start(
+                    function, log=folder / "environment.log", temporary=folder / "tmp"
+                )
+            )
+            stack_of_environments.callback(lambda: runner.run(environment.stop()))
+            return Handled(environment, runner)
+
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def handled(deploy: Deploy) -> Handled:
+    return deploy(PYTHONVERBOSE="1")
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +173,19 @@ def test_the_canary_lets_it_pass(
 
     monkeypatch.setattr(canary.boto3, "client", lambda _service, **_: Client())
     assert canary.judge("arn:version", str(demo_bundle), "", "number") == len(cases)
+
+
+def test_a_request_is_answered_504_even_if_nobody_can_end_its_inference(
+    deploy: Deploy, demo_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = endless.for_desktops(demo_bundle, tmp_path / "bundle", endless.OPERATOR)
+    deployed = deploy(MODEL_URI=str(bundle), REQUEST_TIMEOUT_MS="500")
+    event = json.loads((EVENTS / "predict.json").read_bytes())
+    late = event | {"body": '{"user_id": 1, "item_ids": [2], "context": {"device": "desktop"}}'}
+    answers = [deployed(json.dumps(sent).encode()) for sent in (late, event)]
+    assert [answer["statusCode"] for answer in answers] == [504, 200]
+    assert Problem.model_validate_json(answers[0]["body"]).title == "Request ran out of time"
+    assert "an inference hangs: the process ends" in deployed.log
 
 
 def test_every_module_is_of_the_artifact_or_of_lambda(

@@ -12,7 +12,6 @@ import httpx2
 import pytest
 
 import endless
-from feedops.errors import FunctionError
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import EVENTS, FUNCTION
 from feedrank.http.schemas import Problem
@@ -47,7 +46,9 @@ def deploy(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Deploy]:
 
     def deployed(bundle: Path) -> tuple[Predict, ExecutionEnvironment]:
         function = Function(FUNCTION, {"MODEL_URI": str(bundle)} | BUDGET, timeout_s=LONGEST_S)
-        log, temporary = tmp_path / "environment.log", tmp_path / "tmp"
+        folder = tmp_path / str(len(environments))
+        folder.mkdir()
+        log, temporary = folder / "environment.log", folder / "tmp"
         environment = runner.run(ExecutionEnvironment.start(function, log=log, temporary=temporary))
         environments.append(environment)
 
@@ -74,16 +75,29 @@ def test_on_lambda_a_run_past_the_deadline_is_ended_and_answered_504(
     assert Problem.model_validate_json(answers[0]["body"]).title == "Request ran out of time"
 
 
-def test_on_lambda_a_run_that_nobody_can_end_takes_its_process_with_it(
-    deploy: Deploy, endless_operator: Path
+def test_on_lambda_a_run_that_nobody_can_end_is_answered_504_and_takes_its_process_with_it(
+    deploy: Deploy, endless_loop: Path, endless_operator: Path
 ) -> None:
+    ordinary = deploy(endless_loop)[0](ENDLESS)
     predict, environment = deploy(endless_operator)
     assert predict(ASKED)["statusCode"] == 200
-    with pytest.raises(FunctionError) as failed:
-        predict(ENDLESS)
-    assert failed.value.kind == "Runtime.ExitError"
-    assert "an inference hangs: the process ends" in environment.log.read_text()
-    assert predict(ASKED)["statusCode"] == 200  # by another process
+    answer = predict(ENDLESS)
+    assert _without_id(answer) == _without_id(ordinary)
+    assert predict(ASKED)["statusCode"] == 200
+    lines = environment.log.read_text()
+    assert lines.count('"an inference hangs: the process ends"') == 1
+    assert "the request got no response" not in lines
+    assert lines.count('"model loaded"') == 2  # by another process
+    (line,) = (json.loads(t) for t in lines.splitlines() if '"status":504' in t)
+    assert line["request_id"] == Problem.model_validate_json(answer["body"]).request_id
+    assert (line["error"], line["route"]) == ("DeadlineExceededError", "/predict")
+
+
+def _without_id(answer: dict[str, Any]) -> dict[str, Any]:
+    body = json.loads(answer["body"])
+    request_id = body.pop("request_id")
+    assert answer["headers"]["x-request-id"] == request_id
+    return answer | {"body": body, "headers": answer["headers"] | {"x-request-id": ""}}
 
 
 def test_under_uvicorn_a_run_is_ended_beside_the_event_loop_and_on_it(endless_loop: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from feedops.workspace import PROJECT
 from feedrank.domain import MAX_ITEMS
+from feedrank.http.last_response import TIMEOUT_S
 from feedrank.http.routes import ROUTES
+from feedrank.model.inference import CHECK_S, HUNG_S
 from feedrank.settings import Settings
 from stack.iam import RECORD_ID_KEY_ARN
 from stack.transform import Json, resolved, template, transformed
@@ -172,6 +174,12 @@ def test_the_api_calls_the_alias_with_payload_2() -> None:
     assert permission["FunctionName"] == "${FunctionAliaslive}"
     timeout_s = stack["Resources"]["Function"]["Properties"]["Timeout"]
     assert 1_000 * timeout_s < integration["TimeoutInMillis"] <= 30_000
+
+
+def test_lambda_leaves_time_to_respond_to_an_inference_that_hangs() -> None:
+    longest_s = template("template.yaml")["Parameters"]["RequestTimeoutMs"]["MaxValue"] / 1_000
+    posted_s = longest_s + HUNG_S + CHECK_S + TIMEOUT_S
+    assert posted_s < resolved(transformed())["Resources"]["Function"]["Properties"]["Timeout"]
 
 
 def test_cors_is_off_until_origins_are_named() -> None:

@@ -29,7 +29,12 @@ class Hanging:
         threading.Event().wait(30)
         sys.exit(3)
 
+def respond():
+    print("responds", flush=True)
+    raise OSError("nobody listens")
+
 inference.HUNG_S = 0.1
+inference.watchdog.before_exit = respond
 inference.score(Hanging(), {}, perf_counter() + 0.1, sys.argv[1])
 """
 
@@ -193,4 +198,5 @@ def test_an_inference_that_hangs_on_lambda_ends_the_process(purpose: str, code: 
     hangs = HANGS.replace("wait(30)", "wait(0.5)") if code == 3 else HANGS
     done = _python(hangs, purpose)
     assert done.returncode == code, done.stderr
-    assert ("an inference hangs: the process ends" in done.stdout) == (code == 1)
+    said = ("responds", "the request got no response", "an inference hangs: the process ends")
+    assert [text in done.stdout for text in said] == [code == 1] * 3

@@ -36,6 +36,7 @@ class Adapter(Mangum):
         super().__init__(app, lifespan="off", text_mime_types=text_mime_types)
         self._http_cycle = http_cycle
         self._lifespan: LifespanCycle | None = None
+        self.in_progress: tuple[LambdaHandler, Scope] | None = None  # or the last one
 
     def start(self) -> None:
         """Runs the startup of every lifespan in the app, once: Mangum would run it before each
@@ -64,6 +65,7 @@ class Adapter(Mangum):
             return response_to_unread(event, context, error)
         if self._lifespan:
             scope["state"] = self._lifespan.lifespan_state.copy()
+        self.in_progress = handler, scope
         return handler(self._http_cycle(scope, body)(self.app))
 
     def infer(self, event: dict[str, Any], context: Any) -> LambdaHandler:  # noqa: ANN401 Lambda's

@@ -7,7 +7,7 @@ inference is summed up check by check, and a freeze counts as one check.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from threading import Event, Lock, Thread
 from time import perf_counter
@@ -47,6 +47,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._inferences: set[Inference] = set()
+        self.before_exit: Callable[[], None] = lambda: None  # responds to the request in progress
         self.restart()
 
     def restart(self) -> None:
@@ -122,8 +123,12 @@ def _check(inference: Inference, now_s: float) -> float:
 
 
 def _end_process() -> NoReturn:
-    """Lambda then fails the invocation at once, and starts another process for the next one."""
+    """After a response to the request: for the next one Lambda starts another process."""
     try:
+        try:
+            watchdog.before_exit()
+        except Exception:  # noqa: BLE001 the process ends in any case
+            logger.exception("the request got no response")
         logger.critical("an inference hangs: the process ends", late_s=HUNG_S)
     finally:
         os._exit(1)
