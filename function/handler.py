@@ -7,6 +7,7 @@ for uvicorn.
 import asyncio
 import gc
 import logging
+import os
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -87,6 +88,7 @@ def app() -> Observer:
     """For a web server, which serves requests side by side: uvicorn calls this once."""
     from feedrank.ranking.batching import BatchingScorer  # Lambda has no use for it
 
+    os.register_at_fork(after_in_child=slot.close)
     return _app(_ranker(BatchingScorer() if shortcuts.BATCHING else InlineScorer("server")))
 
 

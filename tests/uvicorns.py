@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fakes import HANDLER
+from stack.faulty import FaultyFront
 
 
 class Server(NamedTuple):
@@ -53,3 +54,15 @@ def _address(process: subprocess.Popen[bytes]) -> str:
         if found := re.search(r"running on (http://\S+)", said[-1]):
             return found[1]
     raise AssertionError("".join(said))
+
+
+def stream(front: FaultyFront) -> dict[str, str]:
+    """Far more time than a record may take, so that it is the record's limit which ends it."""
+    return {
+        "DECISION_STREAM": "decisions",
+        "REQUEST_TIMEOUT_MS": "60000",
+        "AWS_ENDPOINT_URL_FIREHOSE": front.url,
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from stack.faulty import FaultyFront
-from uvicorns import Server, uvicorn
+from uvicorns import Server, stream, uvicorn
 
 ASKED = {"user_id": 42, "item_ids": [17, 256, 3]}
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
@@ -177,15 +177,3 @@ def test_a_hundred_at_once_at_a_stream_that_says_503_late_are_answered_and_kept(
 def request(body: object) -> bytes:
     text = json.dumps(body).encode()
     return HEAD.replace(b"100", b"%d" % len(text)) + b"\r\n" + text
-
-
-def stream(front: FaultyFront) -> dict[str, str]:
-    """Far more time than a record may take, so that it is the record's limit which ends it."""
-    return {
-        "DECISION_STREAM": "decisions",
-        "REQUEST_TIMEOUT_MS": "60000",
-        "AWS_ENDPOINT_URL_FIREHOSE": front.url,
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-    }

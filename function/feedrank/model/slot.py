@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,6 +23,10 @@ FALLBACK_S = 2.0  # the rest of them
 EXIT_S = 2.0  # that the process waits for a load before it ends
 RETRY_SHARE = 0.5  # of its time: what a request on Lambda waits for the retry that it starts
 FALLBACK = "model:layer"  # its name in `degraded`
+FORKED = (
+    "this process was forked from the one that loaded the model, and has none of its threads: "
+    "let each worker load it, as uvicorn's do and gunicorn's without --preload"
+)
 
 
 class ModelSlot:
@@ -114,9 +119,19 @@ class ModelSlot:
                 name = type(store).__name__
                 logger.error("feature store can't connect", store=name, reason=_reason(error))
 
+    def close(self) -> None:
+        """In the child of a fork: PyTorch would wait for threads that are not there, ONNX Runtime
+        has one left, and a team's stores share the parent's connections."""
+        self.ready = self._fallback_model = self._attempt = None
+        self._lock, self._fallback_lock = RLock(), RLock()
+        self._next_s = math.inf
+        logger.error("model refused", reason=FORKED)
+
     def _serving(self) -> Model:
         if model := self.ready or self._fallback_model:
             return model
+        if self._next_s == math.inf:
+            raise ModelUnavailableError(FORKED)
         wait_s = max(1, round(self._next_s - self._clock()))
         raise ModelUnavailableError("no bundle could be loaded; see the log", wait_s)
 
