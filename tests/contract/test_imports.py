@@ -38,6 +38,7 @@ ROOMS = (
     "feedrank.features",
     "feedrank.decisions",
     "feedrank.bundle",
+    "feedrank.aws",
     "feedrank.telemetry",
     "feedrank.settings",
     "feedrank.libraries",
