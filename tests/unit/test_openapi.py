@@ -152,6 +152,19 @@ def test_the_requests_examples_are_requests(name: str) -> None:
     PredictRequest.model_validate(example)
 
 
+def test_without_a_model_ids_are_of_either_kind_and_as_many_as_the_setting_allows() -> None:
+    document = app(MAX_ITEMS="250").openapi()
+    validate(document)
+    schema = document["components"]["schemas"]["PredictRequest"]
+    assert schema["properties"]["item_ids"]["maxItems"] == 250
+    for ids in ([1, 2**63 - 1], ["item-1", "1"]):
+        request = {"user_id": ids[0], "item_ids": ids}
+        assert breaches(schema, request) == []
+    for wrong in (-1, 2**63, "", "x" * 129, None):
+        assert breaches(schema, {"user_id": wrong, "item_ids": [1]})
+        assert breaches(schema, {"user_id": 1, "item_ids": [wrong]})
+
+
 def test_limits_are_exact_integers() -> None:
     item_id = DOCUMENT["components"]["schemas"]["Prediction"]["properties"]["item_id"]
     assert item_id["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": MAX_ID}

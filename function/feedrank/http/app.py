@@ -67,4 +67,4 @@ def create_app(
 def _document(app: App, settings: Settings) -> dict[str, object]:
     from feedrank.http.openapi import document  # which few containers ever serve
 
-    return document(app, settings.api_auth)
+    return document(app, settings.api_auth, settings.max_items)

@@ -46,9 +46,7 @@ class Endpoints:
         """The body of `predict`, which the fast path sends by itself."""
         context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
-        request = parse(body, self._context_keys, self._ids())
-        if len(request.item_ids) > self._settings.max_items:
-            raise InvalidRequestError(f"item_ids: at most {self._settings.max_items} items")
+        request = parse(body, self._context_keys, self._ids(), self._settings.max_items)
         query = to_query(request, context.call.time_s)
         context.ranking = ranking = await self._ranker.rank(query, context.call)
         return response_body(ranking)

@@ -13,7 +13,6 @@ IDS: Mapping[str, Json] = {
     "number": {"type": "integer", "minimum": 0, "maximum": MAX_ID},
     "text": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH},
 }
-NO_LIMITS = ("minimum", "maximum")
 A_TIME = "2026-11-22T20:15:00Z"
 A_TEXT = "a text"
 SUMMARIES = {
@@ -77,7 +76,7 @@ def _request(schemas: Json, model: Model, max_items: int, *, closed: bool) -> Js
     request = schemas["PredictRequest"]
     properties = dict(request["properties"])
     id_ = IDS[model.spec.ids]
-    user = {key: value for key, value in properties["user_id"].items() if key not in NO_LIMITS}
+    user = {key: value for key, value in properties["user_id"].items() if key != "anyOf"}
     properties["user_id"] = {**user, **id_}
     properties["item_ids"] = {**properties["item_ids"], "items": id_, "maxItems": max_items}
     context = {**properties["context"], "properties": model.context.schema()}

@@ -134,7 +134,7 @@ GENERAL_PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def document(app: FastAPI, auth: str) -> dict[str, Any]:
+def document(app: FastAPI, auth: str, max_items: int) -> dict[str, Any]:
     """FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the nulls in
     examples: so what our routes take and return replaces them. Routes that somebody added stand as
     FastAPI describes them, except for their 422, which is a problem like ours."""
@@ -151,7 +151,8 @@ def document(app: FastAPI, auth: str) -> dict[str, Any]:
     )
     document = _renamed(document, schemas["$defs"].keys())
     components = document.setdefault("components", {})
-    components["schemas"] = {**components.get("schemas", {}), **schemas["$defs"]}
+    models = schemas["$defs"] | {"PredictRequest": _for_any_model(schemas["$defs"], max_items)}
+    components["schemas"] = {**components.get("schemas", {}), **models}
     components |= {"headers": HEADERS, "responses": GENERAL_PROBLEMS}
     document["tags"] = TAGS
     if schemes := SECURITY_SCHEMES[auth]:
@@ -162,6 +163,19 @@ def document(app: FastAPI, auth: str) -> dict[str, Any]:
         components["schemas"].pop(name, None)
     app.openapi_schema, app.state.described_routes = document, routes
     return document
+
+
+def _for_any_model(models: Mapping[str, Any], max_items: int) -> dict[str, Any]:
+    """The request where no model tells which kind its ids are: either."""
+    request = models["PredictRequest"]
+    either = {"anyOf": models["Prediction"]["properties"]["item_id"]["anyOf"]}
+    user, items = (request["properties"][name] for name in ("user_id", "item_ids"))
+    told = {name: user[name] for name in ("title", "description")}
+    ids = {
+        "user_id": {**told, **either},
+        "item_ids": {**items, "items": either, "maxItems": max_items},
+    }
+    return {**request, "properties": {**request["properties"], **ids}}
 
 
 def _models() -> list[type[BaseModel]]:

@@ -9,7 +9,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from feedrank.domain import Query, Ranking
+from feedrank.domain import MAX_ITEMS, Query, Ranking
 from feedrank.errors import InvalidRequestError
 from feedrank.features.spec import IDS_ARE, Ids
 from feedrank.http.problems import listed
@@ -25,27 +25,38 @@ def parse(
     body: bytes,
     context_keys: Callable[[], Iterable[str]] = tuple,
     ids: Ids | None = "number",
+    max_items: int = MAX_ITEMS,
 ) -> PredictRequest:
     """`ids` is the kind that the model has; None, where that isn't known yet, reads either.
 
     Raises InvalidRequestError, which names fields and none of their values. Of the context it
     names only `context_keys`, which are looked up only then.
     """
+    try:
+        request = _parsed(body, ids)
+    except ValidationError as error:
+        raise InvalidRequestError(_detail(error, context_keys, ids, max_items)) from None
+    if len(request.item_ids) > max_items:
+        raise InvalidRequestError(f"item_ids: {_at_most(max_items)}")
+    return request
+
+
+def _parsed(body: bytes, ids: Ids | None) -> PredictRequest:
+    """Raises ValidationError, or InvalidRequestError."""
     schema = TextPredictRequest if ids == "text" else PredictRequest
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
-        errors, refusal = error.errors(include_url=False, include_context=False), error
-    if not ids and any(map(_is_text_for_number, errors)):
-        schema = TextPredictRequest
-    elif not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
-        raise InvalidRequestError(_detail(refusal, context_keys, ids)) from None
+        errors = error.errors(include_url=False, include_context=False)
+        if not ids and any(map(_is_text_for_number, errors)):
+            schema = TextPredictRequest
+        elif not any(e["type"] == "int_type" and isinstance(e["input"], float) for e in errors):
+            raise
     try:
-        return schema.model_validate(json.loads(body, parse_float=whole_number))
-    except ValidationError as error:
-        raise InvalidRequestError(_detail(error, context_keys, ids)) from None
+        data = json.loads(body, parse_float=whole_number)
     except ValueError:  # more digits than Python reads as a number
         raise InvalidRequestError("body: a number has too many digits") from None
+    return schema.model_validate(data)
 
 
 def whole_number(text: str) -> int | float:
@@ -106,17 +117,28 @@ def response_body(ranking: Ranking) -> bytes:
 
 
 def _detail(
-    refusal: ValidationError, context_keys: Callable[[], Iterable[str]], ids: Ids | None
+    refusal: ValidationError,
+    context_keys: Callable[[], Iterable[str]],
+    ids: Ids | None,
+    max_items: int,
 ) -> str:
     """All unknown fields are one problem, the first: the message is the same for each. Before it
     stands the kind of ids, where one is of the other."""
     errors = refusal.errors(include_url=False, include_context=False)
-    shown: list[Mapping[str, Any]] = [e for e in errors if e["type"] != "extra_forbidden"]
+    shown: list[Mapping[str, Any]] = [
+        {**e, "msg": _at_most(max_items)} if e["type"] == "too_long" else e
+        for e in errors
+        if e["type"] != "extra_forbidden"
+    ]
     if len(shown) < len(errors):
         shown.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
     is_other = _is_number_for_text if ids == "text" else _is_text_for_number
     kind = f"{IDS_ARE[ids]}; " if ids and any(map(is_other, errors)) else ""
     return kind + listed(shown, {*FIELDS, *context_keys()})
+
+
+def _at_most(max_items: int) -> str:
+    return f"at most {max_items:,} items"
 
 
 def _is_text_for_number(error: ErrorDetails) -> bool:
