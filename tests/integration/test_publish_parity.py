@@ -291,3 +291,37 @@ def test_a_broken_archive_is_refused(
     (registry.artifact(uri) / "data/model.pt2").write_bytes(content)
     with pytest.raises(PublishError, match=r"model\.pt2|exported model"):
         build_bundle(replace(options, model_uri=uri))
+
+
+class Sized(Shop):
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.size * self.logits(x)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+def test_columns_that_onnx_swaps_are_seen_whatever_the_size_of_the_scores(
+    options: PublishOptions, registry: Registry, monkeypatch: pytest.MonkeyPatch, size: float
+) -> None:
+    assert options.spec
+    options.spec.write_text(json.dumps(SHOP_SPEC | {"range": None}))
+    sized = replace(options, model_uri=registry.log(Sized(size)))
+    built = build_bundle(sized)
+    assert built.parity <= 1e-5 * size
+    cases = json.loads((built.folder / GOLDEN).read_bytes())["cases"]
+    assert max(max(case["allowed"]) for case in cases) <= 1e-3 * size
+    write_onnx = feedmodel.publish.build.write_onnx
+
+    def swapped(program: Program, spec: FeatureSpec, path: Path) -> None:
+        weights = program.exported.state_dict["weights.weight"]
+        with torch.no_grad():
+            weights.copy_(weights[:, [HOUR, PRICE, AGE, BASKET]].clone())
+            write_onnx(program, spec, path)
+            weights.copy_(weights[:, [HOUR, PRICE, AGE, BASKET]].clone())
+
+    monkeypatch.setattr(feedmodel.publish.build, "write_onnx", swapped)
+    with pytest.raises(PublishError, match=r"torch gives .*, ONNX Runtime .* apart is allowed"):
+        build_bundle(sized)

@@ -314,3 +314,18 @@ def test_the_golden_requests_are_read_from_s3(
         s3.upload_file(str(bundle / canary.MANIFEST), "bundles", "m/sha256-1/serving/manifest.json")
         assert canary.read("s3://bundles/m/sha256-1/", canary.MANIFEST) == MANIFEST
         assert canary.read("s3://bundles/m/sha256-1", canary.MANIFEST) == MANIFEST
+
+
+@pytest.mark.parametrize("off", [0.0, 2e-14])
+def test_scores_of_any_range_may_be_off_by_what_their_case_says(
+    canary: ModuleType, off: float
+) -> None:
+    """Items 3 and 5 have scores of 1e-9."""
+    case = {"item_ids": [3, 5, 3], "scores": [1e-9, 3e-9, 2e-9], "allowed": [1e-14] * 3}
+    right = zip(case["item_ids"], case["scores"], strict=True)
+    predictions = [{"item_id": item, "score": score + off} for item, score in right]
+    if not off:
+        assert canary.compare(case, {"predictions": predictions, "degraded": []}, drops=False) == 3
+        return
+    with pytest.raises(canary.CanaryError, match="differ from the golden ones by up to 2"):
+        canary.compare(case, {"predictions": predictions, "degraded": []}, drops=False)

@@ -1,6 +1,7 @@
 """Whether the items of several requests may share a batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +11,18 @@ from numpy.typing import NDArray
 from feedmodel.publish.batching import can_batch
 from feedmodel.publish.scorers import ScoredQuery
 from feedrank.domain import FloatArray, Query
+from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
 
 SPEC = parse_spec({"inputs": [{"name": "x", "features": [{"name": "p", "source": "item"}]}]})
+ANY_RANGE = replace(SPEC, range=None)
 ITEMS = np.linspace(1, 2, 7, dtype=np.float32)[:, np.newaxis]
 TINY = np.float32(3e-7)  # ONNX Runtime's sigmoid is 1e-7 from torch's there
 
 
-def batches(score: Callable[[FloatArray], FloatArray], torch_apart: float = 0.0) -> bool:
+def batches(
+    score: Callable[[FloatArray], FloatArray], torch_apart: float = 0.0, spec: FeatureSpec = SPEC
+) -> bool:
     samples = []
     for inputs in (ITEMS[:2], ITEMS):
         expected = score(inputs) + np.float32(torch_apart)
@@ -27,7 +32,7 @@ def batches(score: Callable[[FloatArray], FloatArray], torch_apart: float = 0.0)
         return score(inputs["x"])
 
     engine = SimpleNamespace(score=of_inputs)
-    scorers: Any = SimpleNamespace(onnx=engine, spec=SPEC, per_item={"x"})
+    scorers: Any = SimpleNamespace(onnx=engine, spec=spec, per_item={"x"})
     return can_batch(scorers, samples)
 
 
@@ -46,3 +51,9 @@ def test_tiny_scores_batch_however_far_torch_is() -> None:
 
 def test_a_score_that_depends_on_the_list_does_not_batch_however_small() -> None:
     assert not batches(by_list)
+
+
+def test_scores_of_any_range_batch_by_how_far_apart_they_lie() -> None:
+    for size in (TINY, np.float32(1e-9), np.float32(1e9)):
+        assert batches(lambda x, size=size: by_item(x) * size, spec=ANY_RANGE)
+        assert not batches(lambda x, size=size: by_list(x) * size, spec=ANY_RANGE)

@@ -192,3 +192,23 @@ def test_a_model_of_whole_lists_needs_to_know_what_was_scored_together(tmp_path:
         expected.compare(Listwise(tmp_path), _file(tmp_path, alone))
     one_each = _file(tmp_path, alone, request_id=range(8))
     assert expected.compare(Listwise(tmp_path), one_each).requests == 8
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+def test_swapped_columns_are_seen_whatever_the_size_of_the_scores(
+    size: float, tmp_path: Path
+) -> None:
+    class Sized(Linear):
+        def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+            return super().score(inputs) * np.float32(size)
+
+    def team(**values: float) -> float:
+        return size * _right(**values)
+
+    assert expected.compare(Sized(tmp_path), _file(tmp_path, team)).rows == 8
+
+    def swapped(**values: float) -> float:
+        return team(**values | {"age": values["price"], "price": values["age"]})
+
+    with pytest.raises(PublishError, match="they would agree if age and price were swapped"):
+        expected.compare(Sized(tmp_path), _file(tmp_path, swapped))

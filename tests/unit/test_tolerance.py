@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feedmodel.publish.tolerance import allowed_difference, are_near, same
+from feedmodel.publish.tolerance import allowed_difference, are_near, same, scale_of, within
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,35 @@ def test_small_scores_of_one_engine_are_compared_by_their_own_size() -> None:
     assert not same(expected, np.array([np.nan, 0.5], np.float32))
     small = np.linspace(2e-7, 1.2e-6, 100, dtype=np.float32)
     assert not same(small[::-1], small)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("shift", [0.0, 1.0, -40.0])
+def test_scores_of_any_range_are_compared_by_how_far_apart_they_lie(
+    size: float, shift: float
+) -> None:
+    scores = (np.array([-3.0, -1.0, 0.0, 1.0, 5.0, 0.0]) + shift) * size
+    scale = scale_of(scores, None)
+    assert scale == pytest.approx((shift * size, 2.0 * size))  # 3, 1, 1 and 5 from the median
+    # By hand: a 100,000th of 3, 2, 2, 2, 5 and 2, and a millionth of the score.
+    by_hand = np.array([3e-5, 2e-5, 2e-5, 2e-5, 5e-5, 2e-5]) * size + 1e-6 * np.abs(scores)
+    assert within(scores, scale) == pytest.approx(by_hand)  # type: ignore[arg-type]
+    assert allowed_difference(scores, scale) == pytest.approx(by_hand)  # type: ignore[arg-type]
+    for of in (are_near, same):
+        assert np.all(of(scores + 0.99 * by_hand, scores, scale))
+        assert not np.all(of(scores + 1.01 * by_hand, scores, scale))
+        assert not np.all(of(scores[::-1], scores, scale))
+        assert not np.all(of(scores * np.nan, scores, scale))
+
+
+def test_a_few_large_scores_hide_no_small_ones() -> None:
+    scores = np.array([*np.linspace(1e-9, 9e-9, 99), 1e9])
+    scale = scale_of(scores, None)
+    assert not are_near(scores[[1, 0, *range(2, 100)]], scores, scale)[:2].any()
+
+
+def test_equal_scores_may_be_rounded() -> None:
+    scores = np.full(5, 3.0, np.float32)
+    scale = scale_of(scores, None)
+    assert are_near(np.nextafter(scores, np.float32(4)), scores, scale).all()
+    assert not are_near(scores * np.float32(1.00001), scores, scale).any()

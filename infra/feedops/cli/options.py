@@ -50,7 +50,8 @@ ToleranceOption = Annotated[
     float,
     typer.Option(
         min=0.0,
-        help="Largest difference to an expected score; for one above 1, this share of it.",
+        help="Largest difference to an expected score in [0, 1]; of others this "
+        "share of how far apart they lie.",
     ),
 ]
 SpecOption = Annotated[

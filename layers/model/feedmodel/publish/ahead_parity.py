@@ -11,7 +11,7 @@ from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID, parity_queries
 from feedmodel.publish.parity import Parity, named
 from feedmodel.publish.scorers import ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
-from feedmodel.publish.tolerance import allowed_difference
+from feedmodel.publish.tolerance import Scale, allowed_difference, scale_of
 from feedrank.domain import DEFAULT_MAX_ITEMS, Query
 from feedrank.errors import ScoringError
 
@@ -27,7 +27,8 @@ def compare_ahead(whole: Scorers, ahead: Scorers, tables: FeatureTables, parity:
         ScoredQuery(query, ahead.inputs(query), whole.torch(whole.inputs(query)))
         for query in (*queries, *_item_queries(tables))
     ]
-    apart = max(_difference(ahead, sample) for sample in samples)
+    scale = scale_of(np.concatenate([each.expected for each in samples]), whole.spec.range)
+    apart = max(_difference(ahead, sample, scale) for sample in samples)
     return replace(
         parity,
         apart=max(apart, parity.apart),
@@ -45,7 +46,7 @@ def _item_queries(tables: FeatureTables) -> Iterator[Query]:
         yield Query(users[number % len(users)], part, {}, MONDAY_S)
 
 
-def _difference(ahead: Scorers, sample: ScoredQuery) -> float:
+def _difference(ahead: Scorers, sample: ScoredQuery, scale: Scale | None) -> float:
     try:
         scores: Sequence[np.ndarray] = [ahead.onnx.score(sample.inputs), ahead.torch(sample.inputs)]
     except ScoringError as error:
@@ -53,7 +54,7 @@ def _difference(ahead: Scorers, sample: ScoredQuery) -> float:
             f"{named(sample.query)}: can't be scored from item vectors: {quoted(error)}"
         ) from error
     apart = np.abs(np.stack(scores) - sample.expected)
-    if not (apart <= allowed_difference(sample.expected)).all():
+    if not (apart <= allowed_difference(sample.expected, scale)).all():
         raise PublishError(
             f"{named(sample.query)}: scores from item vectors are up to {apart.max():.1e} from "
             "those of the whole model; publish it without --precompute"

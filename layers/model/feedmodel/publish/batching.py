@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedmodel.publish.scorers import ScoredQuery, Scorers
-from feedmodel.publish.tolerance import same
+from feedmodel.publish.tolerance import same, scale_of
 from feedrank.domain import MAX_ITEMS
 from feedrank.errors import ScoringError
 from feedrank.ranking.batching import MAX_BATCH_ITEMS
@@ -33,4 +33,5 @@ def can_batch(scorers: Scorers, samples: Sequence[ScoredQuery]) -> bool:
         batched = scorers.onnx.score(full)
     except ScoringError:
         return False
-    return same(alone, expected) and same(batched, np.resize(expected, size))
+    scale = scale_of(expected, scorers.spec.range)
+    return same(alone, expected, scale) and same(batched, np.resize(expected, size), scale)

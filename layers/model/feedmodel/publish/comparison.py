@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feedmodel.publish.past_requests import PastRequest
 from feedmodel.publish.tables import TableName
+from feedmodel.publish.tolerance import Scale, scale_of, within
 from feedrank.domain import BoolArray, FeatureRows, FloatArray, Query
 from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
@@ -63,9 +64,12 @@ class Comparison:
         """(rows,). NaN differs from everything."""
         return ~self.near(self.scores, self.expected)
 
+    @cached_property
+    def scale(self) -> Scale | None:
+        return scale_of(self.expected, self.scorer.spec.range)
+
     def near(self, scores: NDArray[Any], expected: NDArray[np.float64]) -> BoolArray:
-        allowed = self.tolerance * np.maximum(1.0, np.abs(expected))
-        near: BoolArray = np.abs(scores - expected) <= allowed
+        near: BoolArray = np.abs(scores - expected) <= within(expected, self.scale, self.tolerance)
         return near
 
 

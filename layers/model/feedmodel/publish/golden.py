@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedmodel.publish.tables import FeatureTable, FeatureTables
+from feedmodel.publish.tolerance import Scale, within
 from feedrank.domain import DEFAULT_MAX_ITEMS, NO_CANDIDATES, FloatArray, IntArray, Query
 from feedrank.features import expressions as context
 from feedrank.features.spec import Feature, FeatureSpec
@@ -88,16 +89,24 @@ def _vocabulary_size(spec: FeatureSpec, feature: Feature) -> int:
     return vocabulary if isinstance(vocabulary, int) else len(vocabulary)
 
 
-def golden_case(query: Query, scores: FloatArray, spec: FeatureSpec) -> dict[str, Any]:
-    """As a caller sends it, with the scores."""
+def golden_case(
+    query: Query, scores: FloatArray, spec: FeatureSpec, scale: Scale | None
+) -> dict[str, Any]:
+    """As a caller sends it, with the scores and, where they have no range, how far from each one a
+    container may be."""
     features = _as_sent(query, spec)
-    return ({"features": features} if features else {}) | {
-        "user_id": query.user_id,
-        "item_ids": list(query.item_ids),
-        "context": dict(query.context),
-        "time_s": query.time_s,
-        "scores": scores.tolist(),
-    }
+    allowed = {"allowed": within(scores, scale).tolist()} if scale else {}
+    return (
+        ({"features": features} if features else {})
+        | allowed
+        | {
+            "user_id": query.user_id,
+            "item_ids": list(query.item_ids),
+            "context": dict(query.context),
+            "time_s": query.time_s,
+            "scores": scores.tolist(),
+        }
+    )
 
 
 def _as_sent(query: Query, spec: FeatureSpec) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ PRODUCTION, CANDIDATE = "production", "candidate"  # aliases of a registered mod
 FEATURES = "features"  # a run's directory of artifacts
 SPEC_FILE = "feature_spec.json"  # in it
 EXPECTED_FILE = "expected_scores.parquet"  # in it: what the run's own evaluation gave
-EXPECTED_TOLERANCE = 1e-5  # of a score up to 1, and of a larger one's size
+EXPECTED_TOLERANCE = 1e-5  # in [0, 1]; of scores of any range see `tolerance`
 SNAPSHOT_AS_OF = "feedrank.snapshot_as_of"  # a run's tag: the time of its tables, ISO 8601 UTC
 
 # MLflow's own rules, which it would apply only after the training.

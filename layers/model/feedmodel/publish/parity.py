@@ -23,7 +23,7 @@ from feedmodel.publish.precision import widening
 from feedmodel.publish.rows import NAN_HELP, Step, check_rows, in_range
 from feedmodel.publish.scorers import ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
-from feedmodel.publish.tolerance import allowed_difference
+from feedmodel.publish.tolerance import Scale, allowed_difference, scale_of
 from feedrank.domain import FloatArray, Query
 from feedrank.errors import ScoringError
 
@@ -59,7 +59,8 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
     except _TorchError:
         check_rows(scorers, tables, step)  # names the row, if one row is the reason
         raise
-    apart = max(_difference(scorers, sample) for sample in samples)
+    scale = scale_of(np.concatenate([each.expected for each in samples]), scorers.spec.range)
+    apart = max(_difference(scorers, sample, scale) for sample in samples)
     notes: dict[str, str] = {}
     if scorers.half:
         inputs = [sample.inputs for sample in samples]
@@ -67,13 +68,13 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
     _check_merged(scorers, samples)
     if scorers.spec.range:
         _check_saturated(samples)
-    check_rows(scorers, tables, step)
+    check_rows(scorers, tables, step, scale)
     kept = [samples[number] for number in KEPT_IN_BUNDLE]
     return Parity(
         apart=apart,
         rows=sum(len(sample.expected) for sample in samples),
         batches=can_batch(scorers, samples),
-        cases=[golden_case(sample.query, sample.expected, scorers.spec) for sample in kept],
+        cases=[golden_case(each.query, each.expected, scorers.spec, scale) for each in kept],
         notes=notes,
     )
 
@@ -105,14 +106,14 @@ def _out_of_range(query: Query, expected: FloatArray) -> str:
     return f'{text}{MAP_HELP}, or give the feature spec "range": null for scores of any size'
 
 
-def _difference(scorers: Scorers, sample: ScoredQuery) -> float:
+def _difference(scorers: Scorers, sample: ScoredQuery, scale: Scale | None) -> float:
     """The largest between torch and ONNX. Raises PublishError where it is too large, or NaN."""
     expected = sample.expected
     try:
         scores = scorers.onnx.score(sample.inputs)
     except ScoringError as error:
         raise PublishError(f"ONNX Runtime can't score as torch does: {quoted(error)}") from error
-    apart, allowed = np.abs(scores - expected), allowed_difference(expected)
+    apart, allowed = np.abs(scores - expected), allowed_difference(expected, scale)
     excess = apart - allowed
     worst = int(np.argmax(np.where(np.isnan(excess), np.inf, excess)))
     if not excess[worst] <= 0:

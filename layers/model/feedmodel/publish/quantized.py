@@ -21,6 +21,7 @@ from feedmodel.publish.parity import Parity, named
 from feedmodel.publish.rows import in_range
 from feedmodel.publish.scorers import Inputs, ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
+from feedmodel.publish.tolerance import scale_of
 from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, Query
 from feedrank.errors import ScoringError
 from feedrank.features.spec import FeatureSpec
@@ -76,10 +77,11 @@ def compare_quantized(
     longest = max(samples, key=lambda sample: len(sample.expected)).inputs
     before, after = _median_us(full.onnx, longest), _median_us(small.onnx, longest)
     kept_cases = [samples[number] for number in KEPT_IN_BUNDLE]
+    scale = scale_of(np.concatenate([each.expected for each in samples]), spec.range)
     return replace(
         parity,
         batches=can_batch(small, samples),
-        cases=[golden_case(sample.query, sample.expected, small.spec) for sample in kept_cases],
+        cases=[golden_case(each.query, each.expected, small.spec, scale) for each in kept_cases],
         notes={
             **parity.notes,
             "int8": f"keeps {kept:.1%} of the top {TOP}, NDCG@{TOP} {ndcg:.4f} of full precision, "

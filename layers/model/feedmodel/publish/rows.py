@@ -12,7 +12,7 @@ from feedmodel.errors import PublishError
 from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID
 from feedmodel.publish.scorers import Inputs, Scorers, quoted
 from feedmodel.publish.tables import TABLES, FeatureTable, FeatureTables, TableName
-from feedmodel.publish.tolerance import are_near
+from feedmodel.publish.tolerance import Scale, are_near
 from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, IntArray, Query
 from feedrank.errors import ScoringError
 from feedrank.features.matrix import days_since, number_of
@@ -31,7 +31,9 @@ Cells = Callable[[slice, float], NDArray[Any]]
 Step = Callable[[str], None]
 
 
-def check_rows(scorers: Scorers, tables: FeatureTables, step: Step) -> None:
+def check_rows(
+    scorers: Scorers, tables: FeatureTables, step: Step, scale: Scale | None = None
+) -> None:
     """Compare ONNX Runtime with torch on each user, each item, and up to MAX_PAIRS pairs.
 
     Raises PublishError that names the first row without a score or with a different one.
@@ -41,8 +43,8 @@ def check_rows(scorers: Scorers, tables: FeatureTables, step: Step) -> None:
         for ids, inputs in batches_of(scorers, tables):
             if done % PROGRESS_ROWS == 0:
                 step(f"scoring the rows of {name}: {done:,} of {rows:,}")
-            if problem := _problem(scorers, inputs, len(ids)):
-                raise PublishError(_first_bad_row(scorers, name, ids, inputs) or problem)
+            if problem := _problem(scorers, inputs, len(ids), scale):
+                raise PublishError(_first_bad_row(scorers, name, ids, inputs, scale) or problem)
             done += len(ids)
 
 
@@ -128,7 +130,7 @@ BATCHES: dict[TableName, Callable[[Scorers, FeatureTables], Iterator[Batch]]] = 
 }
 
 
-def _problem(scorers: Scorers, inputs: Inputs, items: int) -> str:
+def _problem(scorers: Scorers, inputs: Inputs, items: int, scale: Scale | None) -> str:
     """What is wrong with the scores of these rows; empty if nothing is."""
     try:
         scores = scorers.onnx.score(inputs)
@@ -140,7 +142,7 @@ def _problem(scorers: Scorers, inputs: Inputs, items: int) -> str:
         return f"its score is NaN; {NAN_HELP}"
     if not in_range(scores, scorers.spec):
         return "its score is outside [0, 1]" if scorers.spec.range else "its score is not finite"
-    return _difference_from_torch(scorers, inputs, scores)
+    return _difference_from_torch(scorers, inputs, scores, scale)
 
 
 def in_range(scores: FloatArray, spec: FeatureSpec) -> bool:
@@ -151,17 +153,21 @@ def in_range(scores: FloatArray, spec: FeatureSpec) -> bool:
     return bool(scores.min() >= low and scores.max() <= high)
 
 
-def _difference_from_torch(scorers: Scorers, inputs: Inputs, scores: FloatArray) -> str:
+def _difference_from_torch(
+    scorers: Scorers, inputs: Inputs, scores: FloatArray, scale: Scale | None
+) -> str:
     try:
         expected = scorers.torch(inputs)
     except ScoringError as error:
         return f"torch can't score it; {VOCABULARY} {quoted(error)}"
-    if not are_near(scores, expected).all():
+    if not are_near(scores, expected, scale).all():
         return f"torch gives {expected[0]:.6g}, ONNX Runtime {scores[0]:.6g}"
     return ""
 
 
-def _first_bad_row(scorers: Scorers, name: TableName, ids: IntArray, inputs: Inputs) -> str:
+def _first_bad_row(
+    scorers: Scorers, name: TableName, ids: IntArray, inputs: Inputs, scale: Scale | None
+) -> str:
     """Empty where each row has its score when it is alone."""
     _, keys = TABLES[name]
     for at, row in enumerate(ids):
@@ -169,7 +175,7 @@ def _first_bad_row(scorers: Scorers, name: TableName, ids: IntArray, inputs: Inp
             input_: matrix[at : at + 1] if input_ in scorers.per_item else matrix
             for input_, matrix in inputs.items()
         }
-        if problem := _problem(scorers, alone, 1):
+        if problem := _problem(scorers, alone, 1, scale):
             place = ", ".join(f"{key} {id_}" for key, id_ in zip(keys, row, strict=True))
             return f"table {name}, {place}: {problem}"
     return ""
