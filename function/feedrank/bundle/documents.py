@@ -26,7 +26,7 @@ def read(raw: bytes, place: str, rule: Rule) -> Json:
     """Strict JSON in UTF-8: no key twice in an object, no NaN, no infinity."""
     try:
         data = json.loads(
-            raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
+            raw.decode(), object_pairs_hook=without_duplicates, parse_constant=_no_constant
         )
         orjson.dumps(data)  # refuses lone surrogates and whole numbers beyond 64 bits
         return rule(data, f"{place}: ")
@@ -162,7 +162,8 @@ def _shown(name: str) -> str:
     )
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook of `json.loads`, which by itself keeps the last of two. Raises ValueError."""
     entries: dict[str, Any] = {}
     for name, value in pairs:
         if name in entries:

@@ -1,7 +1,7 @@
 """Tables from Parquet and CSV files, with texts as they are written."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +37,8 @@ def read_frame(
 def _read_csv(path: Path, texts: Collection[str]) -> pd.DataFrame:
     """All columns: where some are chosen, pandas overlooks rows with more cells than names, whose
     values stand in other columns than they should."""
+    written = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    _check_names(path, written.iloc[0].tolist())
     names = pd.read_csv(path, nrows=0, index_col=False).columns
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -48,19 +50,26 @@ def _read_csv(path: Path, texts: Collection[str]) -> pd.DataFrame:
             na_values={name: [""] if name in texts else NO_NUMBER for name in names},
         )
     for name in names.intersection([*texts]):
-        written = frame[name].dropna()
-        if len(written) and written.str.fullmatch(WHOLE_FLOATS).all():
+        present = frame[name].dropna()
+        if len(present) and present.str.fullmatch(WHOLE_FLOATS).all():
             frame[name] = frame[name].str.removesuffix(".0")
     return frame
 
 
 def _read_parquet(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
-    stored = None
-    if columns is not None:
-        stored = [column for column in pq.read_schema(path).names if column in columns]
+    names = pq.read_schema(path).names
+    _check_names(path, names)
+    stored = None if columns is None else [column for column in names if column in columns]
     try:
         frame = pd.read_parquet(path, columns=stored)
     except (TypeError, pa.ArrowInvalid):  # a type that pandas writes and can't read, such as lists
         frame = pq.read_table(path, columns=stored).to_pandas(ignore_metadata=True)
     index = [name for name in frame.index.names if name is not None]
     return frame.reset_index(index) if index else frame
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Of two columns with one name pandas would take the first, and call the second another. A
+    heading may be empty, as that of an index is."""
+    if doubled := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]:
+        raise PublishError(f"{path.name}: has the column {doubled[0]} more than once")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedmodel.errors import PublishError
+from feedrank.bundle.documents import without_duplicates
 from feedrank.features.expressions import listed
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.spec_reader import parse_spec
@@ -15,7 +16,7 @@ def read_spec(path: Path) -> FeatureSpec:
     """The spec in a JSON file, with the texts of its vocabularies. Raises PublishError or
     SpecError."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes(), object_pairs_hook=without_duplicates)
     except OSError as error:
         raise PublishError(f"{path}: {error.strerror}") from error
     except ValueError as error:
