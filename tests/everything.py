@@ -55,12 +55,13 @@ EVERYTHING = Known(
                 {"name": "temp", "source": "context", "expression": "number(temp)",
                  "default": 7.5},
                 AGE, PRICE | {"default": None}, DAYS, CLICKS, RETRIEVAL,
-                {"name": "clip", "source": "candidate", "size": CLIP, "default": 0.25}]},
+                {"name": "clip", "source": "candidate", "size": CLIP, "keep": "last",
+                 "default": 0.25}]},
         ],
         "vocabularies": {
             "device": list(DEVICES), "items": FILMS, "source": list(SOURCES)
         },
-        "outputs": {"click": 1.0, "dwell": 0.5},
+        "outputs": [{"name": "click", "weight": 1.0}, {"name": "dwell", "weight": 0.5}],
         "range": None,
     },
     text_ids=True,

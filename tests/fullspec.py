@@ -43,7 +43,7 @@ RICH: dict[str, Any] = {
             {"name": "seen", "source": "pair", "default": 0.0},
             {"name": "last_seen", "source": "pair", "expression": "since(seen_at)", "default": 99},
             {"name": "retrieval_score", "source": "candidate", "default": 0.25},
-            {"name": "clip", "source": "candidate", "size": 2}]},
+            {"name": "clip", "source": "candidate", "size": 2, "keep": "last"}]},
     ],
     "vocabularies": {"country": 3, "genre": ["a", "b"], "items": 4, "device": 2},
     "outputs": {"click": 1.0, "like": 2.0},

@@ -365,7 +365,8 @@ class Known:
 
 DENSE_INPUT = _input("dense", DENSE)
 TARGET = _input("item", [ITEM], type="int64")
-HEADS = {"outputs": {"click": 1.0, "like": 2.0, "dwell": 0.01}, "range": None}
+WEIGHTS = {"click": 1.0, "like": 2.0, "dwell": 0.01}  # in the order of the model's outputs
+HEADS = {"outputs": [{"name": n, "weight": w} for n, w in WEIGHTS.items()], "range": None}
 ZOO: Mapping[str, Known] = {
     "wide & deep": Known(WideDeep, _spec(SPARSE, DENSE_INPUT)),
     "DeepFM": Known(DeepFM, _spec(SPARSE, DENSE_INPUT)),
@@ -469,15 +470,25 @@ def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
         result = known.module()(*inputs(known, frames, shown))
     if isinstance(result, Tensor):
         return {"score": result.numpy()}
+    weights = output_weights(known.spec)
     if isinstance(result, tuple):
-        result = dict(zip(known.spec["outputs"], result, strict=True))
+        result = dict(zip(weights, result, strict=True))
     outputs = {name: tensor.numpy() for name, tensor in result.items()}
-    weights = known.spec["outputs"]
-    if isinstance(weights, dict):
+    if "score" not in known.spec:
         score = sum(weight * outputs[name] for name, weight in weights.items())
     else:  # as the expression says
         score = outputs["click"] * (1 + 2 * outputs["like"]) + np.log1p(outputs["dwell"])
     return {"score": score, **outputs}
+
+
+def output_weights(spec: Spec) -> dict[str, float]:
+    """By name, in the order of the spec; 1 where there is an expression instead."""
+    outputs = spec["outputs"]
+    if isinstance(outputs, dict):
+        return outputs
+    if "score" in spec:
+        return dict.fromkeys(outputs, 1.0)
+    return {each["name"]: each["weight"] for each in outputs}
 
 
 def _numbers(

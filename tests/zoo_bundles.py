@@ -60,7 +60,7 @@ def publish(
         expected.to_parquet(expect)
     for name, frame in frames.items():
         frame.to_parquet(folder / f"{name}.parquet")
-    (folder / "spec.json").write_text(json.dumps(known.spec))
+    (folder / "spec.json").write_text(json.dumps(known.spec, sort_keys=True))  # as MLflow does
     return build_bundle(
         PublishOptions(
             _log(known, uri),

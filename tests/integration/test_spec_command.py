@@ -74,6 +74,8 @@ def test_what_is_wrong_with_a_spec_is_said(
 
     path.write_text("{")
     assert _run("--check", path).stderr.startswith("narrow.json: not JSON: ")
+    path.write_text('{"inputs": [{"name": "x", "name": "y"}]}')
+    assert "narrow.json: not JSON: an object has the key name twice" in _run("--check", path).stderr
     assert _run("--check", "no.json").stderr == "no.json: No such file or directory\n"
     assert _run().stderr.startswith("give a model with --from, or a spec with --check")
 
@@ -104,17 +106,17 @@ def test_a_signature_is_read_or_the_remedy_named(
         signature.Model, "load", lambda _uri: type("Logged", (), {"signature": made})
     )
     if isinstance(described, list):
-        assert signature.signature_inputs(shop_uri, registry.uri) == described
+        assert signature.read_signature(shop_uri, registry.uri) == (described, [])
         return
     with pytest.raises(PublishError) as error:
-        signature.signature_inputs(shop_uri, registry.uri)
+        signature.read_signature(shop_uri, registry.uri)
     assert described in str(error.value)
 
 
 def test_a_model_that_mlflow_does_not_have_is_named(registry: Registry, shop_uri: str) -> None:
     assert shop_uri
     with pytest.raises(PublishError, match="models:/no/1: MLflow at sqlite"):
-        signature.signature_inputs("models:/no/1", registry.uri)
+        signature.read_signature("models:/no/1", registry.uri)
 
 
 def test_a_table_may_be_wide(tmp_path: Path, options: PublishOptions, registry: Registry) -> None:

@@ -111,7 +111,7 @@ def test_a_known_model_is_served_as_torch_scores_it(
         served = [prediction["score"] for prediction in response["predictions"]]
         _assert_near(served, expected["score"][order])
         if explain:
-            for output in known.spec["outputs"]:
+            for output in zoo.output_weights(known.spec):
                 values = [p["outputs"][output] for p in response["predictions"]]
                 _assert_near(sorted(values), np.sort(expected[output]))
 

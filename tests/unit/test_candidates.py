@@ -18,7 +18,8 @@ SPEC = parse_spec(
             {"name": "dense", "features": [
                 {"name": "score", "source": "candidate", "default": 0.5},
                 {"name": "price", "source": "candidate", "default": None},
-                {"name": "clip", "source": "candidate", "size": 2}]},
+                {"name": "clip", "source": "candidate", "size": 2, "keep": "last"},
+                {"name": "vector", "source": "candidate", "size": 2, "default": 0.25}]},
             {"name": "sparse", "type": "int64", "features": [
                 {"name": "position", "source": "candidate"},
                 {"name": "source", "source": "candidate", "vocabulary": "sources"}]},
@@ -35,6 +36,7 @@ READER = CandidateFeatures(SPEC, {"sources": vocabulary_of(["ann", "7"])})
         ("score", [1, 0.25, None], [1.0, 0.25, 0.5]),
         ("price", [None, 2, 3], [NAN, 2.0, 3.0]),
         ("clip", [[1, 2, 3], [4], None], [[2, 3], [0, 4], [0, 0]]),
+        ("vector", [[1, 2], None, [3.5, 4]], [[1, 2], [0.25, 0.25], [3.5, 4]]),
         ("position", [1, 2**62, None], [1, 2**62, 0]),
         ("position", [1.0, 2, 3], [1, 2, 3]),
         ("position", [1.0, 2**62 + 1, -(2**63)], [1, 2**62 + 1, -(2**63)]),
@@ -52,7 +54,7 @@ def test_values_are_read_as_the_spec_says(name: str, cells: list[Any], expected:
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
-        ({"sc0re": [1, 2, 3]}, "1 unknown; this model reads score, price, clip, position, source"),
+        ({"sc0re": [1, 2, 3]}, "1 unknown; this model reads score, price, clip, vector, "),
         ({"score": [1, 2]}, "features.score: must have one value for each of the 3 items"),
         ({"score": [1, 2, "3"]}, "features.score: must be numbers"),
         ({"score": [1, 2, True]}, "features.score: must be numbers"),
@@ -64,6 +66,10 @@ def test_values_are_read_as_the_spec_says(name: str, cells: list[Any], expected:
         ({"score": [1, 2, 10**400]}, "features.score: must be finite 32-bit numbers"),
         ({"clip": [1, 2, 3]}, "features.clip: each item's value must be a list, or null"),
         ({"clip": [["a"], [], []]}, "features.clip: must be numbers"),
+        ({"vector": [[1, 2], [1], None]}, "each item's value must have 2 numbers, or be null"),
+        ({"vector": [[1, 2], [1, 2, 3], None]}, "value must have 2 numbers, or be null"),
+        ({"vector": [[1, 2], [], None]}, "value must have 2 numbers, or be null"),
+        ({"vector": [[1, None], [1, 2], 3]}, "each item's value must be a list, or null"),
         ({"position": [1, 2, 0.5]}, "features.position: must be whole numbers of 64 bits"),
         ({"position": [1, 2, 2**63]}, "features.position: must be whole numbers of 64 bits"),
         ({"position": [1, 2, 2**65]}, "features.position: must be whole numbers of 64 bits"),
@@ -109,10 +115,14 @@ def test_a_schema_says_what_may_be_sent() -> None:
         "items": {"type": ["integer", "null"], "minimum": -(2**63), "maximum": 2**63 - 1},
         "description": "One for each of `item_ids`; null is the default",
     }
+    vector = READER.schema(7)["vector"]["items"]
+    assert (vector["minItems"], vector["maxItems"]) == (2, 2)
+    assert "minItems" not in READER.schema(7)["clip"]["items"]
     assert READER.described() == {
         "score": {"type": "float32"},
         "price": {"type": "float32"},
         "clip": {"type": "float32", "size": 2},
+        "vector": {"type": "float32", "size": 2},
         "position": {"type": "int64"},
         "source": {"type": "text"},
     }

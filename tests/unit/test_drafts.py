@@ -34,7 +34,7 @@ def test_columns_become_features_of_the_inputs_that_have_room() -> None:
         "inputs": [
             {"name": "dense", "features": [
                 {"name": "age", "source": "user", "default": 25.0},
-                {"name": "recent", "source": "user", "size": 2},
+                {"name": "recent", "source": "user", "size": 2, "keep": "last"},
                 {"name": "price", "source": "item", "default": 2.0},
                 AGE_DAYS]},
             {"name": "who", "type": "int64", "per": "request", "features": [
@@ -44,6 +44,10 @@ def test_columns_become_features_of_the_inputs_that_have_room() -> None:
     }  # fmt: skip
     parse_spec(made.spec)
     assert made.undecided == [
+        (
+            "recent: has lists of 1 to 2 values, of which the last count; if it is a vector, leave "
+            "out keep, and mend the rows that are shorter"
+        ),
         "input dense: check that the order is the model's",
         "input who: check that the order is the model's",
         "vocabulary country: its order must be that of the training: here it is sorted",
@@ -108,7 +112,7 @@ def test_a_spec_is_explained_line_by_line() -> None:
                 {"name": "y", "type": "int64", "features": [
                     {"name": "genres", "source": "item", "size": 2, "vocabulary": "genre"}]}],
             "vocabularies": {"genre": ["a", "b"]},
-            "outputs": {"click": 1, "like": 2.5},
+            "outputs": [{"name": "like", "weight": 2.5}, {"name": "click", "weight": 1}],
             "range": None,
         }
     )  # fmt: skip
@@ -126,6 +130,23 @@ def test_a_spec_is_explained_line_by_line() -> None:
             "the last 2 of a list, filled in front"
         ),
         "Vocabulary genre: 2 entries, from 1",
-        "Score: 1 * click + 2.5 * like",
+        "Outputs, in the order in which the model gives them: like, click",
+        "Score: 2.5 * like + 1 * click",
         "A score is any finite number.",
     ]
+
+
+def test_several_outputs_are_listed_in_the_signatures_order_for_their_weights() -> None:
+    x = TensorDescription("x", "float32", (-1, 1))
+    heads = [TensorDescription(name, "float32", (-1,)) for name in ("like", "click")]
+    made = draft([x], {"items": ITEMS[["item_id", "price"]]}, heads)
+    assert made.spec["outputs"] == [
+        {"name": "like", "weight": TODO}, {"name": "click", "weight": TODO}
+    ]  # fmt: skip
+    assert made.undecided[-1].startswith("outputs: the weight of each in the score")
+    with pytest.raises(SpecError, match=r"outputs\.like must be a finite number"):
+        parse_spec(made.spec)
+    columns = [TensorDescription("y", "float32", (-1, 2))]
+    names = [each["name"] for each in draft([x], {}, columns).spec["outputs"]]
+    assert names == [f"{TODO} column 0", f"{TODO} column 1"]
+    assert "outputs" not in draft([x], {}, [TensorDescription("y", "float32", (-1, 1))]).spec

@@ -126,7 +126,8 @@ def test_rows_are_sorted_by_id(tmp_path: Path) -> None:
 
 
 def test_a_list_of_defaults_fills_each_place_that_has_no_value(tmp_path: Path) -> None:
-    feature = {"name": "taste", "source": "user", "size": 3, "default": [0.25, 0.5, 0.75]}
+    defaults = [0.25, 0.5, 0.75]
+    feature = {"name": "taste", "source": "user", "size": 3, "keep": "last", "default": defaults}
     table = tmp_path / "users.parquet"
     pd.DataFrame(
         {"user_id": [1, 2, 3], "taste": [[1.0, 2.0, float("nan"), 4.0], [9.0], None]}

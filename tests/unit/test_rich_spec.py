@@ -1,5 +1,6 @@
 """Inputs of whole numbers, lists, vocabularies, times and candidates: from rows to tensors."""
 
+import json
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -33,6 +34,22 @@ def test_a_rich_spec_survives_being_written_and_read_again() -> None:
     spec = parse_spec(RICH)
     assert parse_spec(spec.to_json()) == spec
     assert spec.request_vocabularies() == ("items", "device")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{"a": 1.0, "b": 2.0}, [{"name": "b", "weight": 2.0}, {"name": "a", "weight": 1.0}]],
+    ids=["by name", "in order"],
+)
+def test_sorted_keys_change_no_output(outputs: Any) -> None:
+    """As MLflow's artifacts and a bundle's manifest have them."""
+    data = {"inputs": RICH["inputs"], "vocabularies": RICH["vocabularies"], "outputs": outputs}
+    spec = parse_spec(data)
+    again = parse_spec(json.loads(json.dumps(spec.to_json(), sort_keys=True)))
+    assert again == spec
+    assert again.has_order == isinstance(outputs, list)
+    if again.has_order:
+        assert list(again.outputs) == ["b", "a"]
 
 
 def test_every_kind_of_feature_reaches_its_place(tmp_path: Path) -> None:
@@ -111,6 +128,9 @@ V = {"name": "v", "source": "user", "vocabulary": "v"}
         (_with(A | {"size": 2, "default": [1, None]}), "a list of defaults holds numbers"),
         (_with(A | {"size": 1, "default": [1]}, type="int64"), "is for a float32 list"),
         (_with(A | {"size": True}), "size must be a whole number from 1"),
+        (_with(A | {"keep": "last"}), 'keep must be "last", of a feature with a size'),
+        (_with(A | {"size": 2, "keep": "first"}), 'keep must be "last", of a feature with'),
+        (_with(A | {"size": 2, "keep": ["last"]}), 'keep must be "last", of a feature with'),
         (_with(A | {"vocabulary": "w"}), "'a' needs the vocabulary 'w', which isn't there"),
         (_with(A), "no feature uses the vocabulary 'v'"),
         (_with(V | {"default": 2}), "what a vocabulary lacks is 0"),
@@ -124,6 +144,12 @@ V = {"name": "v", "source": "user", "vocabulary": "v"}
         (_with(V) | {"outputs": {"a": NAN}}, "outputs.a must be a finite number"),
         (_with(V) | {"outputs": {"a b": 1}}, "'a b' is no name"),
         (_with(V) | {"score": "a"}, "a score needs outputs as a list of names"),
+        (_with(V) | {"score": "1", "outputs": []}, "a score needs outputs as a list of names"),
+        (_with(V) | {"outputs": [{"name": "a"}]}, "outputs.a must be a finite number"),
+        (_with(V) | {"outputs": [{"name": "a", "weight": 10**400}]}, "must be a finite number"),
+        (_with(V) | {"outputs": [{"a": 1}]}, "outputs[0]: unknown key 'a'"),
+        (_with(V) | {"outputs": [{"name": ["a"], "weight": 1}]}, "must be different texts"),
+        (_with(V) | {"outputs": [{"name": "a", "weight": 1}] * 2}, "must be different texts"),
         (_with(V) | {"range": [0, 5]}, "range must be [0, 1], or null"),
         (_with(V) | {"ids": "uuid"}, "ids must be one of number, text"),
         (_with(V) | {"vocabularies": {"v": ["a", "a"]}}, "vocabularies.v has an entry twice"),

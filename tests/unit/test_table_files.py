@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feedmodel.errors import PublishError
@@ -70,7 +72,51 @@ def test_a_parquet_file_may_have_its_ids_as_the_index_and_lists_of_pandas_own(
     path = tmp_path / "items.parquet"
     frame = pd.DataFrame({"item_id": [2, 1], "f": [[1.0, 2.0], [3.0]]}).set_index("item_id")
     frame.to_parquet(path)
-    plain = read({"size": 2}, path)
+    plain = read({"size": 2, "keep": "last"}, path)
     assert (plain.ids.tolist(), plain.values.tolist()) == ([[1], [2]], [[0.0, 3.0], [1.0, 2.0]])
     frame.convert_dtypes(dtype_backend="pyarrow").to_parquet(path)
-    assert read({"size": 2}, path).values.tolist() == plain.values.tolist()
+    assert read({"size": 2, "keep": "last"}, path).values.tolist() == plain.values.tolist()
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=r"items\.csv: has the column f more than once"):
+        read({}, csv("item_id,f,f\n1,2,3\n", tmp_path))
+    path = tmp_path / "items.parquet"
+    columns = [pa.array([1]), pa.array([2.0]), pa.array([3.0])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["item_id", "f", "f"]), path)
+    with pytest.raises(PublishError, match=r"items\.parquet: has the column f more than once"):
+        read({}, path)
+    without_headings = csv(",item_id,f,\n0,1,2,\n1,3,4,\n", tmp_path)
+    assert read({}, without_headings).values.tolist() == [[2.0], [4.0]]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("wrong", [[7.0, 8.0, 9.0], [7.0]])
+def test_a_vector_of_another_width_is_refused_with_its_row(
+    wrong: list[float], suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"items.{suffix}"
+    frame = pd.DataFrame({"item_id": [3, 1, 2], "f": [[1.0, 2.0], wrong, None]})
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    says = rf"column f, row 1: has {len(wrong)} values, where the feature spec has a size of 2"
+    with pytest.raises(PublishError, match=says):
+        read({"size": 2}, path)
+    cut = read({"size": 2, "keep": "last", "default": 0.5}, path).values.tolist()
+    assert cut == [[0.5, *wrong][-2:], [0.5, 0.5], [1.0, 2.0]]
+
+
+def test_a_vector_may_be_missing_and_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    pd.DataFrame({"item_id": [1, 2, 3], "f": [[1.0, 2.0], None, []]}).to_parquet(path)
+    table = read({"size": 2, "default": [0.5, 0.25]}, path)
+    assert table.values.tolist() == [[1.0, 2.0], [0.5, 0.25], [0.5, 0.25]]
+    assert table.missing == {"f": 2}
+
+
+def test_a_list_of_whole_numbers_or_texts_keeps_its_last(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    pd.DataFrame({"item_id": [1, 2], "f": [["3", "03", "NA"], ["3"]]}).to_parquet(path)
+    assert read({"vocabulary": "v", "size": 2}, path).integers.tolist() == [[1, 3], [0, 2]]

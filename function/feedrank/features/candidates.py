@@ -69,7 +69,7 @@ class CandidateFeatures:
                 "maxItems": most_items,
                 "items": self._cell_schema(feature),
                 "description": "One for each of `item_ids`; null is the default"
-                + f", and of a list the last {feature.size} count" * bool(feature.size),
+                + f", and of a list the last {feature.size} count" * self._is_list(feature),
             }
             for name, feature in self._features.items()
         }
@@ -78,7 +78,11 @@ class CandidateFeatures:
         """Values that a request of so many items may send."""
         values = {"text": "a text", "int64": 1, "float32": 0.5}
         return {
-            name: [[values[self._type(f)]] * min(f.size, 2) if f.size else values[self._type(f)]]
+            name: [
+                [values[self._type(f)]] * (min(f.size, 2) if self._is_list(f) else f.size)
+                if f.size
+                else values[self._type(f)]
+            ]
             * items
             for name, f in self._features.items()
         }
@@ -100,6 +104,10 @@ class CandidateFeatures:
         for cell in cells:
             if not isinstance(cell, list | None):
                 raise InvalidRequestError(f"{place}: each item's value must be a list, or null")
+            if cell is not None and len(cell) != feature.size and not self._is_list(feature):
+                raise InvalidRequestError(
+                    f"{place}: each item's value must have {feature.size} numbers, or be null"
+                )
             rows.append(padded(self._numbers(feature, cell or [], place), feature))
         return np.stack(rows).astype(np.int64 if feature.name in self._whole else np.float64)
 
@@ -117,6 +125,10 @@ class CandidateFeatures:
         if None in cells:
             values[[cell is None for cell in cells]] = number_of(feature)
         return values
+
+    def _is_list(self, feature: Feature) -> bool:
+        """Of any length; a vector has exactly `size` numbers."""
+        return bool(feature.size) and (bool(feature.keep) or self._type(feature) != "float32")
 
     def _type(self, feature: Feature) -> str:
         if feature.vocabulary:
@@ -136,7 +148,10 @@ class CandidateFeatures:
         one = kinds[self._type(feature)]
         if not feature.size:
             return one
-        return {"type": ["array", "null"], "items": one}
+        exact = (
+            {} if self._is_list(feature) else dict.fromkeys(("minItems", "maxItems"), feature.size)
+        )
+        return {"type": ["array", "null"], "items": one, **exact}
 
 
 def _floats(numbers: Sequence[float], place: str) -> NDArray[np.float64]:

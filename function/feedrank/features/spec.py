@@ -14,13 +14,14 @@
          {"name": "retrieval_score", "source": "candidate"},
          {"name": "views_of_item", "source": "pair", "default": 0.0}]}],
      "vocabularies": {"country": "country.txt", "items": ["1001", "1002"]},
-     "outputs": {"click": 1.0, "like": 2.0},
+     "outputs": [{"name": "click", "weight": 1.0}, {"name": "like", "weight": 2.0}],
      "range": null}
 
 An input is one row per item, or, with `"per": "request"`, one row for the whole request, which
 then may hold user and context features only. Its values are float32 or, with `"type": "int64"`,
 whole numbers. A feature is one number, or with `size` a list of that many: of a longer list the
-last ones are kept, a shorter one is filled in front with the default.
+last ones are kept, a shorter one is filled in front with the default. A list of float32 numbers is
+a vector, which has exactly that many, unless `"keep": "last"` makes it a list, too.
 
 A default stands in for whatever is unknown: a user or an item that no table has, an empty cell, a
 context key that the caller left out. `null` lets the model see NaN in its place; a list from a
@@ -30,9 +31,11 @@ become 1, 2, 3... in its order, and whatever it lacks becomes 0.
 Optional keys beside "inputs": `"unknown_items"` says where an item goes that no table has:
 "default" ranks it by the score of its defaults, "last" behind all known items, "drop" leaves it
 out. `"context": {"device": ["tv"]}` lists values that callers may send for a key beyond those that
-a feature reads. `"outputs"` names the outputs of a model that has several, with the weight of each
-in the score, or without weights beside a `"score"` such as `"click * (1 + 2 * like)"`. `"range"` is
-what a score may be: [0, 1], or null for any finite number. `"ids": "text"` takes texts for ids.
+a feature reads. `"outputs"` names the outputs of a model that has several, in the order in which it
+gives them, with the weight of each in the score, or without weights beside a `"score"` such as
+`"click * (1 + 2 * like)"`. `{"click": 1.0, "like": 2.0}` is for a model that names its outputs: an
+object of JSON has no order. `"range"` is what a score may be: [0, 1], or null for any finite
+number. `"ids": "text"` takes texts for ids.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,6 +53,7 @@ Type = Literal["float32", "int64"]
 Block = Literal["values", "integers", "times"]
 UnknownItems = Literal["default", "last", "drop"]
 Ids = Literal["number", "text"]
+Keep = Literal["", "last"]
 
 PROBABILITY = (0.0, 1.0)
 IDS_ARE: Mapping[Ids, str] = {  # for whoever sends the other kind
@@ -63,7 +67,9 @@ SINCE = "since"
 class Feature:
     """One number of a model input, or `size` of them. `expression` is what a context feature
     computes, or `since(column)` of a table. A `default` of None is NaN; `defaults`, where they are
-    given, are those of each value of a list."""
+    given, are those of each value of a list. `keep` tells of a float32 list that it may have any
+    length: without it, it is a vector of exactly `size` numbers. Whole numbers and texts are lists
+    in any case."""
 
     name: str
     source: Source
@@ -72,6 +78,7 @@ class Feature:
     size: int = 0
     vocabulary: str = ""
     defaults: tuple[float, ...] = ()
+    keep: Keep = ""
 
     @property
     def width(self) -> int:
@@ -121,7 +128,8 @@ class Input:
 class FeatureSpec:
     """`context_values` are texts that a context key may have beyond those that the spec reads.
     `vocabularies` are the texts of each or, in a bundle, how many there are. `outputs` are a
-    model's outputs by name, each with its weight in the score; with a `score` the weights are 1."""
+    model's outputs by name, each with its weight in the score; with a `score` the weights are 1.
+    `has_order` tells whether they stand in the order in which the model gives them."""
 
     inputs: tuple[Input, ...]
     unknown_items: UnknownItems = "default"
@@ -131,6 +139,7 @@ class FeatureSpec:
     outputs: Mapping[str, float] = field(default_factory=dict)
     score: str = ""
     range: tuple[float, float] | None = PROBABILITY
+    has_order: bool = False
 
     def columns(self, source: Source) -> tuple[Feature, ...]:
         """Each feature of this source once, in the order of the inputs."""
@@ -189,7 +198,7 @@ class FeatureSpec:
                 for name, v in self.vocabularies.items()
             }
         if self.outputs:
-            data["outputs"] = list(self.outputs) if self.score else dict(self.outputs)
+            data["outputs"] = _outputs_to_json(self)
         if self.score:
             data["score"] = self.score
         if self.range is None:
@@ -198,6 +207,14 @@ class FeatureSpec:
 
     def _features(self) -> Iterator[tuple[Input, Feature]]:
         return ((input_, feature) for input_ in self.inputs for feature in input_.features)
+
+
+def _outputs_to_json(spec: FeatureSpec) -> list[Any] | dict[str, float]:
+    if spec.score:
+        return list(spec.outputs)
+    if spec.has_order:
+        return [{"name": name, "weight": weight} for name, weight in spec.outputs.items()]
+    return dict(spec.outputs)
 
 
 def _input_to_json(input_: Input) -> dict[str, Any]:
@@ -215,6 +232,8 @@ def _feature_to_json(feature: Feature) -> dict[str, Any]:
         entry["expression"] = feature.expression
     if feature.size:
         entry["size"] = feature.size
+    if feature.keep:
+        entry["keep"] = feature.keep
     if feature.vocabulary:
         entry["vocabulary"] = feature.vocabulary
     return entry | {"default": list(feature.defaults) or feature.default}

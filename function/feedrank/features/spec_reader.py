@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from math import isfinite
 from typing import Any, cast, get_args
 
 from feedrank.errors import SpecError
@@ -14,6 +13,7 @@ from feedrank.features.spec import (
     FeatureSpec,
     Ids,
     Input,
+    Keep,
     Per,
     Source,
     Type,
@@ -25,7 +25,8 @@ KEYS = {
     "inputs", "unknown_items", "context", "ids", "vocabularies", "outputs", "score", "range",
 }  # fmt: skip
 INPUT_KEYS = {"name", "type", "per", "shape", "features"}
-FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary"}
+FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary", "keep"}
+OUTPUT_KEYS = {"name", "weight"}
 MOST_VALUES = 10_000  # of a list
 MOST_OUTPUTS = 100
 LONGEST_SCORE = 1_000  # characters
@@ -41,7 +42,7 @@ def parse_spec(data: object) -> FeatureSpec:
     """Raises SpecError, naming the place."""
     entry = _mapping(data, SPEC, KEYS)
     inputs = _list(entry, "inputs", SPEC)
-    outputs, score = _outputs(entry)
+    outputs, score, has_order = _outputs(entry)
     spec = FeatureSpec(
         tuple(_input(each, f"inputs[{i}]") for i, each in enumerate(inputs)),
         cast("UnknownItems", _one_of(entry, "unknown_items", get_args(UnknownItems), SPEC)),
@@ -51,6 +52,7 @@ def parse_spec(data: object) -> FeatureSpec:
         outputs,
         score,
         _range(entry),
+        has_order,
     )
     names = [input_.name for input_ in spec.inputs]
     if len(set(names)) < len(names):
@@ -96,7 +98,10 @@ def _feature(data: object, place: str, type_: Type) -> Feature:
         _size(entry, place),
         _text(entry, "vocabulary", place),
         _defaults(default, f"{place}.default") if is_list else (),
+        cast("Keep", entry.get("keep", "")),
     )
+    if "keep" in entry and not (feature.keep == "last" and feature.size):
+        raise SpecError(f'{place}.keep must be "last", of a feature with a size')
     if is_list and (
         type_ == "int64" or source not in TABLES or not feature.size or len(default) != feature.size
     ):
@@ -169,27 +174,41 @@ def _shape(entry: Mapping[str, Any], place: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _outputs(entry: Mapping[str, Any]) -> tuple[dict[str, float], str]:
-    """By name the weight of each, and the expression that makes the score of them."""
+def _outputs(entry: Mapping[str, Any]) -> tuple[dict[str, float], str, bool]:
+    """By name the weight of each, the expression that makes the score of them, and whether they
+    stand in the model's order."""
     outputs, score = entry.get("outputs", {}), _text(entry, "score", SPEC)
-    if score and not isinstance(outputs, list):
+    has_order = isinstance(outputs, list)
+    if score and not (has_order and outputs):
         raise SpecError(f"{SPEC}: a score needs outputs as a list of names, without weights")
     if len(score) > LONGEST_SCORE:
         raise SpecError(f"{SPEC}: score has more than {LONGEST_SCORE:,} characters")
-    if isinstance(outputs, list):
-        if not score:
-            raise SpecError(f"{SPEC}: outputs without weights need a score, such as click + like")
-        if not all(isinstance(name, str) for name in outputs) or len({*outputs}) < len(outputs):
-            raise SpecError(f"{SPEC}: outputs must be different texts")
-        outputs = dict.fromkeys(outputs, 1.0)
+    if has_order:
+        outputs = _listed_outputs(outputs, score)
     if not isinstance(outputs, dict) or len(outputs) > MOST_OUTPUTS:
         raise SpecError(f"{SPEC}: outputs must be weights by name, {MOST_OUTPUTS} at most")
     for name, weight in outputs.items():
         if not NAME.fullmatch(name):
             raise SpecError(f"{SPEC}: outputs: {name!r} is no name: use letters, digits and _")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and abs(weight) <= expressions.FLOAT32_MAX):  # NaN fails this too
             raise SpecError(f"{SPEC}: outputs.{name} must be a finite number")
-    return {name: float(weight) for name, weight in outputs.items()}, score
+    return {name: float(weight) for name, weight in outputs.items()}, score, has_order
+
+
+def _listed_outputs(outputs: list[Any], score: str) -> dict[str, Any]:
+    """In the model's order: names beside a score, else each with its weight."""
+    pairs: list[tuple[Any, Any]]
+    if score:
+        pairs = [(name, 1.0) for name in outputs]
+    elif not outputs or any(isinstance(each, str) for each in outputs):
+        raise SpecError(f"{SPEC}: outputs without weights need a score, such as click + like")
+    else:
+        entries = [_mapping(each, f"outputs[{n}]", OUTPUT_KEYS) for n, each in enumerate(outputs)]
+        pairs = [(each.get("name"), each.get("weight")) for each in entries]
+    if not all(isinstance(name, str) for name, _ in pairs) or len(dict(pairs)) < len(pairs):
+        raise SpecError(f"{SPEC}: outputs must be different texts")
+    return dict(pairs)
 
 
 def _range(entry: Mapping[str, Any]) -> tuple[float, float] | None:

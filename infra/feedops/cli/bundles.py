@@ -46,16 +46,17 @@ def spec(
     """Draft a feature spec from a model and its tables, or explain one in words."""
     from feedmodel.publish.drafts import draft
     from feedmodel.publish.files import read_frame
-    from feedmodel.publish.signature import signature_inputs
+    from feedmodel.publish.signature import read_signature
 
     paths: dict[TableName, Path | None] = {"users": users, "items": items, "pairs": pairs}
     if not (model or check):
         raise OperationError("give a model with --from, or a spec with --check")
-    inputs = signature_inputs(model, tracking_uri) if model else []
+    inputs, outputs = read_signature(model, tracking_uri) if model else ([], [])
     if check:
         _explain(check, paths, inputs)
         return
-    made = draft(inputs, {name: read_frame(path) for name, path in paths.items() if path})
+    frames = {str(name): read_frame(path) for name, path in paths.items() if path}
+    made = draft(inputs, frames, outputs)
     print_whole(output, json.dumps(made.spec, indent=2, ensure_ascii=False))
     for line in made.undecided:
         print_whole(messages, f"To decide: {line}")

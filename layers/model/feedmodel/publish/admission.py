@@ -22,7 +22,8 @@ CONVERT_IT = (
 )
 MAX_WEIGHT_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; the rest is for the graph
 NAME_THEM = (
-    'name its outputs in the feature spec, with the weight of each: "outputs": {"click": 1, ...}'
+    "name its outputs in the feature spec, with the weight of each: "
+    '"outputs": [{"name": "click", "weight": 1}, ...]'
 )
 FLOAT_BYTES = 4
 SWITCHES = {"train", "training"}  # arguments of operators that training mode turns on

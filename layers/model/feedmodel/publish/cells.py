@@ -58,9 +58,10 @@ def float32_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
     """Raises PublishError, as `float32_column` does."""
     if feature.size:
         flat, offsets = _flat_lists(series, place)
+        absent = 0 if feature.keep else _absent_vectors(series, offsets, feature, place)
         numbers = float32_column(flat, place)
         rows = _last_of_each(numbers.astype(np.float64), offsets, feature)
-        return Cells(rows.astype(np.float32), int(np.isnan(numbers).sum()))
+        return Cells(rows.astype(np.float32), int(np.isnan(numbers).sum()) + absent)
     numbers = float32_column(series, place)
     missing = np.isnan(numbers)
     if feature.default is not None:
@@ -192,6 +193,19 @@ def _flat_lists(series: pd.Series, place: str) -> tuple[pd.Series, IntArray]:
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return lists.flatten().to_pandas(), offsets
+
+
+def _absent_vectors(series: pd.Series, offsets: IntArray, feature: Feature, place: str) -> int:
+    """How many rows have none. Raises PublishError for one of another width."""
+    widths = np.diff(offsets)
+    if (other := (widths != feature.size) & (widths != 0)).any():
+        at = int(other.argmax())
+        raise PublishError(
+            f"{place}, row {series.index[at]}: has {widths[at]} values, where the feature spec has "
+            f"a size of {feature.size}: a vector has as many, or is missing. If it is a list whose "
+            f'last {feature.size} count, give the feature "keep": "last"'
+        )
+    return int((widths == 0).sum())
 
 
 def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) -> NDArray[Any]:

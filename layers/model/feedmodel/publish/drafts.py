@@ -25,7 +25,7 @@ ID_OF = {"users": "user_id", "items": "item_id"}
 
 @dataclass(frozen=True, slots=True)
 class TensorDescription:
-    """An input as the model's signature has it: -1 in `shape` for rows that vary."""
+    """An input or output as the model's signature has it: -1 in `shape` for rows that vary."""
 
     name: str
     type: str
@@ -50,7 +50,11 @@ class Draft:
     undecided: list[str]
 
 
-def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame]) -> Draft:
+def draft(
+    inputs: Sequence[TensorDescription],
+    tables: Mapping[str, pd.DataFrame],
+    outputs: Sequence[TensorDescription] = (),
+) -> Draft:
     """One feature for each column of the tables: whole numbers for int64 inputs, the others for
     float32 inputs, in the order of the tables."""
     vocabularies: dict[str, list[str] | str] = {}
@@ -94,6 +98,12 @@ def draft(inputs: Sequence[TensorDescription], tables: Mapping[str, pd.DataFrame
     if named := {name: texts for name, texts in vocabularies.items() if name in used}:
         spec["vocabularies"] = named
     undecided += [_order(name, texts) for name, texts in named.items()]
+    if several := _several(outputs):
+        spec["outputs"] = several
+        undecided.append(
+            "outputs: the weight of each in the score, or their names alone beside a score; they "
+            "stand in the order in which forward returns them"
+        )
     return Draft(spec, undecided)
 
 
@@ -132,6 +142,8 @@ def explain(spec: FeatureSpec) -> Iterator[str]:
         size = vocabulary if isinstance(vocabulary, int | str) else len(vocabulary)
         yield f"Vocabulary {name}: {size if isinstance(size, str) else f'{size:,} entries, from 1'}"
     if spec.outputs:
+        order = "in the order in which the model gives them" if spec.has_order else "by name"
+        yield f"Outputs, {order}: {', '.join(spec.outputs)}"
         yield f"Score: {spec.score or ' + '.join(f'{w:g} * {n}' for n, w in spec.outputs.items())}"
     yield "A score is any finite number." if spec.range is None else "A score is in [0, 1]."
 
@@ -148,24 +160,44 @@ def _proposal(
     if kind.startswith(("datetime", "date")):
         return entry | {"name": f"days_since_{column}", "expression": f"since({column})"}
     if len(present) and isinstance(present.iloc[0], list | tuple | np.ndarray):
-        size = max(map(len, present), default=1) or 1
-        first = next((value for value in present if len(value)), [0.0])[0]
-        if isinstance(first, str | int | np.integer):
-            return entry | {
-                "size": size, "vocabulary": f"{column}",
-                TODO: f"a list of ids or texts: name its vocabulary (a list, or {column}.txt)",
-            }  # fmt: skip
-        return entry | {"size": size}
+        return entry | _of_lists(present, column)
     if kind in {"integer", "floating", "boolean", "mixed-integer-float"}:
         median = float(present.median()) if len(present) else 0.0
         return entry | {"default": round(median, 6)}
     return entry | {TODO: f"holds {kind} values, which no feature can be"}
 
 
+def _of_lists(lists: pd.Series, column: str) -> dict[str, Any]:
+    """What a feature of lists has beside its name and source."""
+    widths = [len(value) for value in lists if len(value)] or [1]
+    size = max(widths)
+    first = next((value for value in lists if len(value)), [0.0])[0]
+    if isinstance(first, str | int | np.integer):
+        todo = f"a list of ids or texts: name its vocabulary (a list, or {column}.txt)"
+        return {"size": size, "vocabulary": column, TODO: todo}
+    if min(widths) == size:
+        return {"size": size}
+    todo = (
+        f"has lists of {min(widths)} to {size} values, of which the last count; if it is a vector, "
+        "leave out keep, and mend the rows that are shorter"
+    )
+    return {"size": size, "keep": "last", TODO: todo}
+
+
 def _texts(column: pd.Series, name: str) -> list[str] | str:
     """Sorted; where there are many, the name of a file for them."""
     texts = sorted(map(str, column.dropna().unique()))
     return texts if len(texts) <= MOST_CATEGORIES else f"{name}.txt"
+
+
+def _several(outputs: Sequence[TensorDescription]) -> list[dict[str, Any]]:
+    """Each output, or each column of one; nothing where that is the score alone."""
+    names = [
+        tensor.name if tensor.width == 1 else f"{TODO} column {column}"
+        for tensor in outputs
+        for column in range(tensor.width)
+    ]
+    return [{"name": name, "weight": TODO} for name in names] if len(names) > 1 else []
 
 
 def _order(name: str, texts: list[str] | str) -> str:

@@ -16,9 +16,10 @@ from torch.fx import config as fx_config
 from feedmodel.errors import PublishError
 from feedmodel.publish.admission import check_artifact, check_program
 from feedmodel.publish.inputs import Declared, in_model_terms
-from feedmodel.publish.outputs import Combined, Wrapper
+from feedmodel.publish.outputs import Combined, Wrapper, in_model_order
 from feedmodel.publish.precision import APART, as_float32, half_of
 from feedmodel.publish.registry import environment
+from feedmodel.publish.signature import output_names
 from feedmodel.publish.upload import link
 from feedrank.errors import BundleError
 from feedrank.features.spec import FeatureSpec
@@ -73,6 +74,7 @@ def load_program(
             program = export_module(module, spec, program.inputs)
             program = replace(program, logits=logits, half=half)
         elif spec.outputs:
+            spec = in_model_order(spec, program.exported, output_names(artifact))
             half = program.half
             program = export_module(Combined(program.exported.module(), spec), spec, program.inputs)
             program = replace(program, half=half)

@@ -6,12 +6,16 @@ that engines run it with the model, and is never evaluated as Python.
 """
 
 import ast
+import json
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from feedmodel.errors import PublishError
 from feedrank.features.spec import FeatureSpec
@@ -32,6 +36,7 @@ REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "min": torch.minimum,
     "max": torch.maximum,
 }
+NAMING = (dict, OrderedDict)  # what a forward returns that names its outputs
 
 
 def parse_score(expression: str, names: Sequence[str]) -> ast.expr:
@@ -81,6 +86,33 @@ class Combined(Wrapper):
         else:
             score = _computed(self._tree, outputs)
         return score, torch.stack([outputs[name] for name in self._shown], dim=1)
+
+
+def in_model_order(
+    spec: FeatureSpec, program: ExportedProgram, signature: Sequence[str]
+) -> FeatureSpec:
+    """The spec with its outputs in the order in which the program gives them. `signature` are their
+    names in MLflow's signature, which has that order too, where it names them.
+
+    Raises PublishError where the spec has no order and the model no names, or both have another."""
+    names = tuple(spec.outputs)
+    if len(names) <= 1 or program.call_spec.out_spec.type in NAMING:
+        return spec
+    if {*signature} == {*names}:
+        if spec.has_order and names != tuple(signature):
+            raise PublishError(
+                f"the feature spec has the outputs {', '.join(names)} in this order, the model's "
+                f"signature {', '.join(signature)}"
+            )
+        weights = {name: spec.outputs[name] for name in signature}
+        return replace(spec, outputs=weights, has_order=True)
+    if not spec.has_order:
+        listed = json.dumps([{"name": n, "weight": w} for n, w in spec.outputs.items()])
+        raise PublishError(
+            "the model gives its outputs without names, and an object of JSON has no order: list "
+            f'them in the order in which forward returns them, such as "outputs": {listed}'
+        )
+    return spec
 
 
 def named_outputs(result: object, names: Sequence[str]) -> dict[str, Tensor]:
