@@ -8,12 +8,12 @@ from typer import Option
 
 from feedops.cli.main import app
 from feedops.cli.options import BundleOption
+from feedops.errors import OperationError
 from feedops.workspace import DATA, PROJECT
 
 README = PROJECT / "README.md"
 DIRECTORY = DATA / "bench"
 
-Quick = Annotated[bool, Option("--quick", help="Fewer rounds: minutes, not a quarter of an hour.")]
 Only = Annotated[
     list[str],
     Option(
@@ -23,13 +23,6 @@ Only = Annotated[
         help="Take this measurement alone; repeatable.",
     ),
 ]
-Check = Annotated[bool, Option("--check", help="Fail if something is worse than the baseline.")]
-Readme = Annotated[bool, Option("--readme", help="Write report and README from the last run.")]
-Set = Annotated[bool, Option("--set-baseline", help="Make the last run the baseline.")]
-Url = Annotated[str, Option(help="The address of a running server; without it one is started.")]
-Environments = Annotated[int, Option(min=1, max=64, help="Lambda environments of that server.")]
-Seconds = Annotated[int, Option(min=5, help="Length of the steady phase.")]
-Web = Annotated[int, Option(metavar="PORT", help="Open Locust's web page here to set the load.")]
 
 console = Console()
 
@@ -37,14 +30,20 @@ console = Console()
 def bench(
     *,
     bundle: BundleOption = None,
-    quick: Quick = False,
+    quick: Annotated[bool, Option("--quick", help="Fewer rounds: minutes, not an hour.")] = False,
     only: Only,
-    check: Check = False,
-    readme: Readme = False,
-    set_baseline: Set = False,
+    check: Annotated[
+        bool, Option("--check", help="Fail if something is worse than the baseline.")
+    ] = False,
+    readme: Annotated[
+        bool, Option("--readme", help="Write report and README from the last run.")
+    ] = False,
+    set_baseline: Annotated[
+        bool, Option("--set-baseline", help="Make the last run the baseline.")
+    ] = False,
 ) -> None:
     """Measure cold start, latency, throughput, load, size, memory: with bars and competitors."""
-    from feedbench.measures import measure
+    from feedbench.measures import LOST, measure
     from feedbench.report import comparison, markdown
     from feedbench.results import Results
     from feedops.models.releases import newest_bundle
@@ -63,27 +62,32 @@ def bench(
     results.write(path)
     table = markdown.table(results.rows).replace("<br><sub>", " (").replace("</sub>", ")")
     console.print(Markdown(table))
+    console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
     for note in results.notes:
         console.print(note, style="yellow", markup=False)
-    console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
     if check:
         comparison.check(results, Results.read(comparison.BASELINE), console)
+    if any(note.startswith(LOST) for note in results.notes):
+        raise OperationError("a measurement failed, see above")
 
 
 def load(
     *,
     bundle: BundleOption = None,
-    url: Url = "",
-    environments: Environments = 2,
-    seconds: Seconds = 60,
-    web: Web = 0,
+    url: Annotated[
+        str, Option(help="The address of a running server; without it one is started.")
+    ] = "",
+    environments: Annotated[
+        int, Option(min=1, max=64, help="Lambda environments of that server.")
+    ] = 2,
+    seconds: Annotated[int, Option(min=5, help="Length of the steady phase.")] = 60,
 ) -> None:
     """Load the HTTP front with Locust: 100 requests/s, saturation, three times that, recovery."""
     from feedbench.load import drive
     from feedops.models.releases import newest_bundle
 
     directory = (bundle or newest_bundle()).absolute()
-    drive.run(drive.LoadOptions(directory, url, environments, seconds, web), console)
+    drive.run(directory, url, environments, seconds, console)
 
 
 app.add_commands("Benchmark", bench, load)

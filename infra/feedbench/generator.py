@@ -1,8 +1,7 @@
 """HTTP load, from a process of its own on the last core, so that nothing here delays it.
 
-Closed loop: as many requests as a server takes on a few connections; by wrk where it is installed,
-which costs next to nothing itself, else by a small client, whose cost lowers all results alike.
-Open loop: requests at fixed moments.
+Closed loop: as many requests as a server takes on a few connections, by wrk, which costs next to
+nothing itself. Open loop: requests at fixed moments, by this module as a program:
 
     python -m feedbench.generator URL BODIES SECONDS RATE_PER_S
 """
@@ -18,7 +17,6 @@ from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -32,64 +30,39 @@ GRACE_S = 30.0
 SCRIPT = Path(__file__).with_name("requests.lua")
 
 
-def name() -> str:
-    return "wrk" if shutil.which("wrk") else "the built-in client"
+def requests_per_s(url: str, bodies: Path, seconds: float) -> float:
+    """In a closed loop. `bodies` is a file, one body a line. Raises OperationError where wrk is
+    missing, or where a request failed."""
+    wrk = shutil.which("wrk")
+    if not wrk:
+        raise OperationError("wrk is not installed: apt-get install wrk, or brew install wrk")
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT)]
+    load = _run([wrk, *options, url], seconds, BODIES=str(bodies))
+    if load["errors"]:
+        raise OperationError(f"{load['errors']} of {load['requests']} requests to {url} failed")
+    return float(load["requests"] / load["seconds"])
 
 
-def drive(url: str, bodies: Path, seconds: float, rate_per_s: float = 0.0) -> dict[str, Any]:
-    """What `closed_loop` returns, or with a rate `open_loop`. `bodies` is a file, one body a line.
-
-    Raises OperationError where the generator itself fails.
-    """
+def steady(url: str, bodies: Path, seconds: float, rate_per_s: float) -> dict[str, Any]:
+    """What `open_loop` returns."""
     arguments = map(str, (url, bodies, seconds, rate_per_s))
-    line: list[str | Path] = [sys.executable, "-m", __name__, *arguments]
-    if (wrk := shutil.which("wrk")) and not rate_per_s:
-        options = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s"]
-        line = [wrk, *options, "-s", SCRIPT, url]
+    return _run([sys.executable, "-m", __name__, *arguments], seconds)
+
+
+def _run(line: list[str | Path], seconds: float, **variables: str) -> dict[str, Any]:
+    """The last line that it prints. Raises OperationError where the generator itself fails."""
     done = subprocess.run(
         on_last_core(line),
         capture_output=True,
         text=True,
         check=False,
         timeout=seconds + GRACE_S,
-        env={**os.environ, "BODIES": str(bodies)},
+        env={**os.environ, **variables},
     )
     if done.returncode:
         last = done.stderr.splitlines()[-LINES_QUOTED:]
         raise OperationError("\n".join(["the load generator failed:", *last]))
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-async def closed_loop(url: str, bodies: list[bytes], seconds: float) -> dict[str, Any]:
-    """What wrk does, more slowly."""
-    address = urlsplit(url)
-    messages = cycle(
-        b"POST %b HTTP/1.1\r\nHost: local\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (address.path.encode(), len(body), body)
-        for body in bodies
-    )
-    latencies_ms: list[float] = []
-    errors, start = 0, perf_counter()
-
-    async def connection() -> None:
-        nonlocal errors
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        sent = start
-        while sent < start + seconds:
-            sent = perf_counter()
-            writer.write(next(messages))
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            await reader.readexactly(length)
-            errors += b" 200 " not in head.partition(b"\r\n")[0]
-            latencies_ms.append(1_000 * (perf_counter() - sent))
-        writer.close()
-
-    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
-    spent_s, count = perf_counter() - start, len(latencies_ms)
-    p50, p99 = (sorted(latencies_ms)[count * percent // 100] for percent in (50, 99))
-    counts = {"requests": count, "seconds": spent_s, "errors": errors}
-    return {**counts, "p50_ms": p50, "p99_ms": p99}
 
 
 async def open_loop(
@@ -123,15 +96,8 @@ async def open_loop(
     return {"latencies_ms": latencies_ms, "statuses": dict(statuses), "errors": errors}
 
 
-def _main(url: str, bodies: str, seconds: str, rate_per_s: str) -> None:
-    lines, rate = Path(bodies).read_bytes().splitlines(), float(rate_per_s)
-    loop = (
-        open_loop(url, lines, rate, float(seconds))
-        if rate
-        else closed_loop(url, lines, float(seconds))
-    )
-    sys.stdout.write(json.dumps(asyncio.run(loop)) + "\n")
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    address, file, duration_s, rate = sys.argv[1:]
+    lines = Path(file).read_bytes().splitlines()
+    result = asyncio.run(open_loop(address, lines, float(rate), float(duration_s)))
+    sys.stdout.write(json.dumps(result) + "\n")

@@ -14,6 +14,7 @@ from feedops.errors import OperationError
 
 PLAN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("plan.toml").read_text())
 OURS = "feedrank"
+REST = "all else"  # of the stages of something
 FLOOR = "parse, run, answer"  # an app that only does that, of the parts that ours is built of
 
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from feedbench.server import front_server
+from feedops.local.background import front_server
 from uvicorns import uvicorn
 
 

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from feedbench.bench import Bench, checkout
-from feedbench.measures import warm
-from feedbench.results import PLAN
+from feedbench.bench import Bench
+from feedbench.measures import cold_start, rich, warm
+from feedbench.results import PLAN, REST
+from feedops.local.artifact import checkout
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,23 @@ def test_a_warm_request_is_measured_whole_and_by_stage(bench: Bench) -> None:
         assert all(us > 0 for us in parts_us.values())
     stages = list(PLAN["stages"]["warm"])
     for stages_us in bench.details["warm_stages_us"].values():
-        assert list(stages_us) == [*stages, warm.REST]
+        assert list(stages_us) == [*stages, REST]
         assert all(stages_us[stage] > 0 for stage in stages), "a stage that nobody calls"
     json.dumps(bench.details)
+
+
+def test_a_cold_start_is_told_apart_by_imports_and_stages(bench: Bench) -> None:
+    parts_ms = cold_start.stages(bench, bench.events(20, 1))
+
+    planned = {name for names in PLAN["stages"]["cold"].values() for name in names.values()}
+    imports = {"import fastapi", "import numpy", "import onnxruntime", "import feedrank"}
+    assert planned | imports | {"interpreter", "first request"} <= set(parts_ms)
+    assert all(parts_ms[name] > 0 for name in parts_ms if name != REST)
+
+
+def test_the_rich_model_is_published_and_ranks(bench: Bench) -> None:
+    rows = list(rich.measure(bench))
+
+    assert [row.key for row in rows] == ["rich model", "whole numbers", "text ids"]
+    assert rows[0].value > 0
+    assert rows[2].value > 0

@@ -11,10 +11,11 @@ import pytest
 from aiohttp import web
 
 from feedbench import generator, traffic
-from feedbench.bench import is_current
 from feedbench.load.verdict import COLUMNS, problems, read, requests, verdict
 from feedbench.measures import servers, warm
 from feedbench.results import FLOOR, OURS, PLAN
+from feedops.errors import OperationError
+from feedops.local.artifact import is_current
 from feedops.local.processes import LOCALHOST, free_port
 from feedrank.http.schemas import PredictRequest
 
@@ -106,16 +107,13 @@ def test_a_slow_answer_delays_no_other_request() -> None:
     assert load["statuses"] == {"200": 3}
 
 
-def test_the_built_in_client_counts_errors() -> None:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=500, text="no")
+def test_without_wrk_the_servers_measure_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
 
-    def load(url: str) -> object:
-        return generator.closed_loop(f"{url}/predict", [b"{}"], 0.0001)
-
-    counts = asyncio.run(_against(answer, load))
-
-    assert counts["requests"] == counts["errors"] > 0  # type: ignore[operator]
+    with pytest.raises(OperationError, match="apt-get install wrk"):
+        generator.requests_per_s("http://127.0.0.1:9/predict", tmp_path / "bodies", 1)
 
 
 def test_a_load_is_judged_by_phase() -> None:

@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from feedrank.bundle.layout import MANIFEST, SNAPSHOT, parse_manifest
@@ -17,6 +18,8 @@ from feedrank.features.spec_reader import parse_spec
 
 BUNDLE = Path(os.environ.get("MODEL_URI", ""))  # a competitor's; the benchmark itself names one
 Id = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Score = Callable[[Mapping[str, FloatArray]], NDArray[Any]]  # of inputs; (items,)
+Rank = Callable[[int, list[int], Mapping[str, str]], dict[str, Any]]  # the response's body
 
 
 class PredictRequest(BaseModel):
@@ -53,13 +56,16 @@ class Candidates:
         query = Query(user_id, item_ids, context, now_s or time.time())
         return self._matrix.build(query, self._store.look_up(query))
 
-    def ranking(self, user_id: int, item_ids: list[int], scores: FloatArray) -> dict[str, Any]:
-        """The response's body. `scores` (items,)"""
-        order = np.argsort(-scores, kind="stable").tolist()
-        listed = scores.tolist()
-        predictions = [
-            {"item_id": item_ids[at], "score": listed[at], "rank": rank}
-            for rank, at in enumerate(order, 1)
-        ]
+    def ranked_by(self, score: Score) -> Rank:
         version = self.manifest.model_version
-        return {"user_id": user_id, "predictions": predictions, "model_version": version}
+
+        def rank(user_id: int, item_ids: list[int], context: Mapping[str, str]) -> dict[str, Any]:
+            scores = score(self.inputs(user_id, item_ids, context))
+            order, listed = np.argsort(-scores, kind="stable").tolist(), scores.tolist()
+            predictions = [
+                {"item_id": item_ids[at], "score": listed[at], "rank": rank}
+                for rank, at in enumerate(order, 1)
+            ]
+            return {"user_id": user_id, "predictions": predictions, "model_version": version}
+
+        return rank

@@ -3,17 +3,12 @@
 The endpoint is a coroutine: moving to a thread would cost more than the inference.
 """
 
-from collections.abc import Callable, Mapping
-
 from fastapi import FastAPI
 
-from feedbench.competitors.candidates import BUNDLE, Candidates, PredictRequest, PredictResponse
-from feedrank.domain import FloatArray
-
-Score = Callable[[Mapping[str, FloatArray]], FloatArray]
+from feedbench.competitors.candidates import PredictRequest, PredictResponse, Rank
 
 
-def create(candidates: Candidates, score: Score) -> FastAPI:
+def create(rank: Rank) -> FastAPI:
     app = FastAPI()
 
     @app.get("/health")
@@ -22,21 +17,18 @@ def create(candidates: Candidates, score: Score) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: PredictRequest) -> PredictResponse:
-        scores = score(candidates.inputs(request.user_id, request.item_ids, request.context))
-        ranking = candidates.ranking(request.user_id, request.item_ids, scores)
-        return PredictResponse(**ranking)
+        return PredictResponse(**rank(request.user_id, request.item_ids, request.context))
 
     return app
 
 
 def on_torch() -> FastAPI:
-    from feedbench.competitors.network import Network
+    from feedbench.competitors.network import torch_ranker
 
-    candidates = Candidates()
-    return create(candidates, Network(BUNDLE, candidates.manifest.network).score)
+    return create(torch_ranker())
 
 
 def on_onnx_runtime() -> FastAPI:
-    from feedbench.competitors.floor import session
+    from feedbench.competitors.floor import rank
 
-    return create(Candidates(), lambda inputs: session.run(None, inputs)[0].reshape(-1))
+    return create(rank)

@@ -5,6 +5,7 @@ nothing; there is no record, no log line and no metric. What it leaves of a bar 
 may take.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,19 @@ candidates = Candidates()
 prepared: dict[int, tuple[dict[str, FloatArray], dict[str, Any]]] = {}  # by number of items
 
 
+def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
+    scores: FloatArray = session.run(outputs, inputs)[0].reshape(-1)
+    return scores
+
+
+rank = candidates.ranked_by(score)
+short_rank = candidates.ranked_by(lambda inputs: score(inputs).astype(np.float64).round(6))
+
+
 def prepare(request: PredictRequest) -> tuple[dict[str, FloatArray], dict[str, Any]]:
-    user_id, item_ids = request.user_id, request.item_ids
-    inputs = candidates.inputs(user_id, item_ids, request.context)
-    scores = session.run(outputs, inputs)[0].reshape(-1).astype(np.float64).round(6)
-    prepared[len(item_ids)] = inputs, candidates.ranking(user_id, item_ids, scores)
-    return prepared[len(item_ids)]
+    arguments = request.user_id, request.item_ids, request.context
+    prepared[len(request.item_ids)] = candidates.inputs(*arguments), short_rank(*arguments)
+    return prepared[len(request.item_ids)]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 ASGI's

@@ -5,22 +5,19 @@ from typing import Any
 
 import litserve
 
-from feedbench.competitors.candidates import BUNDLE, Candidates, PredictRequest
-from feedbench.competitors.network import Network
+from feedbench.competitors.candidates import PredictRequest
+from feedbench.competitors.network import torch_ranker
 
 
 class RankingAPI(litserve.LitAPI):  # type: ignore[misc,unused-ignore]  # LitServe's
     def setup(self, device: str) -> None:  # noqa: ARG002 always the CPU
-        self._candidates = Candidates()
-        self._network = Network(BUNDLE, self._candidates.manifest.network)
+        self._rank = torch_ranker()
 
     def decode_request(self, request: dict[str, Any]) -> PredictRequest:
         return PredictRequest.model_validate(request)
 
     def predict(self, request: PredictRequest) -> dict[str, Any]:
-        inputs = self._candidates.inputs(request.user_id, request.item_ids, request.context)
-        scores = self._network.score(inputs)
-        return self._candidates.ranking(request.user_id, request.item_ids, scores)
+        return self._rank(request.user_id, request.item_ids, request.context)
 
     def encode_response(self, ranking: dict[str, Any]) -> dict[str, Any]:
         return ranking

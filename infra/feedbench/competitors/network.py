@@ -5,7 +5,6 @@ weights go into the class: the faster of the two.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import mlflow.pytorch
@@ -13,23 +12,26 @@ import numpy as np
 import torch
 from torch import nn
 
+from feedbench.competitors.candidates import BUNDLE, Candidates, Rank
 from feedrank.domain import FloatArray
 
 
-class Network:
-    def __init__(self, bundle: Path, network: str | None = None) -> None:
-        """Without the name of a network: the exported program itself."""
-        torch.set_num_threads(1)
-        exported = mlflow.pytorch.load_model(str(bundle))
-        self._module: Any = plain(exported, network) or exported
+def torch_ranker(*, plain: bool = True) -> Rank:
+    """Without `plain`, the exported program itself."""
+    torch.set_num_threads(1)
+    candidates, exported = Candidates(), mlflow.pytorch.load_model(str(BUNDLE))
+    network = candidates.manifest.network if plain else None
+    module: Any = plain_module(exported, network) or exported
 
     @torch.inference_mode()
-    def score(self, inputs: Mapping[str, FloatArray]) -> FloatArray:
-        scores: FloatArray = self._module(*map(torch.from_numpy, inputs.values())).numpy()
+    def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
+        scores: FloatArray = module(*map(torch.from_numpy, inputs.values())).numpy()
         return scores.reshape(-1)
 
+    return candidates.ranked_by(score)
 
-def plain(exported: Any, network: str | None) -> nn.Module | None:  # noqa: ANN401 MLflow's
+
+def plain_module(exported: Any, network: str | None) -> nn.Module | None:  # noqa: ANN401 MLflow's
     """None for a network other than the demo's."""
     if network != "deep_mlp":
         return None

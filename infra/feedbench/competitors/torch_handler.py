@@ -4,9 +4,8 @@ import asyncio
 
 from mangum import Mangum
 
-from feedbench.competitors.candidates import BUNDLE, Candidates
 from feedbench.competitors.fastapi_apps import create
-from feedbench.competitors.network import Network
+from feedbench.competitors.network import torch_ranker
 
 asyncio.set_event_loop(asyncio.new_event_loop())
-lambda_handler = Mangum(create(Candidates(), Network(BUNDLE).score), lifespan="off")
+lambda_handler = Mangum(create(torch_ranker(plain=False)), lifespan="off")

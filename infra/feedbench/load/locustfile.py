@@ -1,7 +1,7 @@
 """Users of the feed, and the phases of a load. Locust runs this file in its own environment.
 
 What it needs comes by environment variables: BODIES, a JSON file of `/predict` bodies by number of
-items; LOG, where each request goes as a line; STEADY_S; PLAN, without which the web page decides.
+items; LOG, where each request goes as a line; STEADY_S.
 """
 
 import json
@@ -33,7 +33,7 @@ bodies: dict[str, list[dict[str, Any]]] = json.loads(Path(os.environ["BODIES"]).
 supply = {items: cycle(each) for items, each in bodies.items()}
 log = Path(os.environ["LOG"]).open("w", buffering=1 << 16)  # noqa: SIM115 open to the end
 started_s = time.time()
-phase = "web"
+phase = "steady"
 good_responses = 0
 
 
@@ -81,22 +81,20 @@ def schedule() -> Iterator[tuple[str, int, float]]:
     yield "recovery", STEADY_USERS, RECOVERY_S
 
 
-if os.environ.get("PLAN"):
+class Phases(LoadTestShape):  # type: ignore[misc,unused-ignore]
+    def __init__(self) -> None:
+        super().__init__()
+        self._schedule, self._users, self._end_s = schedule(), 0, 0.0
 
-    class Phases(LoadTestShape):  # type: ignore[misc,unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()
-            self._schedule, self._users, self._end_s = schedule(), 0, 0.0
-
-        def tick(self) -> tuple[int, float] | None:
-            global phase  # Locust makes the users, so this is how they know it
-            if self.get_run_time() >= self._end_s:
-                step = next(self._schedule, None)
-                if not step:
-                    return None
-                phase, self._users, seconds = step
-                self._end_s = self.get_run_time() + seconds
-            return self._users, GENTLE_PER_S if phase in {"steady", "ramp"} else SUDDEN_PER_S
+    def tick(self) -> tuple[int, float] | None:
+        global phase
+        if self.get_run_time() >= self._end_s:
+            step = next(self._schedule, None)
+            if not step:
+                return None
+            phase, self._users, seconds = step
+            self._end_s = self.get_run_time() + seconds
+        return self._users, GENTLE_PER_S if phase in {"steady", "ramp"} else SUDDEN_PER_S
 
 
 @events.request.add_listener  # type: ignore[untyped-decorator,unused-ignore]

@@ -1,4 +1,4 @@
-"""What the log of a load says: in numbers, in words, and as a picture."""
+"""What the log of a load says, in numbers and in words."""
 
 import json
 from collections.abc import Iterator
@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
-from matplotlib.figure import Figure
-
-from feedbench.report import plots
 
 COLUMNS = ("sent_s", "phase", "name", "status", "expected", "taken_ms")
 GOOD, THROTTLED, ERROR = "as expected", "429", "other error"
@@ -91,28 +87,3 @@ def problems(verdict: Verdict) -> Iterator[str]:
         yield "the overload was not throttled"
     if not verdict["recovery_s"] <= RECOVERY_BAR_S:
         yield f"recovery took {verdict['recovery_s']:.1f} s, over {RECOVERY_BAR_S:g} s"
-
-
-@style.context(plots.STYLE)
-def draw(frame: pd.DataFrame, path: Path) -> None:
-    """Responses a second by outcome, and their latency."""
-    figure = Figure(figsize=(plots.WIDTH_IN, 5.0))
-    rates, latencies = figure.subplots(2, 1, sharex=True)
-    colours = {GOOD: plots.BLUE, THROTTLED: plots.ORANGE, ERROR: plots.RED}
-    for outcome, colour in colours.items():
-        per_second = np.bincount(frame.loc[frame["outcome"] == outcome, "second"])
-        rates.plot(per_second, color=colour, label=outcome)
-    by_second = frame[frame["outcome"] == GOOD].groupby("second")["taken_ms"]
-    for percent, colour in ((50, plots.BLUE), (99, plots.ORANGE)):
-        line = by_second.quantile(percent / 100)
-        latencies.plot(line.index, line, color=colour, label=f"p{percent}")
-    for name, start_s in frame.groupby("phase", sort=False)["sent_s"].min().items():
-        where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "color": plots.MUTED}
-        rates.annotate(str(name), (start_s, 1.01), fontsize=8, **where)
-        for axes in (rates, latencies):
-            axes.axvline(start_s, color=plots.MUTED, linewidth=0.8, linestyle="--")
-    rates.set_ylabel("responses/s")
-    latencies.set(yscale="log", ylabel="milliseconds (log)", xlabel="seconds")
-    for axes in (rates, latencies):
-        axes.legend(loc="upper left")
-    plots.save(figure, path)

@@ -1,7 +1,9 @@
-"""Fresh process to first ranked response: how long, compared with what, and where the time goes."""
+"""What is deployed: from a fresh process to its first ranked response, where the time goes, and
+its size."""
 
-import asyncio
 import json
+import re
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,15 +13,15 @@ from statistics import median
 
 from feedbench import stats
 from feedbench.bench import COMPETITORS_PATH, INFRA, PROBES, Bench, by_turns, command
-from feedbench.results import PLAN, Row, row
-from feedops.errors import OperationError
+from feedbench.probes.cold_stages import MARKER
+from feedbench.results import PLAN, REST, Row, row
 from feedops.local.emulator import Function
-from feedops.local.emulator_log import reports
+from feedops.stack import budget
 
 ITEMS = 20
 TORCH_HANDLER = "feedbench.competitors.torch_handler"
 IMPORTS = ("fastapi", "mangum", "numpy", "onnxruntime", "aws_lambda_powertools")
-IMPORTED_ALONE = sorted([*IMPORTS, "pydantic", "starlette"])
+IMPORT_TIME = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s+([\w.]+)$", re.MULTILINE)
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -42,22 +44,9 @@ def measure(bench: Bench) -> Iterator[Row]:
     )
     bench.say("cold starts with a stopwatch")
     bench.details["cold_start"] = {
-        "deployed_ms": {name: stats.summary(ms) for name, ms in deployed.items()},
-        "development_ms": {name: stats.summary(ms) for name, ms in here.items()},
+        "deployed_ms": {name: {"p50": median(ms)} for name, ms in deployed.items()},
         "waterfall_ms": _waterfall(bench, event),
-        "emulator_init_ms": list(_emulator_inits(bench, event)),
     }
-
-
-def measure_imports(bench: Bench) -> Iterator[Row]:
-    """Each package by itself in a fresh process, above a bare interpreter. No row: details only."""
-    starts = {package: _start(bench, bench.target, "", package) for package in IMPORTED_ALONE}
-    bare = {"": _start(bench, bench.target, "")}
-    samples = by_turns(bare | starts, bench.effort.stage_rounds)
-    bare_ms = median(samples.pop(""))
-    alone_ms = {package: round(median(ms) - bare_ms, 1) for package, ms in samples.items()}
-    bench.details["imports"] = {"interpreter_ms": bare_ms, "alone_ms": alone_ms}
-    yield from ()
 
 
 def _start(
@@ -71,33 +60,47 @@ def _start(
 
 
 def _waterfall(bench: Bench, event: str) -> dict[str, float]:
-    """Median milliseconds by stage, in the order in which they first ran."""
-    result, environ = bench.scratch / "stages.json", bench.environ(bench.target, INFRA)
-    stages = json.dumps(PLAN["stages"]["cold"])
+    """Median milliseconds by stage."""
     samples_ms: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(bench.effort.stage_rounds):
-        arguments = PROBES / "cold_stages.py", result, event, stages, str(time.monotonic_ns())
-        bench.run(command(bench.target, *arguments), environ)
-        for stage, spent_ns in json.loads(result.read_bytes()).items():
-            samples_ms[stage].append(spent_ns / 1e6)
+        for stage, spent_ms in stages(bench, event).items():
+            samples_ms[stage].append(spent_ms)
     return {stage: round(median(samples), 2) for stage, samples in samples_ms.items()}
 
 
-def _emulator_inits(bench: Bench, event: str) -> Iterator[float]:
-    """INIT REPORT(durationMs) of the real emulator, with a note where there is none."""
-    payload = json.dumps(json.loads(Path(event).read_bytes())[0]).encode()
-    for _ in range(bench.effort.stage_rounds):
-        try:
-            yield asyncio.run(_init_ms(bench, payload))
-        except OperationError as error:
-            bench.notes.append(f"no INIT REPORT from the emulator: {str(error).splitlines()[0]}")
-            return
+def stages(bench: Bench, event: str) -> dict[str, float]:
+    """Milliseconds of one cold start: interpreter, imports, the plan's stages and what is left."""
+    result, environ = bench.scratch / "stages.json", bench.environ(bench.target, INFRA)
+    script = PROBES / "cold_stages.py", result, event, json.dumps(PLAN["stages"]["cold"])
+    spawned_ns = time.monotonic_ns()
+    printed = bench.run(command(bench.target, "-X", "importtime", *script), environ)
+    times = json.loads(result.read_bytes())
+    stages_ms = {stage: ns / 1e6 for stage, ns in times["stages"].items()}
+    first_ms = stages_ms.pop("first request")
+    parts_ms = {"interpreter": (times["started"] - spawned_ns) / 1e6, **imports_ms(printed)}
+    parts_ms |= stages_ms
+    rest_ms = (times["finished"] - spawned_ns) / 1e6 - sum(parts_ms.values()) - first_ms
+    return {**parts_ms, REST: rest_ms, "first request": first_ms}
 
 
-async def _init_ms(bench: Bench, payload: bytes) -> float:
-    async with bench.environment("emulator") as environment:
-        await environment.invoke(payload)
-    (report,) = reports(environment.log.read_text(errors="replace").splitlines())
-    if report.init_ms is None:
-        raise OperationError("it reported no init")
-    return report.init_ms
+def imports_ms(printed: str) -> dict[str, float]:
+    """Milliseconds by package, in the order of their first module. `-X importtime` prints for each
+    module what it took without those that it imports; the handler's own body isn't counted."""
+    spent_ms: defaultdict[str, float] = defaultdict(float)
+    for microseconds, module in IMPORT_TIME.findall(printed.partition(MARKER)[2]):
+        top = module.partition(".")[0]
+        is_standard = top in sys.stdlib_module_names or top.startswith("_")
+        package = "standard library" if is_standard else top
+        if top not in {"handler", "feedbench"}:
+            spent_ms[f"import {package}"] += int(microseconds) / 1_000
+    return dict(spent_ms)
+
+
+def measure_size(bench: Bench) -> Iterator[Row]:
+    """Unzipped megabytes of the built artifact by dependency, function and model."""
+    measured = budget.measure()
+    sizes = {**measured.dependencies, **measured.parts}
+    del sizes[budget.PARTS["RuntimeLayer"]]  # its dependencies are listed
+    note = f"the built artifact; Lambda's limit is {budget.LIMIT_BYTES / 1e6:.0f} MB"
+    yield row("size", sum(sizes.values()) / 1e6, note)
+    bench.details["size_bytes"] = dict(sorted(sizes.items(), key=lambda each: -each[1]))

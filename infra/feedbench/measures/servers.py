@@ -12,26 +12,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import yaml
 
 from feedbench import generator, machine, stats, traffic
 from feedbench.bench import COMPETITORS_PATH, INFRA, Bench, by_turns
 from feedbench.competitors.candidates import Candidates
 from feedbench.results import FLOOR, OURS, PLAN, Row, row
-from feedbench.server import running
 from feedbench.traffic import SIZES
 from feedops.errors import OperationError
+from feedops.local.background import front_server, running
 from feedops.local.processes import LOCALHOST, free_port
 from feedops.workspace import FUNCTION, PROJECT
 
 COMPETITORS = PROJECT / ".venv-bench"
 BODIES = 128
+FEW = SIZES[0]
+FRONT_ITEMS, FRONT_RATE_PER_S, FRONT_WARM_UP_S = 50, 100, 3.0
 ONNX_FASTAPI = "ONNX Runtime + FastAPI"  # rows of its own: it is what this project builds on
 LEAVES_OUT = "writes no decision record, log line or metric (ours: all three)"
 UVICORN = "--no-access-log --log-level warning --host {host} --port {port}"
-NUMBERS = ("requests_per_s", "p50_ms", "p99_ms")
 
 Rates = Mapping[tuple[int, str], Sequence[float]]  # by items and server, one a round
 
@@ -53,30 +55,48 @@ def measure(bench: Bench) -> Iterator[Row]:
     with ExitStack() as stack:
         urls: dict[Server, str] = {}
         for server in servers:
+            bench.say(f"servers: starting {server.name}")
             try:
                 _check(bench, server, versions)
-                server_context = _running(bench, server, python, bodies[SIZES[0]])
-                urls[server] = stack.enter_context(server_context)
+                urls[server] = stack.enter_context(_running(bench, server, python, bodies[FEW]))
             except OperationError as error:
                 if server.name in {OURS, FLOOR}:
                     raise
-                bench.notes.append(f"skipped: {server.name}{error}")
-        loads = by_turns(
-            {
-                (items, server.name): partial(_drive, bench, url, lines[server.takes_matrix])
-                for items, lines in bodies.items()
-                for server, url in urls.items()
-            },
-            bench.effort.server_rounds,
-        )
-    numbers = {n: {key: [load[n] for load in loads[key]] for key in loads} for n in NUMBERS}
+                bench.notes.append(f"skipped: {server.name}, {error}")
+        samplers = {
+            (items, server.name): partial(
+                generator.requests_per_s, url, lines[server.takes_matrix], bench.effort.server_s
+            )
+            for items, lines in bodies.items()
+            for server, url in urls.items()
+        }
+        rates = by_turns(samplers, bench.effort.server_rounds)
     bench.details["servers"] = {
-        "generator": generator.name(),
         "connections": generator.CONNECTIONS,
         "versions": {name: versions[name] for name in PLAN["server_packages"] if name in versions},
-        **{number: _by_server(rounds) for number, rounds in numbers.items()},
+        "requests_per_s": {
+            server.name: {str(n): asdict(stats.estimate(rates[n, server.name])) for n in SIZES}
+            for server in urls
+        },
     }
-    yield from rows_of(numbers["requests_per_s"])
+    yield from rows_of(rates)
+
+
+def measure_front(bench: Bench) -> Iterator[Row]:
+    """A steady load through the local HTTP front."""
+    bodies = traffic.requests(bench.bundle, FRONT_ITEMS, BODIES)
+    lines = traffic.write_lines(bench.scratch / "front.jsonl", bodies)
+    with front_server(bench.scratch, bench.bundle, environments=2, longest_wait_s=5.0) as address:
+        for seconds in (FRONT_WARM_UP_S, bench.effort.front_s):
+            load = generator.steady(f"{address}/predict", lines, seconds, FRONT_RATE_PER_S)
+    latency_ms = stats.distribution(load["latencies_ms"])
+    note = (
+        f"{latency_ms['samples']:,} requests in {bench.effort.front_s:g} s, 2 environments, "
+        "from the moment each was due"
+    )
+    yield row("load", latency_ms["p99"], note)
+    yield row("load errors", load["errors"])
+    bench.details["front"] = {"latency_ms": latency_ms}
 
 
 def rows_of(rates: Rates) -> Iterator[Row]:
@@ -84,7 +104,7 @@ def rows_of(rates: Rates) -> Iterator[Row]:
     names = list(dict.fromkeys(name for _, name in rates))
     torch = [name for name in names if name not in {OURS, FLOOR, ONNX_FASTAPI}]
     for items in SIZES:
-        rate = {name: stats.estimate(rates[items, name]).value for name in names}
+        rate = {name: np.median(rates[items, name]) for name in names}
         best = max(torch, key=lambda name: rate[name])
         floor = stats.ratio(rates[items, FLOOR], rates[items, best]).value
         yield row(
@@ -97,7 +117,7 @@ def rows_of(rates: Rates) -> Iterator[Row]:
         yield row(
             f"server on ONNX, {items} items",
             stats.ratio(rates[items, OURS], rates[items, ONNX_FASTAPI]),
-            f"{stats.estimate(rates[items, ONNX_FASTAPI]).value:,.0f}/s there; it answers ids, "
+            f"{np.median(rates[items, ONNX_FASTAPI]):,.0f}/s there; it answers ids, "
             f"scores and ranks, {LEAVES_OUT}, and has neither deadline nor fallback",
         )
 
@@ -106,18 +126,9 @@ def _check(bench: Bench, server: Server, versions: Mapping[str, str]) -> None:
     """Raises OperationError where the server can't serve this model here."""
     inputs = len(traffic.spec_of(bench.bundle).inputs)
     if server.package not in versions:
-        where = f"{COMPETITORS.name} would hold (`make bench-rivals`)"
-        raise OperationError(f", which {where}")
+        raise OperationError(f"which {COMPETITORS.name} would hold (`make bench-rivals`)")
     if server.takes_matrix and inputs > 1:
-        raise OperationError(f", which takes one matrix, and the model reads {inputs}")
-    bench.say(f"servers: starting {server.name}")
-
-
-def _drive(bench: Bench, url: str, bodies: Path) -> dict[str, float]:
-    load = generator.drive(url, bodies, bench.effort.server_s)
-    if load["errors"]:
-        raise OperationError(f"{load['errors']} of {load['requests']} requests to {url} failed")
-    return {**load, "requests_per_s": load["requests"] / load["seconds"]}
+        raise OperationError(f"which takes one matrix, and the model reads {inputs}")
 
 
 @contextmanager
@@ -169,10 +180,3 @@ def _unnamed(bundle: Path, directory: Path) -> Path:
     model["signature"]["inputs"] = json.dumps(inputs)
     (copy / "MLmodel").write_text(yaml.safe_dump(model))
     return copy
-
-
-def _by_server(rates: Rates) -> dict[str, dict[str, Any]]:
-    by_server: dict[str, dict[str, Any]] = {}
-    for (items, name), rounds in rates.items():
-        by_server.setdefault(name, {})[str(items)] = asdict(stats.estimate(rounds))
-    return by_server

@@ -4,20 +4,25 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from itertools import combinations, cycle, islice, repeat
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from pkgutil import resolve_name
-from time import perf_counter, perf_counter_ns, sleep, time
+from time import perf_counter, perf_counter_ns, time
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import onnxruntime
 
+import handler
 from feedbench.probes.cold import LambdaContext
-from feedrank.domain import Call
+from feedrank.domain import Call, Query
+from feedrank.features.matrix import MatrixBuilder
+from feedrank.features.snapshot import SnapshotStore
+from feedrank.features.spec_reader import parse_spec
+from feedrank.features.vocabulary import keys_of
 from feedrank.http import payload
 from feedrank.http.fast_path import StraightCycle, run_through
 from feedrank.http.lambda_adapter import Adapter
@@ -26,21 +31,10 @@ BUDGET_S = 2.0
 WARM_UP_CALLS = 200
 MEMORY_WARM_UP_CALLS = 2_000
 READINGS = 50
-LOAD_TRIES, LOAD_PAUSE_S = 60, 1.0  # a busy machine takes longer than an init may
+OK = 200
 
 Contest = Callable[[int], list[int]]  # makes a number of calls; the nanoseconds of each
-
-sessions: list[Any] = []
-_new_session = onnxruntime.InferenceSession.__init__
-
-
-def kept_session(self: object, *args: object, **options: object) -> None:
-    _new_session(self, *args, **options)
-    sessions.append(self)
-
-
-onnxruntime.InferenceSession.__init__ = kept_session
-import handler  # noqa: E402 with its session in our hands
+Spent = dict[str, list[list[int]]]  # by name and round
 
 context = LambdaContext()
 
@@ -49,7 +43,7 @@ def read_events(*files: str) -> list[dict[str, Any]]:
     return [event for file in files for event in json.loads(Path(file).read_bytes())]
 
 
-def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, list[list[int]]]:
+def contests(events: str, now_s: float, rounds: int, calls: int) -> Spent:
     """Nanoseconds of each call, by name and round: blocks of calls by turns.
 
     `run` is the model's `session.run` on the same matrix; `minimum` is JSON in, Pydantic,
@@ -62,7 +56,8 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, li
     requests = read_events(events)
     bodies = [event["body"] for event in requests]
     inputs = [floor.candidates.inputs(**json.loads(body), now_s=now_s) for body in bodies]
-    run, outputs = sessions[0].run, floor.outputs
+    model: Any = handler.slot.ready
+    run, outputs = model.engine._session.run, floor.outputs  # noqa: SLF001
     responses = [json.loads(handler.lambda_handler(each, context)["body"]) for each in requests]
 
     def core(body: bytes) -> None:
@@ -84,11 +79,35 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> dict[str, li
         "minimum": _contest(minimum, zip(bodies, inputs, responses, strict=True)),
         "run": _contest(run, zip(repeat(outputs), inputs)),
     }
-    for contest in by_name.values():
+    return _by_turns(by_name, rounds, calls)
+
+
+def latency(events: str, rounds: int, calls: int) -> list[list[int]]:
+    """Nanoseconds of each call of the handler, by round."""
+    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(context)))
+    return _by_turns({"handler": serve}, rounds, calls)["handler"]
+
+
+def inputs(
+    specs: dict[str, tuple[Any, str]], items: int, texts: list[str], rounds: int, calls: int
+) -> Spent:
+    """Nanoseconds from ids to inputs, by each spec with its snapshot; as `keys`, to make of ids
+    that are text what tables find them by."""
+    query = Query(0, list(range(items)), {}, time())
+    by_name = {"keys": _contest(keys_of, [(texts,)])}
+    for name, (entries, snapshot) in specs.items():
+        spec = parse_spec(entries)
+        build, look_up = MatrixBuilder(spec).build, SnapshotStore(Path(snapshot), spec).look_up
+        by_name[name] = _contest(lambda q, b=build, r=look_up: b(q, r(q)), [(query,)])
+    return _by_turns(by_name, rounds, calls)
+
+
+def _by_turns(contests: dict[str, Contest], rounds: int, calls: int) -> Spent:
+    for contest in contests.values():
         contest(WARM_UP_CALLS)
-    spent_ns: defaultdict[str, list[list[int]]] = defaultdict(list)
+    spent_ns: Spent = defaultdict(list)
     for _ in range(rounds):
-        for name, contest in by_name.items():
+        for name, contest in contests.items():
             spent_ns[name].append(contest(calls))
     return spent_ns
 
@@ -145,29 +164,24 @@ def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
     return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)
 
 
-def throughput(answer_to: int, files: list[str]) -> None:
-    """Serves when it is told to. Each line of standard input is `FILE SECONDS`, the number of a
-    file of events; the answer, into a file descriptor, is calls a second."""
-    supplies = [cycle(read_events(name)) for name in files]
-    for _ in range(LOAD_TRIES):  # a call that finds no model is faster than any other
-        if handler.lambda_handler(next(supplies[0]), context)["statusCode"] == 200:  # noqa: PLR2004
-            break
-        sleep(LOAD_PAUSE_S)
-    else:
-        sys.exit("the handler ranks nothing; its log says why")
-    for line in sys.stdin:
-        at, seconds = line.split()
-        events, calls = supplies[int(at)], 0
-        start = perf_counter()
-        end = start + float(seconds)
-        while perf_counter() < end:
-            handler.lambda_handler(next(events), context)
-            calls += 1
-        os.write(answer_to, f"{calls / (perf_counter() - start)}\n".encode())
+def throughput(files: list[str], seconds: float) -> list[float]:
+    """Calls a second with the requests of each file."""
+    return [_calls_per_s(cycle(read_events(name)), seconds) for name in files]
 
 
-def parity(events: str, now_s: float) -> dict[str, Any]:
-    """How far apart the scores of the handler, ONNX Runtime and torch are for the same requests."""
+def _calls_per_s(events: Iterator[dict[str, Any]], seconds: float) -> float:
+    for event in islice(events, WARM_UP_CALLS):
+        if handler.lambda_handler(event, context)["statusCode"] != OK:
+            sys.exit("the handler ranks nothing; its log says why")
+    calls, start = 0, perf_counter()
+    while perf_counter() < start + seconds:
+        handler.lambda_handler(next(events), context)
+        calls += 1
+    return calls / (perf_counter() - start)
+
+
+def parity(events: str, now_s: float) -> float:
+    """How far apart torch's, ONNX Runtime's and the handler's scores are at most. NaN stays one."""
     import torch
 
     from feedbench.competitors.candidates import BUNDLE, Candidates
@@ -175,8 +189,7 @@ def parity(events: str, now_s: float) -> dict[str, Any]:
 
     session = onnxruntime.InferenceSession(BUNDLE / ONNX_MODEL)
     module: Any = torch.export.load(BUNDLE / TORCH_MODEL).module()
-    names = [" and ".join(pair) for pair in combinations(("torch", "ONNX", "handler"), 2)]
-    apart, rows, candidates = dict.fromkeys(names, 0.0), 0, Candidates()
+    apart, candidates = 0.0, Candidates()
     for event in read_events(events):
         request = json.loads(event["body"])
         inputs = candidates.inputs(**request, now_s=now_s)
@@ -187,19 +200,16 @@ def parity(events: str, now_s: float) -> dict[str, Any]:
         # An item that stands twice in a request has one score, wherever it is.
         scores = {each["item_id"]: each["score"] for each in response["predictions"]}
         by_handler = np.array([scores[item] for item in request["item_ids"]])
-        pairs = combinations((by_torch, by_onnx, by_handler), 2)
-        for name, (one, other) in zip(apart, pairs, strict=True):
-            # np.maximum keeps a NaN, which max() may drop.
-            apart[name] = float(np.maximum(apart[name], np.abs(one.ravel() - other.ravel()).max()))
-        rows += len(request["item_ids"])
-    return {"rows": rows, "apart": apart}
+        together = np.stack([by_torch.ravel(), by_onnx.ravel(), by_handler])
+        apart = float(np.maximum(apart, np.ptp(together, axis=0).max()))
+    return apart
 
 
-def memory(events: list[str], requests: int, leak_bytes: int) -> dict[str, Any]:
+def memory(events: list[str], requests: int, leak_bytes: int) -> list[float]:
     """Resident megabytes over many requests. With `leak_bytes` each request leaves as much behind:
     the control that the check must notice."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # gigabytes of log lines
-    after_init_mb, leaked = _resident_mb(), list[bytearray]()
+    leaked: list[bytearray] = []
     supply = cycle(read_events(*events))
 
     def reading(calls: int) -> float:
@@ -207,12 +217,12 @@ def memory(events: list[str], requests: int, leak_bytes: int) -> dict[str, Any]:
             handler.lambda_handler(event, context)
             if leak_bytes:
                 leaked.append(bytearray(b"x" * leak_bytes))
-        return _resident_mb()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    calls = [MEMORY_WARM_UP_CALLS, *[requests // READINGS] * READINGS]
-    return {"after_init_mb": after_init_mb, "readings_mb": list(map(reading, calls))}
+    return list(map(reading, [MEMORY_WARM_UP_CALLS, *[requests // READINGS] * READINGS]))
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+if __name__ == "__main__":
+    probe, result, options = sys.argv[1:]
+    Path(result).write_text(json.dumps(globals()[probe](**json.loads(options))))

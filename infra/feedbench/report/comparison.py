@@ -26,8 +26,6 @@ class Change(NamedTuple):
 def check(now: Results, baseline: Results, console: Console) -> None:
     """Raises OperationError where something got worse."""
     changes = compare(now, baseline)
-    for change in got_better(changes):
-        console.print(f"[green]better[/] {change.text}")
     if worse := got_worse(changes):
         raise OperationError("\n".join(["got worse by more than noise:", *(c.text for c in worse)]))
     console.print(f"nothing got worse by more than noise: {len(changes)} numbers compared")
@@ -42,10 +40,6 @@ def compare(now: Results, baseline: Results) -> list[Change]:
 
 def got_worse(changes: list[Change]) -> list[Change]:
     return [change for change in changes if change.worse > 1 and change.beyond_noise]
-
-
-def got_better(changes: list[Change]) -> list[Change]:
-    return [change for change in changes if change.worse < 1 and change.beyond_noise]
 
 
 def _change(now: Row, before: Row) -> Change:

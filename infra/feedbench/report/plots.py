@@ -1,14 +1,14 @@
 """The report's pictures. Figures without pyplot: no display, no global state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
 
 from feedbench.results import FLOOR, Results
 
@@ -50,11 +50,13 @@ def cold_start(details: Details) -> Figure:
     starts = np.cumsum([0.0, *stages.values()])
     is_import = [name.startswith(IMPORT) or name == OTHERS[0] for name in stages]
     colours = [MUTED, *(PALE_BLUE if each else BLUE for each in is_import[1:])]
-    _bars(axes, stages, colours, "%.0f", starts[:-1])
+    axes.barh([*stages], [*stages.values()], left=starts[:-1], color=colours, height=0.72)
+    _label(axes, "%.0f")
     floor_ms = details["cold_start"]["deployed_ms"]["imports"]["p50"]
     axes.axvline(floor_ms, color=ORANGE, linewidth=1.5, linestyle="--")
-    text: dict[str, Any] = {"color": ORANGE, "fontsize": 8, "ha": "center"}
-    axes.text(floor_ms, -1.0, f"imports only: {floor_ms:.0f}", **text)
+    axes.text(
+        floor_ms, -1.0, f"imports only: {floor_ms:.0f}", color=ORANGE, fontsize=8, ha="center"
+    )
     axes.set(xlabel="milliseconds since the process was started", xlim=(0, 1.08 * starts[-1]))
     return figure
 
@@ -71,30 +73,27 @@ def grouped(stages_ms: Mapping[str, float]) -> dict[str, float]:
 
 def request(details: Details) -> Figure:
     """Two bars a stage: few items and many."""
-    by_items = details["warm_stages_us"]
-    stages = list(next(iter(by_items.values())))
-    wholes = ", ".join(f"{items} items {sum(us.values()):.0f}" for items, us in by_items.items())
-    title = f"A warm request, microseconds: {wholes}"
-    figure, axes = _figure(title, height_in=0.36 * len(stages) + 1.4)
-    heights: Any = {f"{items} items": [*us.values()] for items, us in by_items.items()}
-    options: dict[str, Any] = {"orientation": "horizontal", "group_spacing": 0.4}
-    bars: Any = axes.grouped_bar(heights, tick_labels=stages, colors=(ORANGE, BLUE), **options)
-    _label(axes, bars.bar_containers, "%.0f")
+    stages = pd.DataFrame(details["warm_stages_us"]).add_suffix(" items")
+    wholes = ", ".join(f"{items} {us:.0f}" for items, us in stages.sum().items())
+    figure, axes = _figure(
+        f"A warm request, microseconds: {wholes}", height_in=0.36 * len(stages) + 1.4
+    )
+    stages.plot.barh(ax=axes, color=[ORANGE, BLUE], width=0.72)
+    _label(axes, "%.0f")
     axes.set_xlabel("microseconds, median")
-    axes.legend()
     return figure
 
 
 def latency(details: Details) -> Figure:
     figure, axes = _figure("Latency of warm requests")
     colours = (BLUE, GREEN, PURPLE, MUTED)
-    for (name, each), colour in zip(details["warm_us"].items(), colours, strict=False):
-        label = f"{name}: p50 {each['p50'] / 1_000:.2f} ms"
+    for (name, us), colour in zip(details["warm_us"].items(), colours, strict=False):
+        label = f"{name}: p50 {us['p50'] / 1_000:.2f} ms"
         dotted = "-" if name.startswith("handler") else ":"
-        _curve(axes, np.array(each["curve"]) / 1_000, label, color=colour, linestyle=dotted)
+        _curve(axes, np.array(us["curve"]) / 1_000, label, colour, dotted)
     if front := details.get("front"):
         label = f"HTTP front, 50 items, 100/s: p99 {front['latency_ms']['p99']:.1f} ms"
-        _curve(axes, np.array(front["latency_ms"]["curve"]), label, color=ORANGE)
+        _curve(axes, front["latency_ms"]["curve"], label, ORANGE)
     axes.set(xscale="log", xlabel="milliseconds (log)", ylabel="% of requests", ylim=(0, 100))
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=2)
@@ -102,24 +101,23 @@ def latency(details: Details) -> Figure:
 
 
 def throughput(details: Details) -> Figure:
-    requests_per_s = dict(details["servers"]["requests_per_s"])
-    floor = requests_per_s.pop(FLOOR, None)
+    """A bar a server with its interval, in groups by size; the floor as lines."""
     figure, axes = _figure("Requests a second over HTTP, one worker, same model")
-    values, low, high = (
-        {name: [size[key] for size in sizes.values()] for name, sizes in requests_per_s.items()}
-        for key in ("value", "low", "high")
-    )
-    sizes = [f"{items} items" for items in next(iter(requests_per_s.values()))]
-    colours = [BLUE, ORANGE, *GREYS][: len(values)]
-    bars: Any = axes.grouped_bar(values, tick_labels=sizes, colors=colours, group_spacing=1)  # type: ignore[arg-type]
-    for name, container in zip(values, bars.bar_containers, strict=True):
-        at = [bar.get_x() + bar.get_width() / 2 for bar in container]
-        spread = np.abs(np.array([low[name], high[name]]) - values[name])
-        axes.errorbar(at, values[name], spread, fmt="none", ecolor=INK, elinewidth=0.8, capsize=2)
-    if floor:
-        ends = np.arange(len(floor)) - 0.43, np.arange(len(floor)) + 0.43
-        limits = [each["value"] for each in floor.values()]
-        axes.hlines(limits, *ends, GREEN, "--", label=f"only {FLOOR}", linewidth=1.5)
+    rates = pd.DataFrame(details["servers"]["requests_per_s"]).add_suffix(" items", axis=0)
+    value, low, high = (rates.map(lambda e, k=k: e[k]) for k in ("value", "low", "high"))
+    floor: Any = value.pop(FLOOR) if FLOOR in value else []
+    spread = np.array([[value[n] - low[n], high[n] - value[n]] for n in value])
+    bars: Any = {
+        "color": [BLUE, ORANGE, *GREYS][: len(value.columns)],
+        "error_kw": {"elinewidth": 0.8, "ecolor": INK},
+        "capsize": 2,
+        "width": 0.8,
+        "rot": 0,
+    }
+    value.plot.bar(ax=axes, yerr=spread, **bars)
+    for at, limit in enumerate(floor):
+        label = "" if at else f"only {FLOOR}"
+        axes.hlines(limit, at - 0.43, at + 0.43, GREEN, "--", label=label, linewidth=1.5)
     axes.set_ylabel("requests/s")
     axes.grid(axis="x", visible=False)
     axes.legend()
@@ -127,15 +125,16 @@ def throughput(details: Details) -> Figure:
 
 
 def size(details: Details) -> Figure:
-    megabytes = {name: count / 1e6 for name, count in details["size_bytes"].items()}
-    large = {name: mb for name, mb in megabytes.items() if mb >= SMALL_MB}
-    bars = dict(sorted(large.items(), key=lambda each: -each[1]))
-    bars["all others"] = sum(megabytes.values()) - sum(large.values())
-    title = f"Function and layers: {sum(bars.values()):.0f} MB of 262 MB"
-    figure, axes = _figure(title, height_in=0.3 * len(bars) + 1.4)
+    megabytes = pd.Series({name: count / 1e6 for name, count in details["size_bytes"].items()})
+    large = megabytes[megabytes >= SMALL_MB].sort_values(ascending=False)
+    large["all others"] = megabytes.sum() - large.sum()
+    title = f"Function and layers: {megabytes.sum():.0f} MB of 262 MB"
+    figure, axes = _figure(title, height_in=0.3 * len(large) + 1.4)
     ours = {"function", "model layer"}
-    _bars(axes, bars, [BLUE if name in ours else PALE_BLUE for name in bars], "%.1f")
-    axes.set(xlabel="megabytes, unzipped", xlim=(0, 1.12 * max(bars.values())))
+    colours = [BLUE if name in ours else PALE_BLUE for name in large.index]
+    axes.barh([*large.index], large, color=colours, height=0.72)
+    _label(axes, "%.1f")
+    axes.set(xlabel="megabytes, unzipped", xlim=(0, 1.12 * large.max()))
     return figure
 
 
@@ -146,24 +145,16 @@ def _figure(title: str, *, height_in: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars(
-    axes: Axes, by_name: Mapping[str, float], colours: list[str], form: str, left: ArrayLike = 0
-) -> None:
-    widths = list(by_name.values())
-    bars = axes.barh(list(by_name), widths, left=left, color=colours, height=0.72)
-    _label(axes, [bars], form)
-
-
-def _label(axes: Axes, containers: Iterable[Any], form: str) -> None:
+def _label(axes: Axes, form: str) -> None:
     """The values at the ends of horizontal bars, of which the first is at the top."""
-    for bars in containers:
-        axes.bar_label(bars, fmt=form, padding=3, fontsize=7.5, color=INK)
+    for bars in axes.containers:
+        axes.bar_label(bars, fmt=form, padding=3, fontsize=7.5, color=INK)  # type: ignore[arg-type]
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
 
 
-def _curve(axes: Axes, curve: Any, label: str, **options: Any) -> None:  # noqa: ANN401
-    axes.plot(curve, np.linspace(0, 100, len(curve)), label=label, **options)
+def _curve(axes: Axes, curve: Any, label: str, colour: str, line: str = "-") -> None:  # noqa: ANN401
+    axes.plot(curve, np.linspace(0, 100, len(curve)), line, label=label, color=colour)
 
 
 # By name: what of the results' details it needs, and what draws it.

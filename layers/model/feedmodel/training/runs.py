@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from numpy.typing import NDArray
 from sqlalchemy.engine import make_url
 from torch import nn
 
@@ -28,7 +30,6 @@ from feedmodel.publish.names import EXPECTED_FILE, FEATURES, REGISTERED, SNAPSHO
 from feedmodel.publish.registry import short_timeouts, tracking_at
 from feedmodel.publish.tables import TableName
 from feedmodel.publish.tracking import reason_of
-from feedrank.domain import FloatArray
 from feedrank.features.spec import FeatureSpec, Input
 
 EXAMPLE_ROWS = 16
@@ -74,7 +75,7 @@ def log_features(
 def log_network(
     network: nn.Module,
     spec: FeatureSpec,
-    inputs: Mapping[str, FloatArray],
+    inputs: Mapping[str, NDArray[Any]],
     tags: Mapping[str, str] = NO_TAGS,
 ) -> str:
     """Log the network as a torch.export program, free of pickle. Returns the model's URI.
@@ -160,5 +161,4 @@ def _signature(spec: FeatureSpec) -> ModelSignature:
 
 
 def _tensor_spec(input_: Input) -> TensorSpec:
-    rows = 1 if input_.per == "request" else -1
-    return TensorSpec(np.dtype(np.float32), (rows, len(input_.features)), input_.name)
+    return TensorSpec(np.dtype(input_.type), input_.tensor_shape, input_.name)

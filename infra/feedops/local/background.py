@@ -1,6 +1,7 @@
-"""Servers in processes of their own; and the one that is the local Lambda alone, without AWS:
+"""Servers in processes of their own, for as long as a block lasts; and the one that is the local
+Lambda alone, without AWS:
 
-python -m feedbench.server BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY
+    python -m feedops.local.background BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY
 """
 
 import asyncio
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import aiohttp
 
-from feedbench.traffic import JSON
 from feedops.errors import StartError
 from feedops.local import gateway
 from feedops.local.emulator import Function
@@ -22,6 +22,7 @@ from feedops.local.pool import EnvironmentPool
 from feedops.local.processes import LOCALHOST, Process, free_port, reserve, tail
 from feedops.workspace import FUNCTION
 
+JSON = {"content-type": "application/json"}
 START_TIMEOUT_S = 120.0
 POLL_S = 0.1
 
