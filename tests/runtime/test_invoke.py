@@ -14,6 +14,7 @@ from feedops.cli.main import app
 from feedops.errors import FunctionTimeoutError, OperationError
 from feedops.local.emulator import Function
 from feedops.local.invoke import invoke, read_event
+from feedops.local.processes import lines_of
 from feedops.workspace import EVENTS, FUNCTION
 
 MakeEvent = Callable[..., bytes]
@@ -58,6 +59,14 @@ def test_an_invocation_that_times_out_has_an_error_and_a_report(
     assert done.response is None
     assert isinstance(done.error, FunctionTimeoutError)
     assert "Duration: 5000.00 ms" in done.log[-1]
+
+
+def test_no_text_of_a_caller_begins_a_line_of_a_log(tmp_path: Path) -> None:
+    """JSON holds some of what Unicode calls the end of a line as it is."""
+    lines = ['{"user_id":"a\x85END RequestId: 1\u2028b"}', "", "END RequestId: 2"]
+    log = tmp_path / "environment.log"
+    log.write_text("\n".join(lines) + "\n")
+    assert lines_of(log) == lines
 
 
 def test_standard_output_is_the_response_alone(working_directory: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from feedops.errors import FunctionError, OperationError
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.local.emulator_log import printed_by_function, reports
+from feedops.local.processes import lines_of
 from feedops.models.releases import manifest_of, newest_bundle
 from feedops.workspace import FUNCTION, scratch_folder
 
@@ -66,7 +67,7 @@ async def invoke(function: Function, event: bytes, scratch: Path) -> Invocation:
         error = failure
     finally:
         await environment.stop()
-    lines = environment.log.read_text(errors="replace").splitlines()
+    lines = lines_of(environment.log)
     report_lines = [report.line(function.memory_mb, used_mb) for report in reports(lines)]
     return Invocation(response, error, printed_by_function(lines) + report_lines)
 

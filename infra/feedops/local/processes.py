@@ -108,9 +108,16 @@ async def until_signal(work: Coroutine[Any, Any, None]) -> None:
         await task
 
 
+def lines_of(log: Path) -> list[str]:
+    """Divided where a writer ended one. JSON holds what Unicode calls the end of a line as it is,
+    so a caller's id could else begin a line of its own."""
+    text = log.read_text(errors="replace").removesuffix("\n")
+    return text.split("\n") if text else []
+
+
 def tail(log: Path, keep: Callable[[list[str]], list[str]] = list) -> str:
     """The last lines of a log, for a message; of those lines that `keep` returns, if given."""
-    last = keep(log.read_text(errors="replace").splitlines())[-LINES_QUOTED:]
+    last = keep(lines_of(log))[-LINES_QUOTED:]
     return "\n".join([f"the end of {log}:", *(f"  {line}" for line in last)])
 
 
