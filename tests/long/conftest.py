@@ -20,6 +20,10 @@ import fakes
 SHORT_CASES = 40
 CASES = int(os.environ.get("FUZZ_CASES", SHORT_CASES))
 
+# Settings of servers: the machine may be busy with other tests.
+PATIENT = {"REQUEST_TIMEOUT_MS": "300000"}
+GENEROUS = PATIENT | {"MAX_ITEMS": "1000", "MAX_BODY_BYTES": "6291456"}
+
 Count = Callable[[object], None]
 Fuzz = Callable[..., None]
 Table = Callable[[tuple[str, ...], tuple[object, ...]], None]
@@ -76,6 +80,11 @@ def printing() -> Iterator[io.StringIO]:
     """Captures what the function prints: its log, its metrics, its records."""
     with contextlib.redirect_stdout(io.StringIO()) as output, fakes.log_to(output):
         yield output
+
+
+def lines_of(output: io.StringIO) -> list[str]:
+    """Not `splitlines`: an id may hold what Unicode calls the end of a line."""
+    return [line for line in output.getvalue().split("\n") if line]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,32 +11,38 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from long.predictions import Kind, bodies, damaged
 from long.wire import METHODS, SECRET, headers, paths, queries, secret
 
 MISSING, ODD = range(2)
 REQUEST_ID = "requestId"
 VALID = 40  # of 41 draws one leaves a field out, and one gives it another value
-ids = st.integers(0, 400) | st.integers(0, 2**63 - 1)
-predictions = st.fixed_dictionaries(
-    {"user_id": ids, "item_ids": st.lists(ids, min_size=1, max_size=100)},
-    optional={"context": st.just({"device": "mobile"})},
-)
 odd: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | secret(st.text(max_size=10)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(secret(st.text()), inner),
     max_leaves=4,
 )
-texts = st.one_of(
-    predictions.map(json.dumps),
-    predictions.map(lambda body: json.dumps(body)[:-1] + "\ud800"),
-    secret(st.text(st.characters(codec=None), max_size=40)),
-    st.just(""),
-)
-encoded = st.one_of(
-    texts.map(lambda text: base64.b64encode(text.encode(errors="replace")).decode()),
-    st.binary(max_size=40).map(lambda data: base64.b64encode(SECRET.encode() + data).decode()),
-    st.sampled_from([SECRET, "=", "====", "QQ", "QUJD\n", "Q\u00e9==", "_-_-", "\ud800"]),
-)
+
+
+def texts(kind: Kind) -> st.SearchStrategy[str]:
+    """Of a body: a request to this bundle, or no request at all."""
+    return st.one_of(
+        bodies(kind).map(json.dumps),
+        bodies(kind).map(lambda body: json.dumps(body)[:-1] + "\ud800"),
+        damaged(kind).map(bytes.decode),
+        secret(st.text(st.characters(codec=None), max_size=40)),
+        st.just(""),
+    )
+
+
+def encoded(kind: Kind) -> st.SearchStrategy[str]:
+    return st.one_of(
+        texts(kind).map(lambda text: base64.b64encode(text.encode(errors="replace")).decode()),
+        st.binary(max_size=40).map(lambda data: base64.b64encode(SECRET.encode() + data).decode()),
+        st.sampled_from([SECRET, "=", "====", "QQ", "QUJD\n", "Q\u00e9==", "_-_-", "\ud800"]),
+    )
+
+
 # The gateway creates them, so they are logged.
 gateways_ids = st.text(max_size=200) | st.sampled_from([None, 5, True, [], {}, ["a"]])
 multi_value_headers = headers.map(
@@ -55,8 +61,9 @@ def loosely(draw: st.DrawFn, fields: dict[str, Any], *, loose: bool) -> dict[str
     return event
 
 
-def body(*, encodes: bool) -> dict[str, Any]:
-    return {"body": encoded if encodes else texts, "isBase64Encoded": st.just(encodes)}
+def body(kind: Kind, *, encodes: bool) -> dict[str, Any]:
+    text = encoded(kind) if encodes else texts(kind)
+    return {"body": text, "isBase64Encoded": st.just(encodes)}
 
 
 def http(method: str, path: str) -> dict[str, Any]:
@@ -123,13 +130,13 @@ def balancer_multi_value(method: str, path: str) -> dict[str, Any]:
     }
 
 
-KINDS = {"http": http, "rest": rest, "alb": balancer, "alb, several": balancer_multi_value}
+GATEWAYS = {"http": http, "rest": rest, "alb": balancer, "alb, several": balancer_multi_value}
 
 
 @st.composite
-def events(draw: st.DrawFn, *, loose: bool) -> tuple[str, Any]:
-    """The kind of an event, and the event."""
-    kind = draw(st.sampled_from(list(KINDS)))
+def events(draw: st.DrawFn, kind: Kind, *, loose: bool) -> tuple[str, Any]:
+    """The name of a gateway, and an event of it for this bundle."""
+    gateway = draw(st.sampled_from(list(GATEWAYS)))
     method, path = draw(st.just(("POST", "/predict")) | st.tuples(st.sampled_from(METHODS), paths))
-    fields = KINDS[kind](method, path) | body(encodes=draw(st.booleans()))
-    return kind, draw(loosely(fields, loose=loose))
+    fields = GATEWAYS[gateway](method, path) | body(kind, encodes=draw(st.booleans()))
+    return gateway, draw(loosely(fields, loose=loose))

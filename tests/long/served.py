@@ -15,7 +15,7 @@ def under_uvicorn(bundle: Path, _scratch: Path, **env: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def on_the_local_lambda(bundle: Path, scratch: Path, **_env: str) -> Iterator[str]:
+def on_the_local_lambda(bundle: Path, scratch: Path, **env: str) -> Iterator[str]:
     """The HTTP front with the real emulator and runtime client behind it."""
-    with front_server(scratch, bundle, environments=1, longest_wait_s=60.0) as url:
+    with front_server(scratch, bundle, environments=1, longest_wait_s=60.0, **env) as url:
         yield url

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -17,7 +18,8 @@ from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import FUNCTION
 from feedrank.errors import UnservedEventError
 from long import events
-from long.conftest import CASES, Count, Fuzz, printing
+from long.conftest import CASES, GENEROUS, Count, Fuzz, lines_of, printing
+from long.predictions import NUMBERED, WITH_EVERYTHING, Kind
 from long.wire import SECRET
 
 THROUGH_THE_EMULATOR = max(CASES // 10, 10)
@@ -27,9 +29,21 @@ FIELDS = {"http": {"headers", "cookies"}, "rest": {"headers", "multiValueHeaders
 ANY_FIELDS = set().union(*FIELDS.values())
 
 
+@pytest.fixture(scope="module", params=[NUMBERED, WITH_EVERYTHING], ids=lambda kind: kind.bundle)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    parameter: Kind = request.param
+    return parameter
+
+
 @pytest.fixture(scope="module")
-def handler(demo_bundle: Path) -> Iterator[ModuleType]:
-    with fakes.container(MODEL_URI=str(demo_bundle)) as module:
+def bundle(request: pytest.FixtureRequest, kind: Kind) -> Path:
+    folder: Path = request.getfixturevalue(kind.bundle)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handler(bundle: Path) -> Iterator[ModuleType]:
+    with fakes.container(MODEL_URI=str(bundle), **GENEROUS) as module:
         yield module
 
 
@@ -53,30 +67,30 @@ def check_response(response: dict[str, Any], fields: set[str]) -> None:
         assert len(body) <= 1_024
 
 
-def check_lines(output: str) -> None:
+def check_lines(output: io.StringIO) -> None:
     """One JSON object per line, and nothing that a caller sent."""
-    for line in output.splitlines():
+    for line in lines_of(output):
         assert isinstance(json.loads(line), dict)
         assert SECRET not in line
 
 
 def test_a_valid_event_gets_a_response_in_the_format_of_its_kind(
-    handler: ModuleType, fuzz: Fuzz, count: Count
+    handler: ModuleType, kind: Kind, fuzz: Fuzz, count: Count
 ) -> None:
     def check(case: tuple[str, Any]) -> None:
-        kind, event = case
+        gateway, event = case
         with printing() as output:
             response = handler.lambda_handler(event, fakes.LambdaContext())
-        check_lines(output.getvalue())
-        check_response(json.loads(json.dumps(response)), FIELDS[kind])
+        check_lines(output)
+        check_response(json.loads(json.dumps(response)), FIELDS[gateway])
         assert response["statusCode"] != HTTPStatus.BAD_REQUEST
         count(response["statusCode"])
 
-    fuzz(check, events.events(loose=False))
+    fuzz(check, events.events(kind, loose=False))
 
 
 def test_a_damaged_event_gets_a_response_or_a_named_error(
-    handler: ModuleType, fuzz: Fuzz, count: Count
+    handler: ModuleType, kind: Kind, fuzz: Fuzz, count: Count
 ) -> None:
     def check(case: tuple[str, Any]) -> None:
         refusal, response = "", {}
@@ -85,21 +99,21 @@ def test_a_damaged_event_gets_a_response_or_a_named_error(
                 response = handler.lambda_handler(case[1], fakes.LambdaContext())
             except UnservedEventError as error:
                 refusal = str(error)
-        check_lines(output.getvalue())
+        check_lines(output)
         if refusal:
             assert SECRET not in refusal
         else:
             check_response(json.loads(json.dumps(response)), ANY_FIELDS)
         count("named error" if refusal else response["statusCode"])
 
-    fuzz(check, events.events(loose=True))
+    fuzz(check, events.events(kind, loose=True))
 
 
 def test_on_the_local_lambda_a_damaged_event_gets_a_response_or_a_named_error(
-    demo_bundle: Path, tmp_path: Path, fuzz: Fuzz, count: Count
+    bundle: Path, kind: Kind, tmp_path: Path, fuzz: Fuzz, count: Count
 ) -> None:
     """Through the emulator and the runtime client, which parse and write JSON themselves."""
-    function = Function(FUNCTION, {"MODEL_URI": str(demo_bundle)}, timeout_s=60)
+    function = Function(FUNCTION, {"MODEL_URI": str(bundle), **GENEROUS}, timeout_s=60)
     with asyncio.Runner() as runner:
         environment = runner.run(
             ExecutionEnvironment.start(
@@ -120,7 +134,7 @@ def test_on_the_local_lambda_a_damaged_event_gets_a_response_or_a_named_error(
             count(response["statusCode"])
 
         try:
-            fuzz(check, events.events(loose=True), cases=THROUGH_THE_EMULATOR)
+            fuzz(check, events.events(kind, loose=True), cases=THROUGH_THE_EMULATOR)
         finally:
             runner.run(environment.stop())
     assert SECRET not in (tmp_path / "environment.log").read_text()

@@ -17,7 +17,7 @@ from feedbench import traffic
 from feedops.local.emulator import Function
 from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION
-from long.conftest import Table
+from long.conftest import PATIENT, Table
 from long.load import drive
 from long.served import on_the_local_lambda, under_uvicorn
 
@@ -29,7 +29,6 @@ ITEMS, BODIES = 50, 128
 SHARE = 0.8 if SECONDS else 0.2  # of saturation, which other tests on this machine lower
 TAIL = 3.0  # p99 in units of p50
 MOST_GROWTH = 0.05
-PATIENT = {"REQUEST_TIMEOUT_MS": "60000"}  # the machine may be busy with other tests
 HEADINGS = ("load on", "saturation/s", "rate/s", "seconds", "requests", "200", "p50 ms", "p99 ms",
             "MB before", "MB after", "CPU of others")  # fmt: skip
 MAX_OTHERS = (

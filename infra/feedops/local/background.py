@@ -1,7 +1,7 @@
 """Servers in processes of their own, for as long as a block lasts; and the one that is the local
 Lambda alone, without AWS:
 
-    python -m feedops.local.background BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY
+    python -m feedops.local.background BUNDLE PORT ENVIRONMENTS LONGEST_WAIT_S DIRECTORY [NAME=TEXT]
 """
 
 import asyncio
@@ -67,20 +67,24 @@ async def _until_it_answers(process: Process, url: str, body: bytes | None) -> N
 
 @contextmanager
 def front_server(
-    scratch: Path, bundle: Path, *, environments: int, longest_wait_s: float
+    scratch: Path, bundle: Path, *, environments: int, longest_wait_s: float, **variables: str
 ) -> Iterator[str]:
-    """The URL of a front whose environments are all warm. Raises StartError."""
+    """The URL of a front whose environments are all warm. `variables` are the function's. Raises
+    StartError."""
     port = free_port()
-    arguments = map(str, (bundle, port, environments, longest_wait_s, scratch / "front"))
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    arguments = map(str, (bundle, port, environments, longest_wait_s, scratch / "front", *settings))
     command, url = [sys.executable, "-m", __name__, *arguments], f"http://{LOCALHOST}:{port}"
     with running(command, scratch / "front.log", {"PATH": os.defpath}, f"{url}/health"):
         yield url
 
 
-async def serve(bundle: str, port: str, environments: str, wait_s: str, directory: str) -> None:
+async def serve(
+    bundle: str, port: str, environments: str, wait_s: str, directory: str, *settings: str
+) -> None:
     logging.getLogger("feedops").setLevel(logging.ERROR)  # a warning for each throttled request
     pool = EnvironmentPool(
-        Function(FUNCTION, {"MODEL_URI": bundle}),
+        Function(FUNCTION, {"MODEL_URI": bundle} | dict(s.split("=", 1) for s in settings)),
         int(environments),
         logs=Path(directory, "logs"),
         scratch=Path(directory, "scratch"),
