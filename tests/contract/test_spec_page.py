@@ -22,7 +22,7 @@ JSON = re.findall(r"^(<!-- request -->\n)?```json\n(.*?)^```", PAGE, re.MULTILIN
 SPECS = [text for request, text in JSON if not request]
 REQUESTS = [text for request, text in JSON if request]
 # What the README's table leaves to its example.
-SHOWN_BY_THE_EXAMPLE = {"inputs", "name", "features", "shape"}
+SHOWN_BY_THE_EXAMPLE = {"inputs", "name", "features", "shape", "limits"}
 
 
 def _first_column(page: str, table: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_the_first_spec_has_every_key_and_source() -> None:
     data = json.loads(SPECS[0])
     features = [feature for input_ in data["inputs"] for feature in input_["features"]]
     assert {*data} == KEYS - {"score"}
-    assert {key for input_ in data["inputs"] for key in input_} == INPUT_KEYS - {"shape"}
+    assert {key for input_ in data["inputs"] for key in input_} == INPUT_KEYS - {"shape", "limits"}
     assert {key for feature in features for key in feature} == FEATURE_KEYS
     assert {feature["source"] for feature in features} == {*get_args(Source)}
 

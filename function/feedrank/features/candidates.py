@@ -28,6 +28,7 @@ class CandidateFeatures:
         self._whole = {
             f.name for input_ in spec.inputs if input_.type == "int64" for f in input_.features
         }
+        self._limits = {name: spec.limits(name) for name in self._features}
         self._vocabularies = vocabularies
         self.names = tuple(self._features)
 
@@ -90,7 +91,9 @@ class CandidateFeatures:
     def described(self) -> dict[str, Any]:
         """By name, for the model card."""
         return {
-            name: {"type": self._type(feature)} | ({"size": feature.size} if feature.size else {})
+            name: {"type": self._type(feature)}
+            | ({"size": feature.size} if feature.size else {})
+            | self._ends(name)
             for name, feature in self._features.items()
         }
 
@@ -135,6 +138,10 @@ class CandidateFeatures:
             return "text"
         return "int64" if feature.name in self._whole else "float32"
 
+    def _ends(self, name: str) -> dict[str, float]:
+        ends = zip(("minimum", "maximum"), self._limits[name], strict=True)
+        return {key: end for key, end in ends if end is not None}
+
     def _cell_schema(self, feature: Feature) -> dict[str, Any]:
         kinds: dict[str, dict[str, Any]] = {
             "text": {"type": ["string", "integer", "null"]},
@@ -145,7 +152,7 @@ class CandidateFeatures:
                 "type": ["number", "null"], "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX
             },
         }  # fmt: skip
-        one = kinds[self._type(feature)]
+        one = kinds[self._type(feature)] | self._ends(feature.name)
         if not feature.size:
             return one
         exact = (

@@ -1,7 +1,6 @@
 """From feature rows to the tensors that a model reads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import InvalidRequestError
 from feedrank.features import expressions
+from feedrank.features.limits import limited_columns
 from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
@@ -24,21 +24,35 @@ class MatrixBuilder:
     """Lays out a spec's inputs once, then fills them for each query without a loop over items."""
 
     def __init__(
-        self, spec: FeatureSpec, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+        self,
+        spec: FeatureSpec,
+        vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES,
+        *,
+        check_tables: bool = False,
     ) -> None:
-        self._inputs = [_InputBuilder(spec, input_, vocabularies) for input_ in spec.inputs]
+        """`check_tables` where rows are not a bundle's own, which publishing checked."""
+        self._inputs = [
+            _InputBuilder(spec, input_, vocabularies, check_tables=check_tables)
+            for input_ in spec.inputs
+        ]
 
     def build(self, query: Query, rows: FeatureRows) -> dict[str, Tensor]:
         """Each model input by name, of the type and shape that the spec gives it.
 
-        Raises InvalidRequestError where the context holds no number and the spec wants one.
+        Raises InvalidRequestError where the context holds no number and the spec wants one, or the
+        request has one that the model doesn't take; ScoringError where the tables have.
         """
         return {builder.name: builder.build(query, rows) for builder in self._inputs}
 
 
 class _InputBuilder:
     def __init__(
-        self, spec: FeatureSpec, input_: Input, vocabularies: Mapping[str, Vocabulary]
+        self,
+        spec: FeatureSpec,
+        input_: Input,
+        vocabularies: Mapping[str, Vocabulary],
+        *,
+        check_tables: bool,
     ) -> None:
         self.name = input_.name
         self._per_item = input_.per == "item"
@@ -49,7 +63,7 @@ class _InputBuilder:
         self._items = _columns(spec, input_, "item", "values")
         self._pairs = _columns(spec, input_, "pair", "values")
         numbers = [f for f in input_.features if f.source == "context" and not f.size]
-        at = [start for f, start in _starts(input_) if f in numbers]
+        at = [start for f, start in input_.starts if f in numbers]
         self._context_at = _slice_if_adjacent(at) if at else None
         self._context = [
             (_whole if input_.type == "int64" else context_column)(feature, vocabularies)
@@ -60,11 +74,12 @@ class _InputBuilder:
             *_others(spec, input_, ("user",)),
             *(
                 _list_of_context(feature, start, vocabularies)
-                for feature, start in _starts(input_)
+                for feature, start in input_.starts
                 if feature.source == "context" and feature.size
             ),
         ]
         self._others = [*_others(spec, input_, ("item", "pair")), *_candidates(input_)]
+        self._limited = limited_columns(input_, tables=check_tables)
 
     def build(self, query: Query, rows: FeatureRows) -> Tensor:
         shared = np.zeros(self._width, self._type)  # what is the same in each row
@@ -78,6 +93,8 @@ class _InputBuilder:
         for fill in self._others_shared:
             fill(shared, query, rows)
         if not self._per_item:
+            if self._limited:
+                self._limited.check(shared, query)
             return shared.reshape(self._shape or (1, -1))
         matrix = np.empty((len(query.item_ids), self._width), self._type)
         matrix[:] = shared
@@ -89,6 +106,8 @@ class _InputBuilder:
             matrix[:, to] = rows.pairs[:, of]
         for fill in self._others:
             fill(matrix, query, rows)
+        if self._limited:
+            self._limited.check(matrix, query)
         return matrix.reshape(self._shape) if self._shape else matrix
 
 
@@ -190,7 +209,7 @@ def days_since(
 
 def _candidates(input_: Input) -> list[Fill]:
     """Fills what the caller knows of each item, or the defaults where it was left out."""
-    return [_candidate(f, start) for f, start in _starts(input_) if f.source == "candidate"]
+    return [_candidate(f, start) for f, start in input_.starts if f.source == "candidate"]
 
 
 def _candidate(feature: Feature, start: int) -> Fill:
@@ -203,12 +222,6 @@ def _candidate(feature: Feature, start: int) -> Fill:
     return fill
 
 
-def _starts(input_: Input) -> list[tuple[Feature, int]]:
-    """Each feature with its first column in the input."""
-    widths = [feature.width for feature in input_.features]
-    return list(zip(input_.features, accumulate(widths, initial=0), strict=False))
-
-
 def _columns(
     spec: FeatureSpec, input_: Input, source: Source, block: Block
 ) -> tuple[Columns, Columns] | None:
@@ -219,7 +232,7 @@ def _columns(
         columns += 1 if block == "times" else feature.width
     to: list[int] = []
     of: list[int] = []
-    for feature, start in _starts(input_):
+    for feature, start in input_.starts:
         if feature.source == source and input_.block_of(feature) == block:
             to += range(start, start + feature.width)
             of += range(table[feature.name], table[feature.name] + feature.width)

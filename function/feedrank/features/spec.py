@@ -38,8 +38,9 @@ object of JSON has no order. `"range"` is what a score may be: [0, 1], or null f
 number. `"ids": "text"` takes texts for ids.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +52,8 @@ Per = Literal["item", "request"]
 Type = Literal["float32", "int64"]
 # Where a table keeps a feature: float32 numbers, whole numbers, or times as float64 Unix seconds.
 Block = Literal["values", "integers", "times"]
+# The smallest and the largest number of each cell of a feature; None where there is none.
+Limits = tuple[tuple[float | None, float | None], ...]
 UnknownItems = Literal["default", "last", "drop"]
 Ids = Literal["number", "text"]
 Keep = Literal["", "last"]
@@ -102,13 +105,16 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One named tensor of the model. `shape` has -1 for the item rows; () is (rows, width)."""
+    """One named tensor of the model. `shape` has -1 for the item rows; () is (rows, width).
+    `limits` has, by feature, the numbers that the model takes; a feature that isn't there takes
+    every number."""
 
     name: str
     per: Per
     features: tuple[Feature, ...]
     type: Type = "float32"
     shape: tuple[int, ...] = ()
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -117,6 +123,12 @@ class Input:
     @property
     def tensor_shape(self) -> tuple[int, ...]:
         return self.shape or (-1 if self.per == "item" else 1, self.width)
+
+    @property
+    def starts(self) -> list[tuple[Feature, int]]:
+        """Each feature with its first column."""
+        widths = [feature.width for feature in self.features]
+        return list(zip(self.features, accumulate(widths, initial=0), strict=False))
 
     def block_of(self, feature: Feature) -> Block:
         if feature.is_time:
@@ -168,6 +180,12 @@ class FeatureSpec:
             [f.width for f in features],
         )
 
+    def limits(self, name: str) -> tuple[float | None, float | None]:
+        """The smallest and the largest number that the model takes of any cell of a feature."""
+        pairs = [pair for input_ in self.inputs for pair in input_.limits.get(name, ())]
+        lows, highs = [low for low, _ in pairs], [high for _, high in pairs]
+        return _if_all(min, lows), _if_all(max, highs)
+
     @property
     def output_names(self) -> tuple[str, ...]:
         """In the order in which a program gives them beside the score."""
@@ -217,13 +235,25 @@ def _outputs_to_json(spec: FeatureSpec) -> list[Any] | dict[str, float]:
     return dict(spec.outputs)
 
 
+def _if_all(furthest: Callable[[list[float]], float], ends: list[float | None]) -> float | None:
+    known = [end for end in ends if end is not None]
+    return furthest(known) if known and len(known) == len(ends) else None
+
+
 def _input_to_json(input_: Input) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": input_.name, "per": input_.per}
     if input_.type != "float32":
         entry["type"] = input_.type
     if input_.shape:
         entry["shape"] = list(input_.shape)
+    if input_.limits:
+        entry["limits"] = {name: _limits_to_json(of) for name, of in input_.limits.items()}
     return entry | {"features": [_feature_to_json(feature) for feature in input_.features]}
+
+
+def _limits_to_json(limits: Limits) -> list[Any]:
+    """One pair where all cells have the same."""
+    return [list(limit) for limit in (limits[:1] if len({*limits}) == 1 else limits)]
 
 
 def _feature_to_json(feature: Feature) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast, get_args
 
+from feedrank.domain import MAX_ID
 from feedrank.errors import SpecError
 from feedrank.features import expressions
 from feedrank.features.spec import (
@@ -14,6 +15,7 @@ from feedrank.features.spec import (
     Ids,
     Input,
     Keep,
+    Limits,
     Per,
     Source,
     Type,
@@ -24,7 +26,7 @@ SPEC = "feature spec"
 KEYS = {
     "inputs", "unknown_items", "context", "ids", "vocabularies", "outputs", "score", "range",
 }  # fmt: skip
-INPUT_KEYS = {"name", "type", "per", "shape", "features"}
+INPUT_KEYS = {"name", "type", "per", "shape", "limits", "features"}
 FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary", "keep"}
 OUTPUT_KEYS = {"name", "weight"}
 MOST_VALUES = 10_000  # of a list
@@ -80,7 +82,8 @@ def _input(data: object, place: str) -> Input:
             raise SpecError(
                 f"{place}: {feature.name!r} differs by item, so the input can't be per request"
             )
-    return Input(_name(entry, place), per, features, type_, _shape(entry, place))
+    limits = _limits(entry.get("limits", {}), features, f"{place}.limits", type_)
+    return Input(_name(entry, place), per, features, type_, _shape(entry, place), limits)
 
 
 def _feature(data: object, place: str, type_: Type) -> Feature:
@@ -172,6 +175,33 @@ def _shape(entry: Mapping[str, Any], place: str) -> tuple[int, ...]:
     if not isinstance(shape, list) or not all(_is_whole(n, -1, MOST_VALUES) for n in shape):
         raise SpecError(f"{place}.shape must be a list of whole numbers, -1 for the item rows")
     return tuple(shape)
+
+
+def _limits(
+    data: object, features: Sequence[Feature], place: str, type_: Type
+) -> dict[str, Limits]:
+    """By feature: a pair for all of its cells, or one for each."""
+    widths = {feature.name: feature.width for feature in features}
+    limits = {}
+    for name, pairs in _mapping(data, place, {*widths}).items():
+        is_list = isinstance(pairs, list) and len(pairs) in {1, widths[name]}
+        if not is_list or not all(_is_pair(pair, type_) for pair in pairs):
+            raise SpecError(
+                f"{place}.{name} must be [[smallest, largest]], null for none, or one such pair "
+                "for each of its values"
+            )
+        limits[name] = tuple(map(tuple, pairs * (widths[name] // len(pairs))))
+    return limits
+
+
+def _is_pair(value: object, type_: Type) -> bool:
+    types = {int} if type_ == "int64" else {int, float}
+    largest = MAX_ID if type_ == "int64" else expressions.FLOAT32_MAX
+    return (
+        isinstance(value, list)
+        and len(value) == 2  # noqa: PLR2004 a pair
+        and all(end is None or (type(end) in types and abs(end) <= largest) for end in value)
+    )
 
 
 def _outputs(entry: Mapping[str, Any]) -> tuple[dict[str, float], str, bool]:

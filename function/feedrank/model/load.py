@@ -100,7 +100,7 @@ def load_model(
             spec=spec,
             features=stores[-1],
             stores=stores,
-            matrix=MatrixBuilder(spec, snapshot.vocabularies),
+            matrix=MatrixBuilder(spec, snapshot.vocabularies, check_tables=len(stores) > 1),
             context=ContextKeys(spec, snapshot.vocabularies),
             candidates=CandidateFeatures(spec, snapshot.vocabularies),
             engine=_engine(settings, program),

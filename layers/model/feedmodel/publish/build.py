@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,9 @@ from feedmodel.publish.export import (
     save_program,
     write_onnx,
 )
+from feedmodel.publish.golden import parity_queries
 from feedmodel.publish.inputs import Declared, in_model_terms
+from feedmodel.publish.limits import check_tables, with_limits
 from feedmodel.publish.manifest import write_manifest
 from feedmodel.publish.names import (
     EXPECTED_FILE,
@@ -238,7 +240,10 @@ def _write_serving(
     """All files of `serving/` but the manifest; and what is served in place of the whole model."""
     (root / SERVING).mkdir()
     scorers = _write_model(root, whole)
+    limited = with_limits(scorers, parity_queries(whole.spec, whole.tables))
     parity = compare(scorers, whole.tables, step)
+    check_tables(limited, whole.tables)
+    whole = replace(whole, spec=limited)
     served = whole
     if options.precompute:
         step("computing item vectors")

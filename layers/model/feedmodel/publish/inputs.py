@@ -36,8 +36,8 @@ def in_model_terms(spec: FeatureSpec, declared: Mapping[str, Declared]) -> Featu
 
 def _with_shape(input_: Input, tensor: Declared) -> Input:
     shape = tuple(-1 if size is None else size for size in tensor.shape)
-    plain = replace(input_, shape=())
-    return plain if shape == plain.tensor_shape else replace(input_, shape=shape)
+    plain = replace(input_, shape=(), limits={})  # both are the program's
+    return plain if shape == plain.tensor_shape else replace(plain, shape=shape)
 
 
 def _check_names(declared: Mapping[str, Declared], named: Mapping[str, Input]) -> None:

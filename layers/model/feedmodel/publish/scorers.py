@@ -57,6 +57,14 @@ class Scorers:
     def inputs(self, query: Query) -> Inputs:
         return self._matrix.build(query, self._store.look_up(query))
 
+    def takes(self, inputs: Inputs) -> bool:
+        """Whether the model gives scores for them."""
+        try:
+            self.torch(inputs)
+        except ScoringError:
+            return False
+        return True
+
 
 def bounded_scorer(engine: OnnxEngine) -> Score:
     """Stops a model that never ends. It raises ScoringError."""
