@@ -38,6 +38,31 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def _moto() -> Iterator[str]:
+    """The URL of moto's HTTP server."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def aws_server(_moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty AWS by moto's HTTP server, which the environment names, with credentials
+    and a region."""
+    from urllib.request import Request, urlopen
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _moto)
+    urlopen(Request(f"{_moto}/moto-api/reset", method="POST")).close()
+    return _moto
+
+
+@pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """MLflow's tracking store of this session."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"

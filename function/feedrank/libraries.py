@@ -29,12 +29,13 @@ PATTERNS: dict[str, tuple[str, str]] = {
     ),
     # this package
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": COUNT,
-    # botocore, when it makes a client
+    # feedrank.aws, and botocore where credentials come from a profile
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
     "AWS_ENDPOINT_URL": URL,
     "AWS_ENDPOINT_URL_S3": URL,
     "AWS_ENDPOINT_URL_FIREHOSE": URL,
+    "AWS_ENDPOINT_URL_DYNAMODB": URL,
     "AWS_ENDPOINT_URL_SECRETS_MANAGER": URL,
     "AWS_EC2_METADATA_SERVICE_ENDPOINT": URL,
     "AWS_METADATA_SERVICE_TIMEOUT": COUNT,

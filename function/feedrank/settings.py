@@ -301,6 +301,12 @@ def function_memory_mb() -> int:
     return int(os.environ.get(FUNCTION_MEMORY_MB, "0"))
 
 
+def aws_variables() -> Mapping[str, str]:
+    """The environment, for the AWS_* variables and those of proxies. SnapStart may change some of
+    them later."""
+    return os.environ
+
+
 def init_type() -> str:
     """`on-demand`, `provisioned-concurrency`, `snap-start` or `lambda-managed-instances`; `none`
     outside Lambda."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from scripted import S3_URI, VARIABLES, scripted, served_bundle
+
 REPOSITORY = Path(__file__).parents[2]
 FUNCTION = REPOSITORY / "function"
 # The rooms from the top down. A module imports from its own room and from those below.
@@ -175,7 +177,7 @@ def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
     assert at_load == []
 
 
-def _serve_one(bundle: Path, **env: str) -> dict[str, Any]:
+def _serve_one(bundle: Path | str, **env: str) -> dict[str, Any]:
     """The report of a fresh process after a request and one for its OpenAPI document."""
     process = subprocess.run(
         [sys.executable, "-c", ONE_REQUEST, str(FUNCTION), json.dumps(REQUEST)],
@@ -193,6 +195,22 @@ def _serve_one(bundle: Path, **env: str) -> dict[str, Any]:
 def test_a_process_that_serves_from_a_directory_loads_nothing_heavy(demo_bundle: Path) -> None:
     loaded = {name.split(".")[0] for name in _serve_one(demo_bundle)["modules"]}
     assert sorted(loaded & ABSENT) == []
+
+
+def test_a_process_that_serves_from_s3_and_records_to_firehose_loads_nothing_heavy(
+    demo_bundle: Path,
+) -> None:
+    with served_bundle(demo_bundle) as s3, scripted() as firehose:
+        report = _serve_one(
+            S3_URI,
+            **VARIABLES,
+            AWS_ENDPOINT_URL_S3=s3.url,
+            AWS_ENDPOINT_URL_FIREHOSE=firehose.url,
+            DECISION_STREAM="decisions",
+        )
+    assert (len(s3.requests), len(firehose.requests)) == (5, 1)
+    loaded = {name.split(".")[0] for name in report["modules"]}
+    assert sorted(loaded & (ABSENT | {"urllib3", "requests"})) == []
 
 
 def test_only_the_part_of_botocore_that_powertools_needs_is_loaded(demo_bundle: Path) -> None:

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import botocore.endpoint
 import pytest
 
+from feedrank.aws import client
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import GOLDEN, MANIFEST
 from feedrank.errors import BundleError
@@ -56,7 +56,7 @@ def busy_s3(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Busy
         "AWS_MAX_ATTEMPTS": "7",  # an environment's, which must not count
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(botocore.endpoint.time, "sleep", lambda _: None)
+    monkeypatch.setattr(client, "sleep", lambda _: None)
     thread = Thread(target=s3.server.serve_forever)
     with s3.server:
         thread.start()

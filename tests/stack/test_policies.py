@@ -16,7 +16,6 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 import fakes
@@ -28,12 +27,14 @@ from feedrank.bundle.layout import (
     SNAPSHOT,
     TORCH_MODEL,
 )
-from feedrank.bundle.sources import Copies, S3Source
+from feedrank.bundle.s3_source import S3Source
+from feedrank.bundle.sources import Copies
 from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
 from feedrank.settings import MIN_KEY_LENGTH
+from scripted import Answer, Scripted, Sent, scripted
 from stack.hook import load_canary
 from stack.iam import (
     ACCOUNT,
@@ -85,21 +86,18 @@ def _uri(bucket: str, digest: str = DIGEST, end: str = "") -> str:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def account(aws_server: str) -> None:
     """Two buckets with two bundles each, and other objects."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        s3 = boto3.client("s3")
-        for bucket, prefix in PREFIXES.items():
-            s3.create_bucket(Bucket=bucket)
-            for digest in (DIGEST, EARLIER):
-                for name in NAMES:
-                    s3.put_object(Bucket=bucket, Key=f"{prefix}/sha256-{digest}/{name}", Body=b"{}")
-            s3.put_object(Bucket=bucket, Key=f"{prefix}/notes.txt", Body=b"{}")
-            s3.put_object(Bucket=bucket, Key="payroll.csv", Body=b"{}")
-        yield
+    boto3.setup_default_session()
+    s3 = boto3.client("s3")
+    for bucket, prefix in PREFIXES.items():
+        s3.create_bucket(Bucket=bucket)
+        for digest in (DIGEST, EARLIER):
+            for name in NAMES:
+                s3.put_object(Bucket=bucket, Key=f"{prefix}/sha256-{digest}/{name}", Body=b"{}")
+        s3.put_object(Bucket=bucket, Key=f"{prefix}/notes.txt", Body=b"{}")
+        s3.put_object(Bucket=bucket, Key="payroll.csv", Body=b"{}")
+    s3.close()
 
 
 @pytest.mark.parametrize("end", ["", "/"])
@@ -142,6 +140,16 @@ def test_the_function_reads_its_bundle_and_earlier_ones_of_that_model(
             _fetched(place, name, tmp_path)
 
 
+@pytest.mark.usefixtures("account")
+def test_a_wrong_key_is_refused_so_signatures_are_checked_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(policies("template.yaml", "FunctionRole", ModelUri=_uri(OWN)), monkeypatch)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(BundleError, match=r"SignatureDoesNotMatch .*: the secret key is wrong"):
+        _fetched(_uri(OWN), MANIFEST, tmp_path)
+
+
 def _fetched(uri: str, name: str, cache_dir: Path) -> bytes:
     source = S3Source(uri, Copies(cache_dir, math.inf))
     return bytes(set_initial_no_auth_action_count(0)(source.fetch)(name, 100).data)
@@ -174,16 +182,31 @@ def test_an_encrypted_bundle_is_decrypted_only_through_s3(path: str, role: str) 
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Action and resource of each call that the code makes; none is sent."""
+def server() -> Iterator[Scripted]:
+    with scripted() as server:
+        yield server
+
+
+@pytest.fixture
+def calls(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Action and resource of each call that the code makes; none is executed."""
     intercepted: list[tuple[str, str]] = []
 
-    def call(_client: BaseClient, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    def call(
+        _client: BaseClient | None, operation: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
         action, resource = ACTIONS[operation]
         intercepted.append((action, resource.format_map(parameters)))
         return {"Payload": None}
 
+    def respond(sent: Sent) -> Answer:
+        call(None, sent.headers["x-amz-target"].rpartition(".")[2], json.loads(sent.body))
+        return Answer()
+
+    server.respond = respond
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    for service in ("FIREHOSE", "SECRETS_MANAGER"):
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", server.url)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)

@@ -168,13 +168,13 @@ def test_the_record_of_a_cancelled_request_is_spilled(
 def test_any_other_error_is_a_failure_too(
     capsys: pytest.CaptureFixture[str], log: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """botocore raises it where a container's renewed credentials have expired."""
+    """boto3 raises it where a profile's renewed credentials have expired."""
 
-    def expired(**_: object) -> None:
+    def expired(*_: object) -> None:
         raise RuntimeError("the refreshed credentials are still expired")
 
     stream = FirehoseStream("decisions")
-    monkeypatch.setattr(stream._firehose, "put_record", expired)
+    monkeypatch.setattr(stream._firehose, "call", expired)
     records = DecisionLog([stream])
     refusals = [fakes.record(records, fakes.ranking()) for _ in range(MAX_FAILURES + 1)]
     assert refusals == [1] * len(refusals)

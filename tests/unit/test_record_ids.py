@@ -76,7 +76,7 @@ def test_no_line_of_a_container_has_the_users_id(
 
 
 @pytest.fixture
-def secrets(aws: None) -> Any:
+def secrets(aws_server: str) -> Any:
     return boto3.client("secretsmanager", region_name="eu-west-1")
 
 

@@ -1,13 +1,14 @@
 """How often Secrets Manager is tried: a start has ten seconds in all."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import botocore.endpoint
 import pytest
-from botocore.exceptions import EndpointConnectionError
-from botocore.httpsession import URLLib3Session
 
 import fakes
+from feedrank.aws import client
+from feedrank.aws.connections import Connections
+from feedrank.aws.errors import UnreachableError
+from feedrank.aws.signing import Request
 from feedrank.decisions.record_ids import user_hash
 from feedrank.errors import SettingsError
 
@@ -19,16 +20,16 @@ def test_a_secret_is_tried_twice_whatever_the_environment_says(
 ) -> None:
     urls: list[str] = []
 
-    def send(_: Any, request: Any) -> NoReturn:
-        urls.append(request.url)
-        raise EndpointConnectionError(endpoint_url=request.url)
+    def send(_: Connections, request: Request, _timeout_s: float) -> NoReturn:
+        urls.append(f"https://{request.headers['host']}{request.path}")
+        raise UnreachableError("Could not connect")
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
-    monkeypatch.setattr(URLLib3Session, "send", send)
-    monkeypatch.setattr(botocore.endpoint.time, "sleep", lambda _: None)
+    monkeypatch.setattr(Connections, "send", send)
+    monkeypatch.setattr(client, "sleep", lambda _: None)
     with pytest.raises(SettingsError, match="RECORD_ID_KEY_SECRET: Could not connect"):
         user_hash(fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=SECRET))
     assert urls == 2 * ["https://secretsmanager.eu-west-1.amazonaws.com/"]

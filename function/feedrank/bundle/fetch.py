@@ -20,7 +20,7 @@ from feedrank.bundle.layout import (
     parse_manifest,
     parse_sidecar,
 )
-from feedrank.bundle.sources import BundleSource, Content, Copies, DirectorySource, S3Source
+from feedrank.bundle.sources import BundleSource, Content, Copies, DirectorySource
 from feedrank.errors import BundleError
 
 Result = TypeVar("Result")
@@ -45,10 +45,7 @@ def fetch_bundle(
     The manifest must have this digest; without one, the digest in the URI, or in the sidecar.
     Raises BundleError that names the file.
     """
-    copies = Copies(cache_dir, deadline_s)
-    source: BundleSource = (
-        S3Source(uri, copies) if uri.startswith("s3://") else DirectorySource(Path(uri), copies)
-    )
+    source = _source(uri, Copies(cache_dir, deadline_s))
     content = _fetch_one(source, MANIFEST, MAX_MANIFEST_BYTES, deadline_s)
     expected = digest or digest_in(uri) or _sidecar_digest(source, deadline_s)
     if content.sha256 != expected:
@@ -56,6 +53,14 @@ def fetch_bundle(
     manifest = parse_manifest(bytes(content.data))
     files = _each(names, lambda name: _fetch_verified(source, manifest, name), deadline_s)
     return Bundle(manifest, files)
+
+
+def _source(uri: str, copies: Copies) -> BundleSource:
+    if not uri.startswith("s3://"):
+        return DirectorySource(Path(uri), copies)
+    from feedrank.bundle.s3_source import S3Source
+
+    return S3Source(uri, copies)
 
 
 def _sidecar_digest(source: BundleSource, deadline_s: float) -> str:

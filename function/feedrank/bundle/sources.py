@@ -1,4 +1,4 @@
-"""Reads a bundle's files from a directory or an S3 prefix: what is hashed is what is used.
+"""Reads a bundle's files from a directory; from S3 see `s3_source`. What is hashed is what is used.
 
 A file that another process could write is copied into an unnamed one, which is hashed on the way
 and mapped: nobody else can open it, change it or truncate it.
@@ -9,7 +9,6 @@ import mmap
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,6 @@ from typing import IO, NamedTuple, Protocol
 from feedrank.errors import BundleError
 from feedrank.settings import is_lambda
 
-S3_CONNECT_TIMEOUT_S = 1
-S3_READ_TIMEOUT_S = 3  # twice: Lambda gives init ten seconds
-S3_CONNECTIONS = 8
 CHUNK_BYTES = 1 << 20
 
 
@@ -45,7 +41,7 @@ class Copies:
     def copy(self, chunks: Iterable[bytes], name: str, max_bytes: int) -> Content:
         """Raises BundleError, and whatever `chunks` raises."""
         digest, size = hashlib.sha256(), 0
-        with self._open(name) as file:
+        with self.open(name) as file:
             for chunk in chunks:
                 size += len(chunk)
                 if size > max_bytes:
@@ -54,16 +50,17 @@ class Copies:
                     raise BundleError(f"{name}: takes too long to fetch")
                 digest.update(chunk)
                 self._write(file, chunk, name)
-            return Content(_map(file, name), digest.hexdigest())
+            return Content(mapped(file, name), digest.hexdigest())
 
-    def _open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> IO[bytes]:
+        """An empty unnamed file. Raises BundleError."""
         from tempfile import TemporaryFile
 
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             return TemporaryFile(dir=self.directory, buffering=0)
         except OSError as error:
-            raise self._unwritable(name, error) from error
+            raise self.unwritable(name, error) from error
 
     def _write(self, file: IO[bytes], chunk: bytes, name: str) -> None:
         rest = memoryview(chunk)
@@ -71,9 +68,9 @@ class Copies:
             while rest:
                 rest = rest[file.write(rest) :]
         except OSError as error:
-            raise self._unwritable(name, error) from error
+            raise self.unwritable(name, error) from error
 
-    def _unwritable(self, name: str, error: OSError) -> BundleError:
+    def unwritable(self, name: str, error: OSError) -> BundleError:
         reason = f"can't be written to {self.directory}: {error.strerror} (MODEL_CACHE_DIR)"
         return BundleError(f"{name}: {reason}")
 
@@ -103,40 +100,6 @@ class DirectorySource:
             raise BundleError(f"{name}: can't be read: {error}") from error
 
 
-class S3Source:
-    def __init__(self, uri: str, copies: Copies) -> None:
-        import boto3
-        from botocore.config import Config
-
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        self._bucket, self._prefix, self._uri = bucket, prefix.rstrip("/"), uri
-        self._copies = copies
-        config = Config(
-            connect_timeout=S3_CONNECT_TIMEOUT_S,
-            read_timeout=S3_READ_TIMEOUT_S,
-            max_pool_connections=S3_CONNECTIONS,
-            retries={"total_max_attempts": 2, "mode": "standard"},
-        )
-        try:
-            self._s3 = boto3.client("s3", config=config)
-        except Exception as error:  # botocore's, or Python's own
-            raise BundleError(f"{uri}: the AWS_* variables make no client: {error}") from error
-
-    def fetch(self, name: str, max_bytes: int) -> Content:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        key = f"{self._prefix}/{name}" if self._prefix else name
-        try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
-            with closing(body):
-                return self._copies.copy(body.iter_chunks(CHUNK_BYTES), name, max_bytes)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            raise BundleError(f"{name}: S3 responds with {code} for {self._uri}") from error
-        except (BotoCoreError, OSError) as error:
-            raise BundleError(f"{name}: S3 can't be reached for {self._uri}: {error}") from error
-
-
 def _open_without_waiting(path: str, flags: int) -> int:
     """Opening a named pipe would wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -151,13 +114,14 @@ def _is_read_only_on_lambda(file: IO[bytes]) -> bool:
 
 
 def _map_in_place(file: IO[bytes], name: str, max_bytes: int) -> Content:
-    data = _map(file, name)
+    data = mapped(file, name)
     if len(data) > max_bytes:
         raise BundleError(f"{name}: more than the {max_bytes} bytes that are allowed")
     return Content(data, hashlib.sha256(data).hexdigest())
 
 
-def _map(file: IO[bytes], name: str) -> mmap.mmap:
+def mapped(file: IO[bytes], name: str) -> mmap.mmap:
+    """Raises BundleError."""
     if not os.fstat(file.fileno()).st_size:
         raise BundleError(f"{name}: 0 bytes, no file of a bundle is empty")
     try:

@@ -4,6 +4,7 @@ Without the key nobody can find a record's user, not even by hashing every id. I
 requests and traces name no person, so they are never hashed.
 """
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from feedrank.errors import SettingsError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 DIGITS = 32  # 128 bits: two of a billion users share a hash with a probability of 1 in 10^21
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 2.0
-MAX_TRIES = 2  # at most 6 s: Lambda gives init 10 s
+MAX_TRIES = 2
+MAX_TIME_S = 6.0  # of both: Lambda gives init 10 s
 
 
 class UserHash:
@@ -44,26 +46,22 @@ def user_hash(settings: Settings) -> UserHash | None:
 
 def _read_key(secret: str) -> str:
     """From Secrets Manager in the ARN's region, or by name in the container's."""
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from feedrank.aws.client import Limits
+    from feedrank.aws.errors import AwsError, ServiceError
+    from feedrank.aws.services import SECRETS_MANAGER, JsonClient
 
-    region = (secret.split(":") + [""] * 3)[3] if secret.startswith("arn:") else ""
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"total_max_attempts": MAX_TRIES, "mode": "standard"},
-    )
+    region = secret.split(":")[3] if secret.startswith("arn:") else ""
+    limits = Limits(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, MAX_TRIES)
     try:
-        client = boto3.Session().client("secretsmanager", region_name=region or None, config=config)
-        key: str = client.get_secret_value(SecretId=secret).get("SecretString", "")
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
+        client = JsonClient(SECRETS_MANAGER, limits, region)
+        found = client.call("GetSecretValue", {"SecretId": secret}, perf_counter() + MAX_TIME_S)
+    except ServiceError as error:
         raise SettingsError(
-            f"RECORD_ID_KEY_SECRET: Secrets Manager responds with {code}"
+            f"RECORD_ID_KEY_SECRET: Secrets Manager responds with {error.code}{error.hint}"
         ) from error
-    except (BotoCoreError, ValueError) as error:  # ValueError: of an invalid region or URL
+    except AwsError as error:
         raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
+    key: str = found.get("SecretString", "")
     if len(key.strip()) < MIN_KEY_LENGTH:
         raise SettingsError(
             f"RECORD_ID_KEY_SECRET: its text must have at least {MIN_KEY_LENGTH} characters"

@@ -1,17 +1,23 @@
 """Decision records straight to a Firehose stream."""
 
+from base64 import b64encode
+from math import inf
+
+from feedrank.aws.client import Limits
+from feedrank.aws.errors import AwsError, ServiceError
+from feedrank.aws.services import FIREHOSE, JsonClient
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.errors import SettingsError
 
 CONNECT_TIMEOUT_S = 0.3
-READ_TIMEOUT_S = 0.7  # of one try: the request waits for it
+READ_TIMEOUT_S = 0.7  # the request waits for it
 
 
 def connected(name: str) -> "FirehoseStream":
     """Raises SettingsError where the AWS_* variables make no client."""
     try:
         return FirehoseStream(name)
-    except Exception as error:  # botocore's, or Python's own
+    except AwsError as error:
         reason = f"DECISION_STREAM: the AWS_* variables make no client: {error}"
         raise SettingsError(reason) from error
 
@@ -30,26 +36,14 @@ class FirehoseStream(DecisionSink):
         self.connect()
 
     def connect(self) -> None:
-        import boto3
-        from botocore.config import Config
-
-        self._firehose = boto3.Session().client(
-            "firehose",
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=READ_TIMEOUT_S,
-                max_pool_connections=self.max_writes,
-                retries={"total_max_attempts": 1, "mode": "standard"},
-            ),
-        )
+        self._firehose = JsonClient(FIREHOSE, Limits(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, tries=1))
 
     def write(self, record: DecisionRecord) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+        data = b64encode(record.line).decode()
+        content = {"DeliveryStreamName": self._name, "Record": {"Data": data}}
         try:
-            self._firehose.put_record(DeliveryStreamName=self._name, Record={"Data": record.line})
-        except ClientError as error:  # throttled, too large, gone
-            code = error.response["Error"]["Code"]
-            raise OSError(f"{self._name} responds with {code}") from error
-        except BotoCoreError as error:
+            self._firehose.call("PutRecord", content, inf)  # who waits knows for how long
+        except ServiceError as error:  # throttled, too large, gone
+            raise OSError(f"{self._name} responds with {error.code}{error.hint}") from error
+        except AwsError as error:
             raise OSError(f"{self._name} can't be reached: {error}") from error
