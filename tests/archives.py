@@ -86,13 +86,13 @@ class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             scale = x.abs().max()
-        chosen = torch.cond(
+        branch = torch.cond(
             scale > 0,
             lambda x: torch.sigmoid(self.out(x)),
             lambda x: torch.sigmoid(-x[:, :1]),
             (x,),
         )
-        return chosen.squeeze(-1)
+        return branch.squeeze(-1)
 
 
 class Unbacked(nn.Module):

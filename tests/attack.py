@@ -1,6 +1,6 @@
 """Run in a process of its own: loads archives with a payload in each of their texts, and watches.
 
-Arguments: archive, folder to work in, `checked` or `unchecked`. Prints what it saw as JSON.
+Arguments: archive, directory to work in, `checked` or `unchecked`. Prints what it saw as JSON.
 """
 
 import json
@@ -16,8 +16,8 @@ import archives
 from feedrank.errors import BundleError
 from feedrank.model.engines.torch import load_program
 
-archive, folder, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-marker = folder / "ran"
+archive, directory, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+marker = directory / "ran"
 PLANTED = "planted_module"
 ENUM = json.dumps({"__enum__": "", "fqn": f"{PLANTED}:A", "name": "A"})
 PAYLOADS = (
@@ -36,7 +36,7 @@ HARMFUL = {
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "subprocess.Popen",
     "socket.connect", "socket.bind", "pickle.find_class", "os.remove", "os.rename", "os.mkdir",
 }  # fmt: skip
-seen: list[str] = []
+events: list[str] = []
 
 
 def watch(event: str, details: tuple[Any, ...]) -> None:
@@ -44,7 +44,7 @@ def watch(event: str, details: tuple[Any, ...]) -> None:
     plants = event == "exec" and PLANTED in details[0].co_filename
     runs = event == "exec" and any(str(marker) in str(each) for each in details[0].co_consts)
     if event in HARMFUL or writes or plants or runs:
-        seen.append("planted" if plants else f"{event} {str(details)[:200]}")
+        events.append("planted" if plants else f"{event} {str(details)[:200]}")
 
 
 def attempt(records: dict[str, bytes]) -> str:
@@ -63,8 +63,8 @@ def attempt(records: dict[str, bytes]) -> str:
 
 
 logging.disable(logging.CRITICAL)
-(folder / f"{PLANTED}.py").write_text(f"open({str(marker)!r}, 'w').close()")
-sys.path.insert(0, str(folder))
+(directory / f"{PLANTED}.py").write_text(f"open({str(marker)!r}, 'w').close()")
+sys.path.insert(0, str(directory))
 whole = archives.read(archive)
 assert attempt(whole) == "ran as before", "and all that is imported late is imported now"
 outcomes: dict[str, int] = {}
@@ -88,5 +88,5 @@ for name in (archives.PROGRAM, archives.WEIGHTS, archives.CONSTANTS):
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
                 if outcome != "refused" and not payload.replace(".", "").isidentifier():
                     passed.add(f"{change} {'.'.join(map(str, place))}")
-print(json.dumps({"seen": seen, "ran": marker.exists(), "outcomes": outcomes,
+print(json.dumps({"seen": events, "ran": marker.exists(), "outcomes": outcomes,
                   "passed": sorted(passed)}))  # fmt: skip

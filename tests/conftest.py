@@ -92,8 +92,8 @@ def everything_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactor
     from everything import EVERYTHING
     from zoo_bundles import publish
 
-    folder = tmp_path_factory.mktemp("everything")
-    return publish(EVERYTHING, zoo.tables(text_ids=True), tracking_uri, folder).folder
+    directory = tmp_path_factory.mktemp("everything")
+    return publish(EVERYTHING, zoo.tables(text_ids=True), tracking_uri, directory).directory
 
 
 def _published(
@@ -121,7 +121,7 @@ def _published(
     options = PublishOptions(
         f"models:/{name}/{version}", tracking_uri, bundles=directory / "bundles"
     )
-    return build_bundle(options).folder
+    return build_bundle(options).directory
 
 
 @pytest.fixture

@@ -185,11 +185,11 @@ def torch_scores(network_name: str, features: torch.Tensor) -> list[float]:
     return [float(score) for score in scores]
 
 
-def write_features(folder: Path, spec: dict[str, Any]) -> None:
+def write_features(directory: Path, spec: dict[str, Any]) -> None:
     """Spec and tables as a training run logs them."""
     import json
 
-    folder.mkdir()
-    (folder / "feature_spec.json").write_text(json.dumps(spec))
+    directory.mkdir()
+    (directory / "feature_spec.json").write_text(json.dumps(spec))
     for name, table in demo_tables().items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
+        table.to_parquet(directory / f"{name}.parquet", index=False)

@@ -55,11 +55,11 @@ before (float[rows, 15] features) => (float[rows, 15] passed)
 """
 
 
-def for_desktops(bundle: Path, folder: Path, before: str) -> Path:
+def for_desktops(bundle: Path, directory: Path, before: str) -> Path:
     """The demo's bundle, whose model never ends for a request from a desktop, which no golden
     request is."""
-    shutil.copytree(bundle, folder)
-    model, first = onnx.load(folder / ONNX_MODEL), parser.parse_graph(before)
+    shutil.copytree(bundle, directory)
+    model, first = onnx.load(directory / ONNX_MODEL), parser.parse_graph(before)
     for node in model.graph.node:
         node.input[:] = ["passed" if name == "features" else name for name in node.input]
     nodes = [*first.node, *model.graph.node]
@@ -67,15 +67,15 @@ def for_desktops(bundle: Path, folder: Path, before: str) -> Path:
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(first.initializer)
     content = model.SerializeToString()
-    (folder / ONNX_MODEL).write_bytes(content)
-    manifest = json.loads((folder / MANIFEST).read_bytes())
+    (directory / ONNX_MODEL).write_bytes(content)
+    manifest = json.loads((directory / MANIFEST).read_bytes())
     digest = hashlib.sha256(content).hexdigest()
     manifest["files"][ONNX_MODEL] = {"size": len(content), "sha256": digest}
     changed = json.dumps(manifest).encode()
-    (folder / MANIFEST).write_bytes(changed)
+    (directory / MANIFEST).write_bytes(changed)
     sidecar = f"{hashlib.sha256(changed).hexdigest()}  {MANIFEST.rpartition('/')[2]}\n"
-    (folder / DIGEST_SIDECAR).write_text(sidecar)
-    return folder
+    (directory / DIGEST_SIDECAR).write_text(sidecar)
+    return directory
 
 
 def in_time() -> bytes:

@@ -103,12 +103,12 @@ def scores(request: dict[str, Any], frames: Frames) -> dict[str, np.ndarray[Any,
 
 def _rows(frames: Frames, user_id: str, item_id: str) -> list[dict[str, Any] | None]:
     users, items, pairs = frames["users"], frames["items"], frames["pairs"]
-    found = (
+    matches = (
         users[users["user_id"] == user_id],
         items[items["item_id"] == item_id],
         pairs[(pairs["user_id"] == user_id) & (pairs["item_id"] == item_id)],
     )
-    return [rows.iloc[0].to_dict() if len(rows) else None for rows in found]
+    return [rows.iloc[0].to_dict() if len(rows) else None for rows in matches]
 
 
 def _place(text: Any, texts: Any) -> int:

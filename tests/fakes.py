@@ -124,7 +124,7 @@ class RaisingEngine:
 
 
 @dataclass
-class KeptLines(DecisionSink):
+class MemorySink(DecisionSink):
     """Keeps lines and days."""
 
     lines: list[tuple[bytes, str]] = field(default_factory=list)

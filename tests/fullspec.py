@@ -53,7 +53,7 @@ ITEMS = vocabulary_of(["x", "y", "z", "w"])
 DEVICES = vocabulary_of(["tv", "phone"])
 
 
-def store(folder: Path, spec: FeatureSpec, **changed: NDArray[Any]) -> SnapshotStore:
+def store(directory: Path, spec: FeatureSpec, **changed: NDArray[Any]) -> SnapshotStore:
     """One user, `ann`; items `i` and `j`; ann has seen i a day ago."""
     items = {text_key("i"): 0, text_key("j"): 1}
     order = [items[key] for key in sorted(items)]
@@ -75,7 +75,7 @@ def store(folder: Path, spec: FeatureSpec, **changed: NDArray[Any]) -> SnapshotS
         "vocabulary.device.keys": DEVICES.keys,
         "vocabulary.device.indices": DEVICES.indices,
     } | changed
-    path = folder / "features.safetensors"
+    path = directory / "features.safetensors"
     path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
     return SnapshotStore(path, spec)
 
@@ -102,10 +102,10 @@ class SumEngine:
         return outputs @ np.float32([1, 2]), outputs
 
 
-def model(folder: Path, engine: Any = None, **changed: Any) -> Model:
-    """Serves `RICH` with its keys replaced, from a snapshot in `folder`."""
+def model(directory: Path, engine: Any = None, **changed: Any) -> Model:
+    """Serves `RICH` with its keys replaced, from a snapshot in `directory`."""
     spec = parse_spec(RICH | changed)
-    snapshot = store(folder, spec)
+    snapshot = store(directory, spec)
     return replace(
         fakes.model(engine or SumEngine()),
         spec=spec,

@@ -66,7 +66,7 @@ class Registry:
             ).model_uri
 
     def artifact(self, model_uri: str) -> Path:
-        """The folder that MLflow keeps a logged model in."""
+        """The directory that MLflow keeps a logged model in."""
         client = mlflow.MlflowClient(self.uri)
         model = client.get_logged_model(model_uri.removeprefix("models:/"))
         return Path(model.artifact_location.removeprefix("file://"))

@@ -48,12 +48,12 @@ def uvicorn(
 
 def _address(process: subprocess.Popen[bytes]) -> str:
     assert process.stderr
-    said = []
+    lines = []
     for line in process.stderr:
-        said.append(line.decode())
-        if found := re.search(r"running on (http://\S+)", said[-1]):
-            return found[1]
-    raise AssertionError("".join(said))
+        lines.append(line.decode())
+        if match := re.search(r"running on (http://\S+)", lines[-1]):
+            return match[1]
+    raise AssertionError("".join(lines))
 
 
 def stream(front: FaultyFront) -> dict[str, str]:

@@ -62,8 +62,10 @@ def tables(*, text_ids: bool = False) -> dict[str, pd.DataFrame]:
         }
     )
     items.loc[5, ["price", "created_at"]] = [np.nan, pd.NaT]
-    seen = range(USERS)
-    pairs = pd.DataFrame({"user_id": seen, "item_id": seen, "clicks": random.integers(1, 9, USERS)})
+    user_ids = range(USERS)
+    pairs = pd.DataFrame(
+        {"user_id": user_ids, "item_id": user_ids, "clicks": random.integers(1, 9, USERS)}
+    )
     if text_ids:
         users["history"] = [[film(item) for item in row] for row in users["history"]]
         for table in (users, pairs):
@@ -436,7 +438,7 @@ ZOO: Mapping[str, Known] = {
 }  # fmt: skip
 
 
-class Shown(NamedTuple):
+class Impression(NamedTuple):
     """What a request says, in plain Python."""
 
     user: Any
@@ -446,15 +448,19 @@ class Shown(NamedTuple):
     candidates: dict[str, list[float]]
 
 
-def inputs(known: Known, frames: Frames, shown: Shown) -> list[Tensor]:
+def inputs(known: Known, frames: Frames, impression: Impression) -> list[Tensor]:
     """The model's inputs as a team would lay them out, cell by cell, with none of the code that
     publishes or serves."""
     tensors = []
     for entry in known.spec["inputs"]:
         per_item = entry.get("per", "item") == "item"
-        items = enumerate(shown.items) if per_item else [(0, None)]
+        items = enumerate(impression.items) if per_item else [(0, None)]
         rows = [
-            [number for f in entry["features"] for number in _numbers(known, frames, shown, f, at)]
+            [
+                number
+                for f in entry["features"]
+                for number in _numbers(known, frames, impression, f, at)
+            ]
             for at in items
         ]
         kind = torch.int64 if entry.get("type") == "int64" else torch.float32
@@ -464,10 +470,10 @@ def inputs(known: Known, frames: Frames, shown: Shown) -> list[Tensor]:
     return tensors
 
 
-def truth(known: Known, frames: Frames, shown: Shown) -> dict[str, Any]:
+def truth(known: Known, frames: Frames, impression: Impression) -> dict[str, Any]:
     """What the model makes of them: its outputs and the score."""
     with torch.inference_mode():
-        result = known.module()(*inputs(known, frames, shown))
+        result = known.module()(*inputs(known, frames, impression))
     if isinstance(result, Tensor):
         return {"score": result.numpy()}
     weights = output_weights(known.spec)
@@ -494,7 +500,7 @@ def output_weights(spec: Spec) -> dict[str, float]:
 def _numbers(
     known: Known,
     frames: Mapping[str, pd.DataFrame],
-    shown: Shown,
+    impression: Impression,
     feature: Spec,
     at: tuple[int, Any],
 ) -> list[float]:
@@ -503,12 +509,12 @@ def _numbers(
     default = np.nan if feature.get("default", 0.0) is None else feature.get("default", 0.0)
     source, name = feature["source"], feature["name"]
     if source == "candidate":
-        return [shown.candidates[name][position] if name in shown.candidates else default]
+        return [impression.candidates[name][position] if name in impression.candidates else default]
     if source == "context":  # the hour is all that the models here read of it
-        return [shown.time_s // 3_600 % 24]
+        return [impression.time_s // 3_600 % 24]
     row = frames[f"{source}s"]
     if source in {"user", "pair"}:
-        row = row[row["user_id"] == shown.user]
+        row = row[row["user_id"] == impression.user]
     if source in {"item", "pair"}:
         row = row[row["item_id"] == item]
     column = "created_at" if feature.get("expression") else name
@@ -520,7 +526,7 @@ def _numbers(
         return [_number(known, feature, cell)]
     if cell is None or pd.isna(cell):
         return [default]
-    return [(shown.time_s - cell.timestamp()) / 86_400 if feature.get("expression") else cell]
+    return [(impression.time_s - cell.timestamp()) / 86_400 if feature.get("expression") else cell]
 
 
 def _number(known: Known, feature: Spec, value: Any) -> float:

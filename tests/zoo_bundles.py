@@ -51,23 +51,23 @@ def publish(
     known: Known,
     frames: Mapping[str, pd.DataFrame],
     uri: str,
-    folder: Path,
+    directory: Path,
     expected: pd.DataFrame | None = None,
 ) -> BuiltBundle:
     """`expected` is what the team's own evaluation gave."""
-    expect = None if expected is None else folder / "expected.parquet"
+    expect = None if expected is None else directory / "expected.parquet"
     if expected is not None:
         expected.to_parquet(expect)
     for name, frame in frames.items():
-        frame.to_parquet(folder / f"{name}.parquet")
-    (folder / "spec.json").write_text(json.dumps(known.spec, sort_keys=True))  # as MLflow does
+        frame.to_parquet(directory / f"{name}.parquet")
+    (directory / "spec.json").write_text(json.dumps(known.spec, sort_keys=True))  # as MLflow does
     return build_bundle(
         PublishOptions(
             _log(known, uri),
             uri,
-            spec=folder / "spec.json",
-            tables={name: folder / f"{name}.parquet" for name in frames},  # type: ignore[misc]
-            bundles=folder / "bundles",
+            spec=directory / "spec.json",
+            tables={name: directory / f"{name}.parquet" for name in frames},  # type: ignore[misc]
+            bundles=directory / "bundles",
             precompute=known.precompute,
             expect=expect,
         )

@@ -72,10 +72,10 @@ def load_extensions(module: str) -> Extensions:
     if not module:
         return Extensions()
     try:
-        found = import_module(module)
+        extensions = import_module(module)
     except Exception as error:
         raise SettingsError(f"{SETTING}: {module} can't be imported: {_told(error)}") from error
-    return _checked(found)
+    return _checked(extensions)
 
 
 def load_extensions_file(path: Path) -> Extensions:

@@ -68,7 +68,7 @@ def publish_rich(directory: Path, megabytes: int = 0) -> Path:
     with tracked_run(uri, "feedbench", "rich model"):
         log_features(SPEC, tables(), int(time()))
         model_uri = log_network(module, SPEC, examples)
-    return build_bundle(PublishOptions(model_uri, uri, bundles=directory / "bundles")).folder
+    return build_bundle(PublishOptions(model_uri, uri, bundles=directory / "bundles")).directory
 
 
 def tables() -> dict[TableName, pd.DataFrame]:

@@ -25,7 +25,7 @@ def is_checkout() -> bool:
 
 
 @contextmanager
-def scratch_folder(parent: Path = RUN) -> Iterator[Path]:
+def scratch_directory(parent: Path = RUN) -> Iterator[Path]:
     """A directory of this process, deleted at the end. First deletes those of dead processes."""
     for directory in parent.glob(f"{PREFIX}*"):
         pid = directory.name.removeprefix(PREFIX)

@@ -12,8 +12,8 @@ from feedbench.load.drive import LOCUST
 PROJECT = Path(__file__).parents[2]
 MAKEFILE = (PROJECT / "Makefile").read_text()
 RULES = {
-    found["target"]: found
-    for found in re.finditer(
+    match["target"]: match
+    for match in re.finditer(
         r"^(?P<target>[\w./$()-]+):(?!=)(?P<needs>[^\n]*)\n(?P<recipe>(?:\t.*\n)*)",
         MAKEFILE,
         re.MULTILINE,

@@ -78,11 +78,11 @@ def _put(s3: Any, key: str, lines: bytes, **more: str) -> None:
 
 
 def _erase(*options: str, source: str = f"s3://{BUCKET}/", code: int = 0) -> str:
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["decisions", "erase", "--user", "42", "--from", source, *options]
     )
-    assert done.exit_code == code, done.output
-    return " ".join(done.output.split())
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
 
 
 def _stored(s3: Any) -> list[tuple[str, bytes]]:
@@ -241,9 +241,9 @@ def test_an_invalid_user_id_erases_nothing(user: str, s3: Any) -> None:
     _put(s3, DAY + "a.jsonl.gz", USERS + _undelivered(OTHERS) + b"\n")
     before = _stored(s3)
     command = ["decisions", "erase", "--user", user, "--from", f"s3://{BUCKET}/"]
-    done = CliRunner().invoke(app, command)
-    assert (done.exit_code, _stored(s3)) == (1, before)
-    assert "must be a user's id, a whole number" in done.output
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, _stored(s3)) == (1, before)
+    assert "must be a user's id, a whole number" in result.output
 
 
 def _text_record(user_id: str, number: int) -> bytes:
@@ -267,9 +267,9 @@ def test_only_the_records_of_a_text_id_are_erased(user: str, tmp_path: Path) -> 
     rest = others + hashed + halves + _undelivered(others)
     file.write_bytes(_text_record(user, 1) + rest + _text_record(user, 2))
     command = ["decisions", "erase", f"--user={user}", "--ids", "text", "--from", str(tmp_path)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    assert "2 of this user's" in done.output
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "2 of this user's" in result.output
     assert file.read_bytes() == rest
 
 
@@ -297,9 +297,9 @@ def test_hashed_records_of_a_text_id_are_found_by_the_key(
 @pytest.mark.parametrize("user", ["", "x" * 129])
 def test_a_text_that_is_no_id_erases_nothing(user: str, tmp_path: Path) -> None:
     command = ["decisions", "erase", f"--user={user}", "--ids", "text", "--from", str(tmp_path)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 1
-    assert "a text id has 1 to 128 characters" in done.output
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "a text id has 1 to 128 characters" in result.output
 
 
 @pytest.mark.parametrize("line", [b'{"rawData":null}', b'{"rawData":"eyJsb2dFdmVudHMiOlt7fV19"}'])
@@ -343,8 +343,8 @@ def test_a_record_that_waits_for_the_lock_is_appended_to_the_new_file(
         waits.set()
         lock(opened, kind)
 
-    with file.open("rb") as held:
-        lock(held, fcntl.LOCK_EX)
+    with file.open("rb") as lock_file:
+        lock(lock_file, fcntl.LOCK_EX)
         monkeypatch.setattr("feedrank.decisions.sinks.files.fcntl.flock", lock_and_signal)
         writer = threading.Thread(
             target=DailyFiles(tmp_path).write,

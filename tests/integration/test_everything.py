@@ -58,10 +58,10 @@ def _requests() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def invoked(everything_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Invokes the local Lambda with an event, as bytes."""
-    folder = tmp_path_factory.mktemp("everything")
+    directory = tmp_path_factory.mktemp("everything")
     function = Function(FUNCTION, {"MODEL_URI": str(everything_bundle)}, timeout_s=60)
     pool = EnvironmentPool(
-        function, 1, logs=folder / "logs", scratch=folder / "run", longest_wait_s=60.0
+        function, 1, logs=directory / "logs", scratch=directory / "run", longest_wait_s=60.0
     )
     with asyncio.Runner() as runner:
         runner.run(pool.__aenter__())

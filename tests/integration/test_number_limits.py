@@ -60,8 +60,8 @@ ITEMS = pd.DataFrame({"item_id": range(SHELVES), "shelf": range(SHELVES)})
 
 @pytest.fixture(scope="module")
 def bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("indexed")
-    return publish(INDEXED, {"items": ITEMS}, tracking_uri, folder).folder
+    directory = tmp_path_factory.mktemp("indexed")
+    return publish(INDEXED, {"items": ITEMS}, tracking_uri, directory).directory
 
 
 @pytest.fixture(scope="module")

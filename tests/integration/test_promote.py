@@ -61,9 +61,9 @@ def production(client: mlflow.MlflowClient) -> str | None:
 
 def promoted(uri: str = CANDIDATE, *, force: bool = False) -> str:
     """The printed text."""
-    shown = io.StringIO()
-    promote(uri, tracking_uri=None, force=force, console=Console(file=shown, width=120))
-    return shown.getvalue()
+    output = io.StringIO()
+    promote(uri, tracking_uri=None, force=force, console=Console(file=output, width=120))
+    return output.getvalue()
 
 
 def test_the_first_version_is_promoted_without_a_comparison(client: mlflow.MlflowClient) -> None:
@@ -128,12 +128,12 @@ def test_both_versions_are_shown_side_by_side_before_the_refusal(
 ) -> None:
     add(client, "production", {NDCG: 0.614, "test/random/auc": 0.5, "mine": 2})
     add(client, "candidate", {NDCG: 0.587, "train/loss": 0.1})
-    shown = io.StringIO()
+    output = io.StringIO()
     with pytest.raises(OperationError):
-        promote(CANDIDATE, tracking_uri=None, force=False, console=Console(file=shown, width=120))
+        promote(CANDIDATE, tracking_uri=None, force=False, console=Console(file=output, width=120))
     cells = [
         [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
-        for line in shown.getvalue().splitlines()
+        for line in output.getvalue().splitlines()
         if line[0] in "│┃"
     ]
     assert cells == [

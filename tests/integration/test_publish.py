@@ -107,7 +107,7 @@ def test_another_teams_model_ranks_from_s3_without_code_changes(
     options: PublishOptions, s3: Any, tmp_path: Path
 ) -> None:
     built = build_bundle(options)
-    published = upload(built.folder, f"s3://{BUCKET}/ranking/")
+    published = upload(built.directory, f"s3://{BUCKET}/ranking/")
 
     model = load_model(published.uri, "", settings(published.uri, tmp_path / "cache"))
     query = Query(
@@ -125,8 +125,8 @@ def test_another_teams_model_ranks_from_s3_without_code_changes(
     np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert model.manifest.name == "shop"
     assert published.uri == f"s3://{BUCKET}/ranking/shop/sha256-{built.manifest.digest}/"
-    done = CliRunner().invoke(app, ["check", published.uri])
-    assert (done.exit_code, done.stdout.splitlines()[0]) == (
+    result = CliRunner().invoke(app, ["check", published.uri])
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (
         0,
         f"model   shop-{built.manifest.version}",
     )
@@ -135,7 +135,7 @@ def test_another_teams_model_ranks_from_s3_without_code_changes(
 def test_an_empty_cell_is_the_features_default(options: PublishOptions) -> None:
     built = build_bundle(options)
     spec = parse_spec(SHOP_SPEC)
-    store = SnapshotStore(built.folder / SERVING / "features.safetensors", spec)
+    store = SnapshotStore(built.directory / SERVING / "features.safetensors", spec)
     bob = Query(4, [10], {"basket": "0"}, WEDNESDAY_NOON_S)
     row = MatrixBuilder(spec).build(bob, store.look_up(bob))["x"]
     assert row.tolist() == [[1.0, 12.0, 30.0, 0.0]]
@@ -143,8 +143,8 @@ def test_an_empty_cell_is_the_features_default(options: PublishOptions) -> None:
 
 def test_publishing_again_uploads_nothing(options: PublishOptions, s3: Any) -> None:
     to = f"s3://{BUCKET}/"
-    first = upload(build_bundle(options).folder, to)
-    again = upload(build_bundle(options).folder, to)
+    first = upload(build_bundle(options).directory, to)
+    again = upload(build_bundle(options).directory, to)
     assert first.uploaded > 0
     assert (again.uri, again.uploaded) == (first.uri, 0)
 
@@ -163,13 +163,13 @@ def test_a_broken_upload_leaves_no_manifest_and_the_next_one_completes_it(
     with monkeypatch.context() as broken:
         broken.setattr(BaseClient, "_make_api_call", break_at_golden)
         with pytest.raises(PublishError, match="Connection was closed"):
-            upload(built.folder, f"s3://{BUCKET}/")
+            upload(built.directory, f"s3://{BUCKET}/")
     assert not [key for key in keys_of(s3) if key.endswith(MANIFEST)]
 
-    published = upload(built.folder, f"s3://{BUCKET}/")
+    published = upload(built.directory, f"s3://{BUCKET}/")
     prefix = published.uri.removeprefix(f"s3://{BUCKET}/")
     assert keys_of(s3) == [
-        prefix + name for name in files_below(built.folder) if name != "data/model.pt2"
+        prefix + name for name in files_below(built.directory) if name != "data/model.pt2"
     ]
 
 
@@ -179,27 +179,29 @@ def test_the_mlflow_artifact_is_copied_byte_for_byte(
     logged = registry.artifact(options.model_uri)
     built = build_bundle(options)
     copied = {
-        n: built.folder / n for n in files_below(built.folder) if not n.startswith(f"{SERVING}/")
+        n: built.directory / n
+        for n in files_below(built.directory)
+        if not n.startswith(f"{SERVING}/")
     }
     assert {name: path.read_bytes() for name, path in copied.items()} == {
         name: (logged / name).read_bytes() for name in files_below(logged)
     }
-    assert (built.folder / TORCH_MODEL).read_bytes() == (logged / "data/model.pt2").read_bytes()
+    assert (built.directory / TORCH_MODEL).read_bytes() == (logged / "data/model.pt2").read_bytes()
 
 
 def test_the_weights_are_stored_once(options: PublishOptions, s3: Any, tmp_path: Path) -> None:
     """The manifest lists the artifact's file, whose bytes are under another name."""
     built = build_bundle(options)
-    upload(built.folder, str(tmp_path / "layer"))
-    for folder in (built.folder, tmp_path / "layer"):
-        assert (folder / "data/model.pt2").samefile(folder / TORCH_MODEL)
+    upload(built.directory, str(tmp_path / "layer"))
+    for directory in (built.directory, tmp_path / "layer"):
+        assert (directory / "data/model.pt2").samefile(directory / TORCH_MODEL)
     files = built.manifest.files
     assert files["data/model.pt2"] == files[TORCH_MODEL]
     stored = {name: entry.size for name, entry in files.items() if name != "data/model.pt2"}
     assert built.size_bytes == sum(stored.values())
-    published = upload(built.folder, f"s3://{BUCKET}/once/")
+    published = upload(built.directory, f"s3://{BUCKET}/once/")
     assert published.uploaded == len(stored) + 2  # the manifest and its digest
-    assert upload(built.folder, f"s3://{BUCKET}/once/").uploaded == 0
+    assert upload(built.directory, f"s3://{BUCKET}/once/").uploaded == 0
 
 
 class Wide(Shop):
@@ -233,7 +235,7 @@ def test_int8_weights_rank_nearly_as_before_and_say_what_they_cost(
     assert TORCH_MODEL not in built.manifest.files
     assert re.match(r"keeps (9\d|100)\.\d% of the top 10, NDCG@10 (0\.9|1\.0)", built.notes["int8"])
 
-    model = load_model(str(built.folder), "", settings(str(built.folder), tmp_path / "cache"))
+    model = load_model(str(built.directory), "", settings(str(built.directory), tmp_path / "cache"))
     query = Query(9, list(range(30)), {"basket": "2"}, WEDNESDAY_NOON_S)
     store = model.features
     assert isinstance(store, SnapshotStore)
@@ -259,15 +261,15 @@ def test_int8_needs_items_to_rank(options: PublishOptions) -> None:
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOptions) -> None:
-    folder = build_bundle(options).folder
-    raw = (folder / MANIFEST).read_bytes()
+    directory = build_bundle(options).directory
+    raw = (directory / MANIFEST).read_bytes()
     manifest = parse_manifest(raw)
     beside = {MANIFEST, f"{SERVING}/manifest.sha256"}
     assert {name: (entry.size, entry.sha256) for name, entry in manifest.files.items()} == {
         name: (len(data), hashlib.sha256(data).hexdigest())
-        for name in files_below(folder)
+        for name in files_below(directory)
         if name not in beside
-        for data in [(folder / name).read_bytes()]
+        for data in [(directory / name).read_bytes()]
     }
     assert manifest.digest == hashlib.sha256(raw).hexdigest()
 
@@ -275,7 +277,7 @@ def test_the_manifest_lists_every_file_with_its_size_and_hash(options: PublishOp
 def test_the_onnx_file_holds_no_path_of_the_machine_that_exported_it(
     options: PublishOptions,
 ) -> None:
-    onnx = (build_bundle(options).folder / ONNX_MODEL).read_bytes()
+    onnx = (build_bundle(options).directory / ONNX_MODEL).read_bytes()
     assert b".py" not in onnx
     assert str(Path.cwd()).encode() not in onnx
 
@@ -289,15 +291,15 @@ def test_a_directory_is_replaced_whole_and_only_if_it_holds_a_bundle(
     home.mkdir()
     (home / "thesis.txt").write_text("precious")
 
-    upload(built.folder, str(layer))
+    upload(built.directory, str(layer))
     (layer / "stale").write_text("of an older bundle")
     (layer / MANIFEST).write_text("{}")
-    upload(built.folder, str(layer))
-    assert files_below(layer) == files_below(built.folder)
-    assert upload(built.folder, str(layer)).uploaded == 0
+    upload(built.directory, str(layer))
+    assert files_below(layer) == files_below(built.directory)
+    assert upload(built.directory, str(layer)).uploaded == 0
 
     with pytest.raises(PublishError, match="holds files that are no bundle"):
-        upload(built.folder, str(home))
+        upload(built.directory, str(home))
     assert files_below(home) == ["thesis.txt"]
 
 
@@ -309,7 +311,7 @@ def test_logits_are_refused_and_served_with_a_sigmoid(
         build_bundle(logits)
     built = build_bundle(replace(logits, activation="sigmoid"))
     assert built.parity <= 1e-5
-    program = archives.read(built.folder / TORCH_MODEL)[archives.PROGRAM]
+    program = archives.read(built.directory / TORCH_MODEL)[archives.PROGRAM]
     assert b".py" not in program  # whose paths would change the digest from machine to machine
 
 
@@ -366,7 +368,7 @@ def test_a_pickled_model_is_refused_unless_it_is_trusted(
         build_bundle(pickled)
     built = build_bundle(replace(pickled, allow_pickle=True))
     assert built.parity <= 1e-5
-    assert not [name for name in files_below(built.folder / SERVING) if name.endswith(".pth")]
+    assert not [name for name in files_below(built.directory / SERVING) if name.endswith(".pth")]
 
 
 def test_an_operator_that_onnx_does_not_have_is_named(
@@ -452,5 +454,5 @@ def keys_of(s3: Any) -> list[str]:
     return [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
-def files_below(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+def files_below(directory: Path) -> list[str]:
+    return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())

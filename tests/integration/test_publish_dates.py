@@ -20,16 +20,16 @@ from feedrank.features.spec_reader import parse_spec
 TAG = "feedrank.snapshot_as_of"
 
 
-def options_of(tracking_uri: str, folder: Path, tags: dict[str, str]) -> PublishOptions:
+def options_of(tracking_uri: str, directory: Path, tags: dict[str, str]) -> PublishOptions:
     spec = demo.demo_spec()
     parsed = parse_spec(spec)
     examples = {i.name: np.ones((4, len(i.features)), np.float32) for i in parsed.inputs}
     with tracked_run(tracking_uri, "dates", "a run"):
         mlflow.set_tags(tags)
-        demo.write_features(folder / "features", spec)
-        mlflow.log_artifacts(str(folder / "features"), "features")
+        demo.write_features(directory / "features", spec)
+        mlflow.log_artifacts(str(directory / "features"), "features")
         model_uri = log_network(demo.network("deep_mlp"), parsed, examples)
-    return PublishOptions(model_uri, tracking_uri, bundles=folder / "bundles")
+    return PublishOptions(model_uri, tracking_uri, bundles=directory / "bundles")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_broken_earlier_manifest_gives_no_date(
     options: PublishOptions, monkeypatch: pytest.MonkeyPatch, damage: bytes
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    (build_bundle(options).folder / MANIFEST).write_bytes(damage)
+    (build_bundle(options).directory / MANIFEST).write_bytes(damage)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
     assert publish(options).published_at == "2027-01-15T08:00:00Z"
 

@@ -17,12 +17,12 @@ AGES, PRICES = {9: 51.0, 4: 30.0}, {10: 1.0, 20: 2.0, 30: 3.0, 77: 9.5}  # with 
 NOON = "2026-06-03T12:00:00Z"
 
 
-def _scores(folder: Path, hour: float = 12.0) -> Path:
+def _scores(directory: Path, hour: float = 12.0) -> Path:
     """As the shop would compute them."""
     rows = [(user, item) for user in AGES for item in PRICES]
     x = torch.tensor([[PRICES[item], hour, AGES[user], 2.0] for user, item in rows])
     table = pd.DataFrame(rows, columns=["user_id", "item_id"])
-    path = folder / "scores.parquet"
+    path = directory / "scores.parquet"
     table.assign(timestamp=NOON, basket=2, score=Shop()(x).detach().numpy()).to_parquet(path)
     return path
 
@@ -36,9 +36,9 @@ def test_a_bundle_that_gives_the_teams_scores_is_published(
     assert (built.agreement.rows, built.agreement.requests) == (8, 2)
     assert 0 <= built.agreement.apart < 1e-6
 
-    done = CliRunner().invoke(app, ["check", str(built.folder), "--expect", str(scores)])
-    assert done.exit_code == 0
-    *facts, last = done.stdout.splitlines()
+    result = CliRunner().invoke(app, ["check", str(built.directory), "--expect", str(scores)])
+    assert result.exit_code == 0
+    *facts, last = result.stdout.splitlines()
     assert facts == [
         f"model     {built.manifest.model_version}",
         f"digest    {built.manifest.digest}",

@@ -43,10 +43,10 @@ def command(
 def test_a_bundle_with_an_expression_of_the_teams_own_scores_as_torch_does(
     command: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = CliRunner().invoke(app, [*command, f"--extensions={LOCAL_HOUR}"])
-    assert done.exit_code == 0, done.output
-    (folder,) = Path("data/bundles").glob("shop-*")
-    model = load_model(str(folder), "", fakes.settings())
+    result = CliRunner().invoke(app, [*command, f"--extensions={LOCAL_HOUR}"])
+    assert result.exit_code == 0, result.output
+    (directory,) = Path("data/bundles").glob("shop-*")
+    model = load_model(str(directory), "", fakes.settings())
     assert isinstance(model.features, SnapshotStore)
     query = Query(9, [10, 20], {"basket": "2"}, NOON_S)
     scores = model.score(query, model.features.look_up(query))
@@ -55,7 +55,7 @@ def test_a_bundle_with_an_expression_of_the_teams_own_scores_as_torch_does(
 
     monkeypatch.setattr(context, "_registered", {})  # a function without the file
     with pytest.raises(SpecError, match=r"local_hour\(Asia/Kathmandu\)' is none of .* has none"):
-        load_model(str(folder), "", fakes.settings())
+        load_model(str(directory), "", fakes.settings())
 
 
 def test_a_function_whose_expression_differs_from_the_publishers_refuses_the_bundle(
@@ -65,13 +65,13 @@ def test_a_function_whose_expression_differs_from_the_publishers_refuses_the_bun
     other.write_text(LOCAL_HOUR.read_text().replace("tz).hour", "tz).hour + 1"))
     monkeypatch.setenv("FEEDRANK_EXTENSIONS", str(LOCAL_HOUR))
     assert CliRunner().invoke(app, command).exit_code == 0
-    (folder,) = Path("data/bundles").glob("shop-*")
+    (directory,) = Path("data/bundles").glob("shop-*")
     load_extensions_file(other)
     with pytest.raises(BundleError, match=r"scores are .* from the expected ones"):
-        load_model(str(folder), "", fakes.settings())
+        load_model(str(directory), "", fakes.settings())
 
 
 def test_publishing_without_the_file_names_the_expression(command: Sequence[str]) -> None:
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 1
-    assert "local_hour(Asia/Kathmandu)" in done.stderr
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "local_hour(Asia/Kathmandu)" in result.stderr

@@ -311,7 +311,7 @@ def test_columns_that_onnx_swaps_are_seen_whatever_the_size_of_the_scores(
     sized = replace(options, model_uri=registry.log(Sized(size)))
     built = build_bundle(sized)
     assert built.parity <= 1e-5 * size
-    cases = json.loads((built.folder / GOLDEN).read_bytes())["cases"]
+    cases = json.loads((built.directory / GOLDEN).read_bytes())["cases"]
     assert max(max(case["allowed"]) for case in cases) <= 1e-3 * size
     write_onnx = feedmodel.publish.build.write_onnx
 

@@ -86,11 +86,11 @@ class Converted(nn.Module):
 class Store:
     """Logs models to MLflow and publishes them."""
 
-    def __init__(self, uri: str, folder: Path) -> None:
+    def __init__(self, uri: str, directory: Path) -> None:
         self.uri = uri
-        spec = folder / "spec.json"
+        spec = directory / "spec.json"
         spec.write_text(json.dumps(SPEC))
-        self._options = PublishOptions("", uri, spec=spec, bundles=folder / "bundles")
+        self._options = PublishOptions("", uri, spec=spec, bundles=directory / "bundles")
 
     def log(self, model: nn.Module, dtype: str = "float32", how: str = "pt2") -> str:
         signature = ModelSignature(Schema([TensorSpec(np.dtype(dtype), (-1, WIDTH), "x")]))
@@ -323,22 +323,24 @@ def test_a_mistyped_option_gives_one_line_and_leaves_no_file(
     for name in ("text", "others/thesis"):
         (tmp_path / name).write_text("precious")
     (tmp_path / "empty.db").touch()
-    done = CliRunner().invoke(app, ["publish", "models:/a/1", *line.split()])
-    assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == message
-    assert "Traceback" not in done.output
+    result = CliRunner().invoke(app, ["publish", "models:/a/1", *line.split()])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == message
+    assert "Traceback" not in result.output
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size] == [
         tmp_path / "text",
         tmp_path / "others/thesis",
     ]
 
 
-@pytest.mark.parametrize("folder", ["layers/model/bundle", "/srv/x", "a.b", "s3", "a:b", "./s3:/x"])
+@pytest.mark.parametrize(
+    "directory", ["layers/model/bundle", "/srv/x", "a.b", "s3", "a:b", "./s3:/x"]
+)
 def test_a_path_is_not_mistaken_for_a_uri(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    check_target(folder)
+    check_target(directory)
 
 
 @pytest.mark.parametrize(
@@ -353,11 +355,11 @@ def test_a_server_that_never_responds_times_out(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://me:SECRET@127.0.0.1:{silent.getsockname()[1]}"
-        done = CliRunner().invoke(app, [*command.split(), "--tracking-uri", uri])
+        result = CliRunner().invoke(app, [*command.split(), "--tracking-uri", uri])
         requests = list(filter(None, received(silent)))
-    assert done.exit_code == 1
-    assert "Read timed out" in done.stderr.splitlines()[-1]
-    assert "SECRET" not in done.output
+    assert result.exit_code == 1
+    assert "Read timed out" in result.stderr.splitlines()[-1]
+    assert "SECRET" not in result.output
     assert len(requests) == 1
 
 

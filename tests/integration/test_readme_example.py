@@ -25,9 +25,9 @@ TOLERANCE = 1e-5
 
 def _block(name: str) -> str:
     block = rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)^```"
-    found = re.search(block, README, re.DOTALL | re.MULTILINE)
-    assert found, f"README.md has no block {name!r}"
-    return found[1]
+    match = re.search(block, README, re.DOTALL | re.MULTILINE)
+    assert match, f"README.md has no block {name!r}"
+    return match[1]
 
 
 def test_the_example_of_the_readme_runs_as_it_stands(
@@ -53,10 +53,10 @@ def test_the_example_of_the_readme_runs_as_it_stands(
     bundle = shlex.split(serve)[2:]
     answered = CliRunner().invoke(app, ["invoke", "-e", "event.json", *bundle])
     served = json.loads(json.loads(answered.stdout)["body"])["predictions"]
-    shown = [json.loads(line) for line in re.findall(r'\{"item_id".*?\}', _block("answer"))]
+    printed = [json.loads(line) for line in re.findall(r'\{"item_id".*?\}', _block("answer"))]
     scores = _scores_of_torch(uri, json.loads(body))
-    assert [{**row, "score": 0} for row in served] == [{**row, "score": 0} for row in shown]
-    for rows in (served, shown):
+    assert [{**row, "score": 0} for row in served] == [{**row, "score": 0} for row in printed]
+    for rows in (served, printed):
         expected = {row["item_id"]: scores[row["item_id"]] for row in rows}
         assert {row["item_id"]: row["score"] for row in rows} == pytest.approx(
             expected, abs=TOLERANCE

@@ -22,16 +22,16 @@ CONSOLE = Console(quiet=True)
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
     """Every training that was asked for. Of each, MLflow has a version without anything in it."""
-    asked: list[TrainOptions] = []
+    options_: list[TrainOptions] = []
 
     def train(options: TrainOptions, _console: Console) -> TrainResult:
-        asked.append(options)
+        options_.append(options)
         mlflow.set_tracking_uri(tracking_uri())
         version = version_of(mlflow.MlflowClient(), options)
         return TrainResult("run", "models:/m-1", options.registered_name, version, {})
 
     monkeypatch.setattr("feedmodel.demo.train.train", train)
-    return asked
+    return options_
 
 
 def version_of(client: mlflow.MlflowClient, demo: TrainOptions) -> str:
@@ -48,14 +48,14 @@ def version_of(client: mlflow.MlflowClient, demo: TrainOptions) -> str:
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[PublishOptions]:
     """Every bundle that was asked for; none is made."""
-    asked: list[PublishOptions] = []
+    options_: list[PublishOptions] = []
 
     def build(options: PublishOptions, _step: object) -> BuiltBundle:
-        asked.append(options)
+        options_.append(options)
         return BuiltBundle(Path("built"), None, 0, 0.0, 0, {})  # type: ignore[arg-type]  # nobody reads it
 
     monkeypatch.setattr("feedmodel.publish.build.build_bundle", build)
-    return asked
+    return options_
 
 
 @pytest.fixture
@@ -85,15 +85,15 @@ def client(
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
 
 
 def aliases(client: mlflow.MlflowClient) -> dict[str, str]:
-    found: dict[str, str] = client.get_registered_model("feed_ranker").aliases
-    return {alias: str(version) for alias, version in found.items()}
+    aliases_: dict[str, str] = client.get_registered_model("feed_ranker").aliases
+    return {alias: str(version) for alias, version in aliases_.items()}
 
 
 def test_what_is_in_production_is_served(store: str, trained: list[TrainOptions]) -> None:
@@ -112,7 +112,7 @@ def test_a_newer_candidate_is_not_served(
 
 
 def test_looking_for_a_model_makes_no_database(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_options: TrainOptions, _console: Console) -> TrainResult:
         raise ZeroDivisionError
@@ -120,17 +120,17 @@ def test_looking_for_a_model_makes_no_database(
     monkeypatch.setattr("feedmodel.demo.train.train", fail)
     with pytest.raises(ZeroDivisionError):
         model_to_serve(None, None, train=False, console=CONSOLE)
-    assert list(folder.iterdir()) == []
+    assert list(directory.iterdir()) == []
 
 
 def test_where_nothing_was_ever_trained_the_demo_is_and_goes_into_production(
     client: mlflow.MlflowClient, trained: list[TrainOptions]
 ) -> None:
-    shown = io.StringIO()
-    uri = model_to_serve(None, None, train=False, console=Console(file=shown))
+    output = io.StringIO()
+    uri = model_to_serve(None, None, train=False, console=Console(file=output))
     assert (uri, trained) == ("models:/feed_ranker/1", [TrainOptions()])
     assert aliases(client) == {"candidate": "1", "production": "1"}
-    assert shown.getvalue() == "Promoted models:/feed_ranker/1: nothing was in production\n"
+    assert output.getvalue() == "Promoted models:/feed_ranker/1: nothing was in production\n"
 
 
 def test_a_candidate_goes_into_production_where_nothing_is(
@@ -181,9 +181,9 @@ def test_a_model_that_is_not_there_is_named(store: str, uri: str) -> None:
 
 
 def test_a_bundle_that_is_there_is_not_built_again(
-    store: str, folder: Path, demo_bundle: Path, built: list[PublishOptions]
+    store: str, directory: Path, demo_bundle: Path, built: list[PublishOptions]
 ) -> None:
-    there = folder / "data" / "bundles" / "feed_ranker-1"
+    there = directory / "data" / "bundles" / "feed_ranker-1"
     shutil.copytree(demo_bundle, there)
     uri = "models:/feed_ranker@production"
     assert local_bundle(uri, publish=False, console=CONSOLE).absolute() == there
@@ -193,21 +193,21 @@ def test_a_bundle_that_is_there_is_not_built_again(
 
 
 def test_a_bundle_of_the_same_version_from_another_store_is_built_anew(
-    store: str, folder: Path, two_tower_bundle: Path, built: list[PublishOptions]
+    store: str, directory: Path, two_tower_bundle: Path, built: list[PublishOptions]
 ) -> None:
-    shutil.copytree(two_tower_bundle, folder / "data" / "bundles" / "feed_ranker-1")
+    shutil.copytree(two_tower_bundle, directory / "data" / "bundles" / "feed_ranker-1")
     local_bundle("models:/feed_ranker@production", publish=False, console=CONSOLE)
     assert len(built) == 1
 
 
-def test_the_newest_bundle_is_the_one_built_last(folder: Path, demo_bundle: Path) -> None:
+def test_the_newest_bundle_is_the_one_built_last(directory: Path, demo_bundle: Path) -> None:
     with pytest.raises(ModelMissingError, match="no bundle in data/bundles"):
         newest_bundle()
-    shutil.copytree(demo_bundle, folder / "data" / "bundles" / "a", copy_function=shutil.copy)
-    shutil.copytree(demo_bundle, folder / "data" / "bundles" / "b", copy_function=shutil.copy)
+    shutil.copytree(demo_bundle, directory / "data" / "bundles" / "a", copy_function=shutil.copy)
+    shutil.copytree(demo_bundle, directory / "data" / "bundles" / "b", copy_function=shutil.copy)
     assert newest_bundle() == Path("data/bundles/b")
 
 
-def test_a_folder_that_is_no_bundle_is_named(folder: Path) -> None:
+def test_a_directory_that_is_no_bundle_is_named(directory: Path) -> None:
     with pytest.raises(ModelMissingError, match="is no bundle"):
-        manifest_of(folder)
+        manifest_of(directory)

@@ -97,11 +97,11 @@ def _scores(model: Model) -> list[float]:
     return [float(s) for s in model.score(query, model.features.look_up(query))]  # type: ignore[attr-defined]
 
 
-def test_a_bundle_from_s3_scores_as_the_same_one_from_a_folder(
+def test_a_bundle_from_s3_scores_as_the_same_one_from_a_directory(
     s3: "S3Client", demo_bundle: Path, tmp_path: Path
 ) -> None:
-    from_folder = load_model(str(demo_bundle), "", fakes.settings())
-    assert _scores(_load(tmp_path)) == _scores(from_folder)
+    from_directory = load_model(str(demo_bundle), "", fakes.settings())
+    assert _scores(_load(tmp_path)) == _scores(from_directory)
 
 
 def test_only_what_serving_reads_is_fetched(

@@ -28,9 +28,9 @@ PEM = serialization.Encoding.PEM
 
 
 class Keys:
-    def __init__(self, folder: Path, password: bytes | None = None) -> None:
-        self.private, self.public = folder / "key.pem", folder / "key.pub"
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path, password: bytes | None = None) -> None:
+        self.private, self.public = directory / "key.pem", directory / "key.pub"
+        directory.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         form, sealed = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         self.private.write_bytes(
@@ -66,10 +66,10 @@ def _features(registry: Registry, uri: str) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://")) / "features"
 
 
-def _library_exit_code(folder: Path, public: Path) -> int:
-    command = [sys.executable, "-m", "model_signing", "verify", "key", str(folder)]
+def _library_exit_code(directory: Path, public: Path) -> int:
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(directory)]
     return subprocess.run(
-        [*command, "--signature", str(folder / SIGNATURE), "--public_key", str(public)],
+        [*command, "--signature", str(directory / SIGNATURE), "--public_key", str(public)],
         check=False,
         capture_output=True,
         env={**os.environ, "PYTHONWARNINGS": ""},
@@ -82,18 +82,18 @@ def test_a_signed_model_is_published_with_its_signature(
     artifact = registry.artifact(signed.model_uri)
     assert _library_exit_code(artifact, keys.public) == 0
     built = build_bundle(signed)
-    manifest = parse_manifest((built.folder / "serving" / "manifest.json").read_bytes())
+    manifest = parse_manifest((built.directory / "serving" / "manifest.json").read_bytes())
     assert SIGNATURE in manifest.files
-    assert (built.folder / SIGNATURE).read_bytes() == (artifact / SIGNATURE).read_bytes()
+    assert (built.directory / SIGNATURE).read_bytes() == (artifact / SIGNATURE).read_bytes()
 
 
 def test_a_signature_of_the_librarys_own_command_verifies(
     signed: PublishOptions, registry: Registry, keys: Keys
 ) -> None:
-    for folder in (registry.artifact(signed.model_uri), _features(registry, signed.model_uri)):
-        (folder / SIGNATURE).unlink()
-        command = [sys.executable, "-m", "model_signing", "sign", "key", str(folder)]
-        options = ["--signature", str(folder / SIGNATURE), "--private_key", str(keys.private)]
+    for directory in (registry.artifact(signed.model_uri), _features(registry, signed.model_uri)):
+        (directory / SIGNATURE).unlink()
+        command = [sys.executable, "-m", "model_signing", "sign", "key", str(directory)]
+        options = ["--signature", str(directory / SIGNATURE), "--private_key", str(keys.private)]
         subprocess.run([*command, *options], check=True, capture_output=True)
     build_bundle(signed)
     (registry.artifact(signed.model_uri) / ".gitignore").write_text("")  # by default it covers none
@@ -171,7 +171,7 @@ def test_another_key_is_refused(signed: PublishOptions, tmp_path: Path) -> None:
 
 
 def test_without_a_key_nothing_is_verified(signed: PublishOptions) -> None:
-    assert build_bundle(replace(signed, verify_key=None)).folder.is_dir()
+    assert build_bundle(replace(signed, verify_key=None)).directory.is_dir()
 
 
 def test_a_key_may_have_a_password(registry: Registry, shop_uri: str, tmp_path: Path) -> None:

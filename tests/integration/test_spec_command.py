@@ -30,9 +30,9 @@ def _tables(options: PublishOptions) -> list[Any]:
 def test_a_draft_has_the_models_inputs_and_marks_what_it_can_not_know(
     options: PublishOptions, registry: Registry
 ) -> None:
-    done = _run("--from", options.model_uri, "--tracking-uri", registry.uri, *_tables(options))
-    assert done.exit_code == 0
-    assert json.loads(done.stdout) == {
+    result = _run("--from", options.model_uri, "--tracking-uri", registry.uri, *_tables(options))
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
         "inputs": [
             {"name": "x", "features": [
                 {"name": "age", "source": "user", "default": 51.0},
@@ -40,21 +40,21 @@ def test_a_draft_has_the_models_inputs_and_marks_what_it_can_not_know(
                 {"name": "TODO 2 more", "source": "TODO"}]}
         ]
     }  # fmt: skip
-    assert "To decide: input x: the model takes 4 columns, the tables have 2" in done.stderr
-    assert "To decide: no input has room for name" in done.stderr
+    assert "To decide: input x: the model takes 4 columns, the tables have 2" in result.stderr
+    assert "To decide: no input has room for name" in result.stderr
 
 
 def test_a_spec_is_explained_and_compared_with_model_and_tables(
     options: PublishOptions, registry: Registry
 ) -> None:
     from_model = ["--from", options.model_uri, "--tracking-uri", registry.uri]
-    done = _run("--check", options.spec, *_tables(options), *from_model)
-    assert done.exit_code == 0
-    assert done.stdout.splitlines()[-2:] == [
+    result = _run("--check", options.spec, *_tables(options), *from_model)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-2:] == [
         "Table users: 2 rows; age 1 empty",
         "Table items: 3 rows",
     ]
-    assert "  age: users.age; 30 where it isn't known" in done.stdout.splitlines()
+    assert "  age: users.age; 30 where it isn't known" in result.stdout.splitlines()
 
 
 def test_what_is_wrong_with_a_spec_is_said(
@@ -63,14 +63,14 @@ def test_what_is_wrong_with_a_spec_is_said(
     narrow = {"inputs": [{"name": "x", "features": SHOP_SPEC["inputs"][0]["features"][:3]}]}
     path = tmp_path / "narrow.json"
     path.write_text(json.dumps(narrow))
-    done = _run("--check", path, "--from", options.model_uri, "--tracking-uri", registry.uri)
-    assert done.exit_code == 1
-    assert "input x has 3 columns in the spec, 4 in the model" in done.stderr
+    result = _run("--check", path, "--from", options.model_uri, "--tracking-uri", registry.uri)
+    assert result.exit_code == 1
+    assert "input x has 3 columns in the spec, 4 in the model" in result.stderr
 
     path.write_text(json.dumps(narrow | {"inputs": [{"name": "x", "features": [{"name": "a"}]}]}))
-    done = _run("--check", path)
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("inputs[0].features[0].source must be one of user, item")
+    result = _run("--check", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("inputs[0].features[0].source must be one of user, item")
 
     path.write_text("{")
     assert _run("--check", path).stderr.startswith("narrow.json: not JSON: ")
@@ -101,9 +101,9 @@ def test_what_is_wrong_with_a_spec_is_said(
 def test_a_signature_is_read_or_the_remedy_named(
     inputs: Any, described: Any, registry: Registry, shop_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = inputs and ModelSignature(Schema(inputs))
+    signature_ = inputs and ModelSignature(Schema(inputs))
     monkeypatch.setattr(
-        signature.Model, "load", lambda _uri: type("Logged", (), {"signature": made})
+        signature.Model, "load", lambda _uri: type("Logged", (), {"signature": signature_})
     )
     if isinstance(described, list):
         assert signature.read_signature(shop_uri, registry.uri) == (described, [])
@@ -122,10 +122,10 @@ def test_a_model_that_mlflow_does_not_have_is_named(registry: Registry, shop_uri
 def test_a_table_may_be_wide(tmp_path: Path, options: PublishOptions, registry: Registry) -> None:
     wide = tmp_path / "wide.csv"
     pd.DataFrame({"item_id": [1], **{f"f{n}": [n] for n in range(6)}}).to_csv(wide, index=False)
-    done = _run(
+    result = _run(
         "--from", options.model_uri, "--tracking-uri", registry.uri, "--items", wide
     )  # fmt: skip
-    assert [f["name"] for f in json.loads(done.stdout)["inputs"][0]["features"]] == [
+    assert [f["name"] for f in json.loads(result.stdout)["inputs"][0]["features"]] == [
         "f0", "f1", "f2", "f3",
     ]  # fmt: skip
-    assert "To decide: no input has room for f4, f5" in done.stderr
+    assert "To decide: no input has room for f4, f5" in result.stderr

@@ -123,9 +123,9 @@ def test_the_run_holds_the_plots(client: mlflow.MlflowClient, result: TrainResul
 def test_the_run_holds_the_spec_and_tables_with_its_columns(
     client: mlflow.MlflowClient, result: TrainResult, tmp_path: Path
 ) -> None:
-    folder = Path(client.download_artifacts(result.run_id, "features", str(tmp_path)))
-    spec = parse_spec(json.loads((folder / "feature_spec.json").read_text()))
-    frames = {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
+    directory = Path(client.download_artifacts(result.run_id, "features", str(tmp_path)))
+    spec = parse_spec(json.loads((directory / "feature_spec.json").read_text()))
+    frames = {path.stem: pd.read_parquet(path) for path in directory.glob("*.parquet")}
     assert frames["users"].columns.tolist() == ["user_id", *(f.name for f in spec.columns("user"))]
     assert frames["items"].columns.tolist() == ["item_id", *(f.name for f in spec.columns("item"))]
     assert len(frames["items"]) == 200
@@ -140,9 +140,11 @@ def test_the_logged_model_is_free_of_pickle_and_of_this_machines_paths(
     result: TrainResult,
 ) -> None:
     model = client.get_logged_model(result.model_uri.removeprefix("models:/"))
-    folder = Path(model.artifact_location.removeprefix("file://"))
-    assert folder.is_relative_to(home / "data/mlflow/artifacts")
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    directory = Path(model.artifact_location.removeprefix("file://"))
+    assert directory.is_relative_to(home / "data/mlflow/artifacts")
+    files = sorted(
+        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+    )
     is_alone = result is results["deep_mlp"]  # MLflow keeps no example of several inputs
     assert [file for file in files if file != LOAD_MARKER] == [
         "MLmodel",
@@ -153,9 +155,11 @@ def test_the_logged_model_is_free_of_pickle_and_of_this_machines_paths(
         "requirements.txt",
         *(("serving_input_example.json",) if is_alone else ()),
     ]
-    program = (folder / "data/model.pt2").read_bytes()
+    program = (directory / "data/model.pt2").read_bytes()
     assert b"feedmodel/demo/networks.py" not in program
-    assert all("@" not in line for line in (folder / "requirements.txt").read_text().splitlines())
+    assert all(
+        "@" not in line for line in (directory / "requirements.txt").read_text().splitlines()
+    )
 
 
 @pytest.mark.parametrize("items", [1, 2, 100])
@@ -200,18 +204,18 @@ def test_training_again_gives_the_same_model_spec_tables_and_data(
     again = train(replace(SMALL, tracking_uri=uri), QUIET)
     assert again.metrics == results["deep_mlp"].metrics
     assert again.version == "1"
-    kept = []
+    runs = []
     for place, run_id in (
         (client, results["deep_mlp"].run_id),
         (mlflow.MlflowClient(uri), again.run_id),
     ):
-        folder = Path(place.download_artifacts(run_id, "features", str(tmp_path / run_id)))
-        kept.append(
-            {path.name: path.read_bytes() for path in folder.iterdir()}
+        directory = Path(place.download_artifacts(run_id, "features", str(tmp_path / run_id)))
+        runs.append(
+            {path.name: path.read_bytes() for path in directory.iterdir()}
             | {"as of": place.get_run(run_id).data.tags["feedrank.snapshot_as_of"]}
             | digests(place, run_id)
         )
-    assert kept[0] == kept[1]
+    assert runs[0] == runs[1]
 
 
 def digests(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:

@@ -23,12 +23,12 @@ UNKNOWN = 1_000_000  # and above
 @pytest.fixture(scope="module", params=["deep_mlp", "two_tower"])
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     network: NetworkName = request.param
-    folder = tmp_path_factory.mktemp(network)
-    uri = f"sqlite:///{folder}/mlflow.db"
+    directory = tmp_path_factory.mktemp(network)
+    uri = f"sqlite:///{directory}/mlflow.db"
     trained = train(replace(SMALL, network=network, tracking_uri=uri), Console(quiet=True))
     model = f"models:/{trained.registered_name}/{trained.version}"
-    built = build_bundle(PublishOptions(model, uri, bundles=folder / "bundles"))
-    return client_of(built.folder)
+    built = build_bundle(PublishOptions(model, uri, bundles=directory / "bundles"))
+    return client_of(built.directory)
 
 
 def client_of(bundle: Path) -> TestClient:

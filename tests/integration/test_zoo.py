@@ -22,7 +22,7 @@ from feedrank.bundle.layout import TORCH_MODEL
 from feedrank.errors import BundleError
 from feedrank.model.load import load_model
 from feedrank.settings import Settings
-from zoo import ZOO, Known, Shown
+from zoo import ZOO, Impression, Known
 from zoo_bundles import publish
 
 REQUESTS = 40
@@ -37,22 +37,22 @@ def _expected(known: Known, frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "request_id": number,
-            "user_id": shown.user,
+            "user_id": impression.user,
             "item_id": item,
-            "timestamp": shown.time_s,
-            "retrieval_score": (shown.candidates or {"retrieval_score": [np.nan] * 100})[
+            "timestamp": impression.time_s,
+            "retrieval_score": (impression.candidates or {"retrieval_score": [np.nan] * 100})[
                 "retrieval_score"
             ][at],
             "score": float(score),
         }
-        for number, shown in requests
+        for number, impression in requests
         for at, (item, score) in enumerate(
-            zip(shown.items, zoo.truth(known, frames, shown)["score"], strict=True)
+            zip(impression.items, zoo.truth(known, frames, impression)["score"], strict=True)
         )
     )
 
 
-def _requests(known: Known) -> list[Shown]:
+def _requests(known: Known) -> list[Impression]:
     """Known and unknown users and items, one to a hundred, with and without what a caller knows."""
     random = np.random.default_rng(11)
     user_ids = [*range(zoo.USERS), 10_000]
@@ -66,25 +66,29 @@ def _requests(known: Known) -> list[Shown]:
         reads = any("candidate" in f["source"] for i in known.spec["inputs"] for f in i["features"])
         sent = {"retrieval_score": random.random(size).round(4).tolist()}
         time_s = NOON_S + number * 7_211
-        requests.append(Shown(user, items, {}, time_s, sent if reads and number % 2 else {}))
+        requests.append(Impression(user, items, {}, time_s, sent if reads and number % 2 else {}))
     return requests
 
 
-def _event(shown: Shown, *, explain: bool) -> bytes:
-    moment = pd.Timestamp(shown.time_s, unit="s", tz="UTC").isoformat()
-    body = {"user_id": shown.user, "item_ids": shown.items, "context": {"timestamp": moment}}
-    if shown.candidates:
-        body["features"] = shown.candidates
+def _event(impression: Impression, *, explain: bool) -> bytes:
+    moment = pd.Timestamp(impression.time_s, unit="s", tz="UTC").isoformat()
+    body = {
+        "user_id": impression.user,
+        "item_ids": impression.items,
+        "context": {"timestamp": moment},
+    }
+    if impression.candidates:
+        body["features"] = impression.candidates
     if explain:
         body["explain"] = True
     event = json.loads((FUNCTION.parent / "events/predict.json").read_text())
     return json.dumps(event | {"body": json.dumps(body), "isBase64Encoded": False}).encode()
 
 
-async def _responses(bundle: Path, events: list[bytes], folder: Path) -> list[dict[str, Any]]:
+async def _responses(bundle: Path, events: list[bytes], directory: Path) -> list[dict[str, Any]]:
     function = Function(FUNCTION, {"MODEL_URI": str(bundle)}, timeout_s=60)
     async with EnvironmentPool(
-        function, 1, logs=folder / "logs", scratch=folder / "run", longest_wait_s=60.0
+        function, 1, logs=directory / "logs", scratch=directory / "run", longest_wait_s=60.0
     ) as pool:
         responses = [json.loads(await pool.invoke(event)) for event in events]
     assert {response["statusCode"] for response in responses} == {200}
@@ -101,13 +105,13 @@ def test_a_known_model_is_served_as_torch_scores_it(
     built = publish(known, frames, tracking_uri, tmp_path, team)
     requests = _requests(known)
     explain = "outputs" in known.spec
-    events = [_event(shown, explain=explain) for shown in requests]
-    responses = asyncio.run(_responses(built.folder, events, tmp_path))
-    for shown, response in zip(requests, responses, strict=True):
-        expected = zoo.truth(known, frames, shown)
+    events = [_event(impression, explain=explain) for impression in requests]
+    responses = asyncio.run(_responses(built.directory, events, tmp_path))
+    for impression, response in zip(requests, responses, strict=True):
+        expected = zoo.truth(known, frames, impression)
         order = np.argsort(-expected["score"], kind="stable")
-        assert response["user_id"] == shown.user
-        assert len(response["predictions"]) == len(shown.items)
+        assert response["user_id"] == impression.user
+        assert len(response["predictions"]) == len(impression.items)
         served = [prediction["score"] for prediction in response["predictions"]]
         _assert_near(served, expected["score"][order])
         if explain:
@@ -122,10 +126,10 @@ def test_trees_are_published_by_the_teams_scores_alone(tracking_uri: str, tmp_pa
     assert built.parity is None
     assert built.agreement
     assert TORCH_MODEL not in built.manifest.files
-    variables = {"MODEL_URI": str(built.folder), "MODEL_ENGINE": "torch"}
+    variables = {"MODEL_URI": str(built.directory), "MODEL_ENGINE": "torch"}
     cache = {"MODEL_CACHE_DIR": str(tmp_path / "cache")}
     with pytest.raises(BundleError, match="MODEL_ENGINE must be onnx"):
-        load_model(str(built.folder), "", Settings.from_environment(variables | cache))
+        load_model(str(built.directory), "", Settings.from_environment(variables | cache))
 
     options = PublishOptions(
         f"models:/{built.manifest.version}",

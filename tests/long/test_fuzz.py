@@ -214,8 +214,8 @@ def check_response(status: int, headers: Mapping[str, str], body: bytes) -> None
 )
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     serve, bundle = request.param
-    folder = tmp_path_factory.mktemp("served")
-    with serve(request.getfixturevalue(bundle), folder, **GENEROUS) as server_url:
+    directory = tmp_path_factory.mktemp("served")
+    with serve(request.getfixturevalue(bundle), directory, **GENEROUS) as server_url:
         yield server_url
 
 

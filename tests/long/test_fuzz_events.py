@@ -37,8 +37,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture(scope="module")
 def bundle(request: pytest.FixtureRequest, kind: Kind) -> Path:
-    folder: Path = request.getfixturevalue(kind.bundle)
-    return folder
+    directory: Path = request.getfixturevalue(kind.bundle)
+    return directory
 
 
 @pytest.fixture(scope="module")

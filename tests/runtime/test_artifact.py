@@ -70,8 +70,8 @@ class Handled:
         self._runner = runner
 
     def __call__(self, event: bytes) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self._runner.run(self._environment.invoke(event)))
-        return answer
+        response: dict[str, Any] = json.loads(self._runner.run(self._environment.invoke(event)))
+        return response
 
     @property
     def log(self) -> str:
@@ -83,26 +83,26 @@ Deploy = Callable[..., Handled]
 
 @pytest.fixture(scope="module")
 def built(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sam") / "build"
+    directory = tmp_path_factory.mktemp("sam") / "build"
     try:
         find_python(os.environ)
     except BuildError as error:
         pytest.skip(str(error).partition("\n")[0])
-    build(folder, demo_bundle)
-    return folder
+    build(directory, demo_bundle)
+    return directory
 
 
 @pytest.fixture(scope="module")
 def laid_out(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Lambda:
     python = find_python(os.environ)
-    folder = tmp_path_factory.mktemp("lambda")
-    opt, interpreter = folder / "opt", folder / "python3.13"
+    directory = tmp_path_factory.mktemp("lambda")
+    opt, interpreter = directory / "opt", directory / "python3.13"
     shutil.copytree(built / "RuntimeLayer", opt)
     shutil.copytree(built / "ModelLayer", opt, dirs_exist_ok=True)
     task, runtime = built / "Function", runtime_packages(python)
     how = _namespace([python, opt, task, runtime])
     if how is None:  # no right to mount: the same files, where they are
-        (folder / "python3.13").symlink_to(python)
+        (directory / "python3.13").symlink_to(python)
         return Lambda(built, python, runtime, interpreter, str(task), str(opt))
     interpreter.write_text(IN_NAMESPACE.format(how=how, task=task, opt=opt, python=python))
     interpreter.chmod(0o755)
@@ -131,10 +131,10 @@ def deploy(laid_out: Lambda, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 runtime="python3.13",
                 timeout_s=60,
             )
-            folder = tmp_path_factory.mktemp("environment")
+            directory = tmp_path_factory.mktemp("environment")
             environment = runner.run(
                 ExecutionEnvironment.start(
-                    function, log=folder / "environment.log", temporary=folder / "tmp"
+                    function, log=directory / "environment.log", temporary=directory / "tmp"
                 )
             )
             stack_of_environments.callback(lambda: runner.run(environment.stop()))
@@ -149,15 +149,15 @@ def handled(deploy: Deploy) -> Handled:
 
 
 @pytest.fixture(scope="module")
-def answers(handled: Handled) -> dict[str, dict[str, Any]]:
+def responses(handled: Handled) -> dict[str, dict[str, Any]]:
     events = {path.stem: path.read_bytes() for path in sorted(EVENTS.glob("*.json"))}
     assert events
     return {name: handled(event) for name, event in events.items()}
 
 
-def test_it_answers_every_event(answers: dict[str, dict[str, Any]]) -> None:
-    assert {name: answer["statusCode"] for name, answer in answers.items()} == {
-        name: 422 if name in REFUSED else 200 for name in answers
+def test_it_answers_every_event(responses: dict[str, dict[str, Any]]) -> None:
+    assert {name: response["statusCode"] for name, response in responses.items()} == {
+        name: 422 if name in REFUSED else 200 for name in responses
     }
 
 
@@ -182,14 +182,14 @@ def test_a_request_is_answered_504_even_if_nobody_can_end_its_inference(
     deployed = deploy(MODEL_URI=str(bundle), REQUEST_TIMEOUT_MS="500")
     event = json.loads((EVENTS / "predict.json").read_bytes())
     late = event | {"body": '{"user_id": 1, "item_ids": [2], "context": {"device": "desktop"}}'}
-    answers = [deployed(json.dumps(sent).encode()) for sent in (late, event)]
-    assert [answer["statusCode"] for answer in answers] == [504, 200]
-    assert Problem.model_validate_json(answers[0]["body"]).title == "Request ran out of time"
+    responses = [deployed(json.dumps(sent).encode()) for sent in (late, event)]
+    assert [response["statusCode"] for response in responses] == [504, 200]
+    assert Problem.model_validate_json(responses[0]["body"]).title == "Request ran out of time"
     assert "an inference hangs: the process ends" in deployed.log
 
 
 def test_every_module_is_of_the_artifact_or_of_lambda(
-    handled: Handled, laid_out: Lambda, answers: dict[str, dict[str, Any]]
+    handled: Handled, laid_out: Lambda, responses: dict[str, dict[str, Any]]
 ) -> None:
     prefix = subprocess.check_output(
         [laid_out.python, "-c", "import sys; print(sys.base_prefix)"], text=True
@@ -208,7 +208,7 @@ def test_every_module_is_of_the_artifact_or_of_lambda(
 
 
 def test_no_source_of_the_artifact_is_compiled_again(
-    handled: Handled, laid_out: Lambda, answers: dict[str, dict[str, Any]]
+    handled: Handled, laid_out: Lambda, responses: dict[str, dict[str, Any]]
 ) -> None:
     compiled = [m["path"] for m in COMPILED.finditer(handled.log)]
     assert f"{laid_out.task}/__pycache__/handler.cpython-313.pyc" in compiled
@@ -246,16 +246,16 @@ def test_tracebacks_name_lambdas_places(laid_out: Lambda) -> None:
         laid_out.build / "Function" / "feedrank/http/__pycache__/app.cpython-313.pyc",
         laid_out.build / "RuntimeLayer/python/mangum/__pycache__/adapter.cpython-313.pyc",
     ]
-    shown = subprocess.check_output([laid_out.python, "-c", show, *files], text=True)
-    assert shown.split() == ["/var/task/feedrank/http/app.py", "/opt/python/mangum/adapter.py"]
+    paths = subprocess.check_output([laid_out.python, "-c", show, *files], text=True)
+    assert paths.split() == ["/var/task/feedrank/http/app.py", "/opt/python/mangum/adapter.py"]
 
 
 def test_a_decision_is_a_log_line_of_its_own(
-    handled: Handled, answers: dict[str, dict[str, Any]]
+    handled: Handled, responses: dict[str, dict[str, Any]]
 ) -> None:
     lines = [line for line in handled.log.splitlines() if line.startswith('{"record":"decision"')]
     ids = {json.loads(line)["request_id"] for line in lines}
-    assert {json.loads(answers["predict"]["body"])["request_id"]} <= ids
+    assert {json.loads(responses["predict"]["body"])["request_id"]} <= ids
 
 
 def test_nothing_is_in_it_that_lambda_has_or_that_no_one_imports(built: Path) -> None:
@@ -284,19 +284,27 @@ def test_it_is_within_the_bar(built: Path) -> None:
 def test_the_same_sources_make_the_same_artifact(built: Path, tmp_path: Path) -> None:
     """Else every build would publish a version. The runtime layer's wheels are the slow part, and
     pinned; the function goes through the same compiler."""
-    made = tmp_path / "Function"
-    made.mkdir()
+    artifact = tmp_path / "Function"
+    artifact.mkdir()
     python = find_python(os.environ)
     subprocess.run(
-        ["make", "--silent", "build-Function", f"ARTIFACTS_DIR={made}", f"LAMBDA_PYTHON={python}"],
+        [
+            "make",
+            "--silent",
+            "build-Function",
+            f"ARTIFACTS_DIR={artifact}",
+            f"LAMBDA_PYTHON={python}",
+        ],
         cwd=PROJECT / "function",
         check=True,
     )
-    assert _content(made) == _content(built / "Function")
+    assert _content(artifact) == _content(built / "Function")
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def _content(directory: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()
+    }
 
 
 def _namespace(inside: list[Path]) -> str | None:
@@ -328,14 +336,14 @@ def _components(built: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_the_bill_of_the_runtime_layer_has_each_package_that_is_there(built: Path) -> None:
-    found = {
-        re.sub(r"[-_.]+", "-", folder.name.removesuffix(".dist-info").rpartition("-")[0]).lower(): (
-            folder.name.removesuffix(".dist-info").rpartition("-")[2]
-        )
-        for folder in (built / "RuntimeLayer" / "python").glob("*.dist-info")
+    packages = {
+        re.sub(
+            r"[-_.]+", "-", directory.name.removesuffix(".dist-info").rpartition("-")[0]
+        ).lower(): (directory.name.removesuffix(".dist-info").rpartition("-")[2])
+        for directory in (built / "RuntimeLayer" / "python").glob("*.dist-info")
     }
     listed = {part["name"]: part["version"] for part in _components(built, "runtime-layer")}
-    assert listed == found
+    assert listed == packages
     lock = (PROJECT / "layers" / "runtime" / "requirements.txt").read_text()
     pins = dict(re.findall(r"^([\w.-]+)==([^ ]+)", lock, re.MULTILINE))
     assert listed == pins
@@ -343,13 +351,13 @@ def test_the_bill_of_the_runtime_layer_has_each_package_that_is_there(built: Pat
 
 def test_the_bill_of_the_model_layer_has_each_file_by_its_hash(built: Path) -> None:
     model = built / "ModelLayer" / "model"
-    found = {
+    packages = {
         path.relative_to(model).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in model.rglob("*")
         if path.is_file()
     }
     parts = _components(built, "model-layer")
-    assert {part["name"]: part["hashes"][0]["content"] for part in parts} == found
+    assert {part["name"]: part["hashes"][0]["content"] for part in parts} == packages
     (network,) = (part for part in parts if part["type"] == "machine-learning-model")
     assert network["name"] == "serving/model.onnx"
 

@@ -19,8 +19,8 @@ from uvicorns import uvicorn
 
 BUDGET = {"REQUEST_TIMEOUT_MS": "1000"}
 LONGEST_S = 60
-ASKED = {"user_id": 42, "item_ids": [17, 256, 3]}
-ENDLESS = {**ASKED, "context": {"device": "desktop"}}
+REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
+ENDLESS = {**REQUEST, "context": {"device": "desktop"}}
 
 Predict = Callable[[dict[str, Any]], dict[str, Any]]
 Deploy = Callable[[Path], tuple[Predict, ExecutionEnvironment]]
@@ -35,8 +35,8 @@ def endless_loop(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def endless_operator(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nobody can end its runs."""
-    folder = tmp_path_factory.mktemp("operator") / "b"
-    return endless.for_desktops(demo_bundle, folder, endless.OPERATOR)
+    directory = tmp_path_factory.mktemp("operator") / "b"
+    return endless.for_desktops(demo_bundle, directory, endless.OPERATOR)
 
 
 @pytest.fixture
@@ -46,18 +46,18 @@ def deploy(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Deploy]:
 
     def deployed(bundle: Path) -> tuple[Predict, ExecutionEnvironment]:
         function = Function(FUNCTION, {"MODEL_URI": str(bundle)} | BUDGET, timeout_s=LONGEST_S)
-        folder = tmp_path / str(len(environments))
-        folder.mkdir()
-        log, temporary = folder / "environment.log", folder / "tmp"
+        directory = tmp_path / str(len(environments))
+        directory.mkdir()
+        log, temporary = directory / "environment.log", directory / "tmp"
         environment = runner.run(ExecutionEnvironment.start(function, log=log, temporary=temporary))
         environments.append(environment)
 
-        def predict(asked: dict[str, Any]) -> dict[str, Any]:
-            body = event | {"body": json.dumps(asked)}
-            answer: dict[str, Any] = json.loads(
+        def predict(request: dict[str, Any]) -> dict[str, Any]:
+            body = event | {"body": json.dumps(request)}
+            response: dict[str, Any] = json.loads(
                 runner.run(environment.invoke(json.dumps(body).encode()))
             )
-            return answer
+            return response
 
         return predict, environment
 
@@ -70,9 +70,9 @@ def test_on_lambda_a_run_past_the_deadline_is_ended_and_answered_504(
     deploy: Deploy, endless_loop: Path
 ) -> None:
     predict, _ = deploy(endless_loop)
-    answers = [predict(asked) for asked in (ENDLESS, ASKED, ENDLESS, ASKED)]
-    assert [answer["statusCode"] for answer in answers] == [504, 200, 504, 200]
-    assert Problem.model_validate_json(answers[0]["body"]).title == "Request ran out of time"
+    responses = [predict(request) for request in (ENDLESS, REQUEST, ENDLESS, REQUEST)]
+    assert [response["statusCode"] for response in responses] == [504, 200, 504, 200]
+    assert Problem.model_validate_json(responses[0]["body"]).title == "Request ran out of time"
 
 
 def test_on_lambda_a_run_that_nobody_can_end_is_answered_504_and_takes_its_process_with_it(
@@ -80,24 +80,24 @@ def test_on_lambda_a_run_that_nobody_can_end_is_answered_504_and_takes_its_proce
 ) -> None:
     ordinary = deploy(endless_loop)[0](ENDLESS)
     predict, environment = deploy(endless_operator)
-    assert predict(ASKED)["statusCode"] == 200
-    answer = predict(ENDLESS)
-    assert _without_id(answer) == _without_id(ordinary)
-    assert predict(ASKED)["statusCode"] == 200
+    assert predict(REQUEST)["statusCode"] == 200
+    response = predict(ENDLESS)
+    assert _without_id(response) == _without_id(ordinary)
+    assert predict(REQUEST)["statusCode"] == 200
     lines = environment.log.read_text()
     assert lines.count('"an inference hangs: the process ends"') == 1
     assert "the request got no response" not in lines
     assert lines.count('"model loaded"') == 2  # by another process
     (line,) = (json.loads(t) for t in lines.splitlines() if '"status":504' in t)
-    assert line["request_id"] == Problem.model_validate_json(answer["body"]).request_id
+    assert line["request_id"] == Problem.model_validate_json(response["body"]).request_id
     assert (line["error"], line["route"]) == ("DeadlineExceededError", "/predict")
 
 
-def _without_id(answer: dict[str, Any]) -> dict[str, Any]:
-    body = json.loads(answer["body"])
+def _without_id(response: dict[str, Any]) -> dict[str, Any]:
+    body = json.loads(response["body"])
     request_id = body.pop("request_id")
-    assert answer["headers"]["x-request-id"] == request_id
-    return answer | {"body": body, "headers": answer["headers"] | {"x-request-id": ""}}
+    assert response["headers"]["x-request-id"] == request_id
+    return response | {"body": body, "headers": response["headers"] | {"x-request-id": ""}}
 
 
 def test_under_uvicorn_a_run_is_ended_beside_the_event_loop_and_on_it(endless_loop: Path) -> None:
@@ -106,7 +106,7 @@ def test_under_uvicorn_a_run_is_ended_beside_the_event_loop_and_on_it(endless_lo
         for _ in range(2):  # first its pace isn't known; then it's brief
             late = pool.submit(_ask, server.url, ENDLESS)
             others = [httpx2.get(f"{server.url}/live").status_code for _ in range(3)]
-            statuses += [*others, late.result(), _ask(server.url, ASKED)]
+            statuses += [*others, late.result(), _ask(server.url, REQUEST)]
         health = httpx2.get(f"{server.url}/health").json()
     assert statuses == [200, 200, 200, 504, 200] * 2
     assert health["status"] == "healthy"
@@ -119,7 +119,7 @@ def test_under_uvicorn_a_run_that_nobody_can_end_fails_the_probes_and_keeps_no_o
         late = pool.submit(_ask, server.url, ENDLESS)
         assert _probes(server.url) == [200, 200, 200]
         assert late.result() == 504
-        assert _ask(server.url, ASKED) == 504  # it waits for the run
+        assert _ask(server.url, REQUEST) == 504  # it waits for the run
         until_s = monotonic() + LONGEST_S
         while httpx2.get(f"{server.url}/live").status_code == 200 and monotonic() < until_s:
             pass
@@ -127,8 +127,8 @@ def test_under_uvicorn_a_run_that_nobody_can_end_fails_the_probes_and_keeps_no_o
         assert httpx2.get(f"{server.url}/metrics").status_code == 200
 
 
-def _ask(url: str, asked: dict[str, Any]) -> int:
-    return int(httpx2.post(f"{url}/predict", json=asked, timeout=LONGEST_S).status_code)
+def _ask(url: str, request: dict[str, Any]) -> int:
+    return int(httpx2.post(f"{url}/predict", json=request, timeout=LONGEST_S).status_code)
 
 
 def _probes(url: str) -> list[int]:

@@ -61,14 +61,14 @@ def docs(page: Page, server: Server) -> Page:
 
 
 @contextmanager
-def files(folder: Path) -> Iterator[str]:
+def files(directory: Path) -> Iterator[str]:
     """The address of a server that has these files and no more."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(directory)))
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -100,8 +100,8 @@ def predict(server: Server, body: dict[str, Any]) -> dict[str, Any]:
         {"content-type": "application/json"},
     )
     with urlopen(request) as response:
-        answer: dict[str, Any] = json.load(response)
-    return answer
+        ranking: dict[str, Any] = json.load(response)
+    return ranking
 
 
 def fill_in(page: Page, text: str) -> None:
@@ -112,16 +112,16 @@ def fill_in(page: Page, text: str) -> None:
 def send(page: Page) -> str:
     """Presses the button of /predict, and waits for the status that is shown."""
     page.evaluate(f"{PREDICT}.querySelector('button.go').click()")
-    shown: str = page.wait_for(f"{STATUS}?.textContent")
-    return shown
+    text: str = page.wait_for(f"{STATUS}?.textContent")
+    return text
 
 
 def test_every_operation_of_the_document_is_drawn(docs: Page, server: Server) -> None:
-    drawn = docs.evaluate(
+    titles = docs.evaluate(
         "[...document.querySelectorAll('section.operation .title')]"
         ".map(e => [e.querySelector('.tag').textContent, e.querySelector('code').textContent])"
     )
-    assert drawn == [
+    assert titles == [
         [method.upper(), path]
         for path, operations in document(server)["paths"].items()
         for method in operations
@@ -172,8 +172,8 @@ def test_all_that_a_model_reads_is_shown_and_every_example_is_ranked(
             page.evaluate(f"{tabs}[{at}].click()")
             assert send(page) == "200 OK"
             page.evaluate(f"{STATUS}.remove()")
-        answer = page.evaluate(f"{PREDICT}.querySelector('.answer pre').textContent")
-        assert json.loads(answer)["predictions"][0]["outputs"].keys() == {"click", "dwell"}
+        response = page.evaluate(f"{PREDICT}.querySelector('.answer pre').textContent")
+        assert json.loads(response)["predictions"][0]["outputs"].keys() == {"click", "dwell"}
         shares = page.evaluate(
             f"[...{PREDICT}.querySelectorAll('.bar i')]"
             ".map(bar => parseFloat(bar.style.getPropertyValue('--share')))"
@@ -196,13 +196,13 @@ def test_without_a_model_the_page_names_no_context_field(page: Page) -> None:
 def test_what_is_sent_from_the_page_is_ranked_and_shown(docs: Page, server: Server) -> None:
     request = json.loads(docs.evaluate(f"{BODY}.value"))
     assert send(docs) == "200 OK"
-    shown = docs.evaluate(
+    text = docs.evaluate(
         f"[...{PREDICT}.querySelectorAll('.ranking li')].map(row => "
         "[row.querySelector('.rank').textContent, row.querySelector('code').textContent])"
     )
     ranked = predict(server, request)["predictions"]
-    assert shown == [[str(each["rank"]), str(each["item_id"])] for each in ranked]
-    assert len(shown) == len(request["item_ids"])
+    assert text == [[str(each["rank"]), str(each["item_id"])] for each in ranked]
+    assert len(text) == len(request["item_ids"])
 
 
 def test_the_largest_id_comes_back_to_the_digit(docs: Page) -> None:
@@ -240,11 +240,11 @@ def test_a_server_that_is_gone_is_said_to_be(page: Page, demo_bundle: Path) -> N
 def test_a_document_that_is_not_there_is_said_and_tried_again(
     page: Page, static: tuple[Path, str], server: Server
 ) -> None:
-    folder, url = static
+    directory, url = static
     page.open(url)
     alert = page.wait_for("document.querySelector('[role=alert]')?.textContent")
     assert "the server responded with 404" in alert
-    (folder / "openapi.json").write_text(json.dumps(document(server)))
+    (directory / "openapi.json").write_text(json.dumps(document(server)))
     page.evaluate("document.querySelector('[role=alert] button').click()")
     page.wait_for(PREDICT)
 
@@ -263,9 +263,9 @@ def with_text(value: Any, text: str) -> Any:
 def test_markup_in_the_document_stays_text(
     page: Page, static: tuple[Path, str], server: Server
 ) -> None:
-    folder, url = static
+    directory, url = static
     markup = "<img src=x onerror='window.ran = 1'><script>window.ran = 1</script>"
-    (folder / "openapi.json").write_text(json.dumps(with_text(document(server), markup)))
+    (directory / "openapi.json").write_text(json.dumps(with_text(document(server), markup)))
     page.open(url)
     page.wait_for(PREDICT)
     assert markup in page.evaluate("document.body.textContent")

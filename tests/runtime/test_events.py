@@ -41,20 +41,20 @@ def deploy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path]
     with asyncio.Runner() as runner:
 
         def deployed(bundle: Path) -> Handle:
-            folder = tmp_path_factory.mktemp("environment")
+            directory = tmp_path_factory.mktemp("environment")
             environment = runner.run(
                 ExecutionEnvironment.start(
                     Function(FUNCTION, {"MODEL_URI": str(bundle)}, timeout_s=60),
-                    log=folder / "environment.log",
-                    temporary=folder / "tmp",
+                    log=directory / "environment.log",
+                    temporary=directory / "tmp",
                 )
             )
             environments.append(environment)
 
             def handle(name: str) -> dict[str, Any]:
                 event = (EVENTS / f"{name}.json").read_bytes()
-                answer: dict[str, Any] = json.loads(runner.run(environment.invoke(event)))
-                return answer
+                response: dict[str, Any] = json.loads(runner.run(environment.invoke(event)))
+                return response
 
             return handle
 
@@ -73,17 +73,17 @@ def handle_two_tower(deploy: Callable[[Path], Handle], two_tower_bundle: Path) -
     return deploy(two_tower_bundle)
 
 
-def scores_by_item(answer: dict[str, Any]) -> dict[int, float]:
-    predictions = json.loads(answer["body"])["predictions"]
+def scores_by_item(response: dict[str, Any]) -> dict[int, float]:
+    predictions = json.loads(response["body"])["predictions"]
     return {each["item_id"]: each["score"] for each in predictions}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.iterdir()))
 def test_an_event_is_answered_as_documented(handle: Handle, name: str) -> None:
-    answer = handle(name)
-    headers = answer.get("headers") or {k: v[0] for k, v in answer["multiValueHeaders"].items()}
-    assert (answer["statusCode"], headers["content-type"]) == EXPECTED[name]
-    assert answer["isBase64Encoded"] is False
+    response = handle(name)
+    headers = response.get("headers") or {k: v[0] for k, v in response["multiValueHeaders"].items()}
+    assert (response["statusCode"], headers["content-type"]) == EXPECTED[name]
+    assert response["isBase64Encoded"] is False
 
 
 def test_no_event_is_missing() -> None:
@@ -108,6 +108,6 @@ def test_served_scores_of_two_towers_are_torchs(handle_two_tower: Handle) -> Non
     items = [5, 41, 199, 300, 64, 12, 230]
     features = demo.features_of(7, items, "desktop", hour=8, weekday=0)
     expected = dict(zip(items, demo.torch_scores("two_tower", features), strict=True))
-    answer = handle_two_tower("two_tower")
-    assert len(json.loads(answer["body"])["predictions"]) == 8
-    assert scores_by_item(answer) == pytest.approx(expected, abs=1e-5)
+    response = handle_two_tower("two_tower")
+    assert len(json.loads(response["body"])["predictions"]) == 8
+    assert scores_by_item(response) == pytest.approx(expected, abs=1e-5)

@@ -31,9 +31,9 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_bund
 def test_an_invocation_has_a_response_a_log_and_a_report(
     standin: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
-    done = asyncio.run(invoke(standin, event("answer", {"a": 1}), tmp_path))
-    assert (done.response, done.error) == ({"a": 1}, None)
-    printed, report = done.log
+    result = asyncio.run(invoke(standin, event("answer", {"a": 1}), tmp_path))
+    assert (result.response, result.error) == ({"a": 1}, None)
+    printed, report = result.log
     assert printed == "stand-in initialised"
     assert report.startswith("REPORT RequestId: ")
     assert "Memory Size: 1769 MB" in report
@@ -46,19 +46,19 @@ def test_a_runtime_that_ignores_sighup_prints_nothing_at_the_end(
     """As under nohup, where the kernel resumes it after the emulator has ended."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        done = asyncio.run(invoke(standin, event("answer", {}), tmp_path))
+        result = asyncio.run(invoke(standin, event("answer", {}), tmp_path))
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert [line.partition(" ")[0] for line in done.log] == ["stand-in", "REPORT"]
+    assert [line.partition(" ")[0] for line in result.log] == ["stand-in", "REPORT"]
 
 
 def test_an_invocation_that_times_out_has_an_error_and_a_report(
     impatient: Function, event: MakeEvent, tmp_path: Path
 ) -> None:
-    done = asyncio.run(invoke(impatient, event("hang"), tmp_path))
-    assert done.response is None
-    assert isinstance(done.error, FunctionTimeoutError)
-    assert "Duration: 5000.00 ms" in done.log[-1]
+    result = asyncio.run(invoke(impatient, event("hang"), tmp_path))
+    assert result.response is None
+    assert isinstance(result.error, FunctionTimeoutError)
+    assert "Duration: 5000.00 ms" in result.log[-1]
 
 
 def test_no_text_of_a_caller_begins_a_line_of_a_log(tmp_path: Path) -> None:
@@ -70,36 +70,36 @@ def test_no_text_of_a_caller_begins_a_line_of_a_log(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_the_response_alone(working_directory: Path) -> None:
-    done = CliRunner().invoke(app, ["invoke", "-e", str(EVENTS / "predict.json")])
-    assert done.exit_code == 0
-    assert json.loads(json.loads(done.stdout)["body"])["model_version"] == "feed_ranker-1"
-    assert done.stderr.splitlines()[-1].startswith("REPORT RequestId: ")
+    result = CliRunner().invoke(app, ["invoke", "-e", str(EVENTS / "predict.json")])
+    assert result.exit_code == 0
+    assert json.loads(json.loads(result.stdout)["body"])["model_version"] == "feed_ranker-1"
+    assert result.stderr.splitlines()[-1].startswith("REPORT RequestId: ")
     assert list((working_directory / "data" / "run").iterdir()) == []
 
 
 def test_an_event_may_come_from_standard_input(working_directory: Path) -> None:
     event = (EVENTS / "negative_id.json").read_bytes()
-    done = CliRunner().invoke(app, ["invoke", "-e", "-"], input=event)
-    assert (done.exit_code, json.loads(done.stdout)["statusCode"]) == (0, 422)
+    result = CliRunner().invoke(app, ["invoke", "-e", "-"], input=event)
+    assert (result.exit_code, json.loads(result.stdout)["statusCode"]) == (0, 422)
 
 
 def test_a_function_error_prints_a_line_and_exits_with_code_1(working_directory: Path) -> None:
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["invoke", "-e", str(EVENTS / "predict.json"), "--env", "REQUEST_TIMEOUT_MS=soon"]
     )
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "SettingsError: wrong environment variables:" in done.stderr
-    assert "REQUEST_TIMEOUT_MS" in done.stderr
-    assert "Traceback (most recent call last)" not in done.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "SettingsError: wrong environment variables:" in result.stderr
+    assert "REQUEST_TIMEOUT_MS" in result.stderr
+    assert "Traceback (most recent call last)" not in result.stderr.splitlines()
 
 
 def test_without_a_bundle_the_message_names_the_command_that_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["invoke", "-e", str(EVENTS / "predict.json")])
-    assert done.exit_code == 1
-    assert "no bundle in data/bundles" in done.stderr
+    result = CliRunner().invoke(app, ["invoke", "-e", str(EVENTS / "predict.json")])
+    assert result.exit_code == 1
+    assert "no bundle in data/bundles" in result.stderr
 
 
 @pytest.mark.parametrize("content", ["{", None])
@@ -125,10 +125,10 @@ def test_an_init_that_fails_names_each_wrong_variable_in_the_log(
 ) -> None:
     function = Function(FUNCTION, {"MODEL_URI": "/nowhere", **wrong}, timeout_s=60)
     event = (EVENTS / "predict.json").read_bytes()
-    done = asyncio.run(invoke(function, event, tmp_path))
-    assert done.error
-    assert done.error.kind == "SettingsError"
-    log = "\n".join(done.log)
+    result = asyncio.run(invoke(function, event, tmp_path))
+    assert result.error
+    assert result.error.kind == "SettingsError"
+    log = "\n".join(result.log)
     assert [
-        name for name in wrong if f"{name}: " not in log or f"{name}: " not in str(done.error)
+        name for name in wrong if f"{name}: " not in log or f"{name}: " not in str(result.error)
     ] == []

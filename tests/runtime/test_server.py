@@ -13,7 +13,7 @@ import pytest
 from stack.faulty import FaultyFront
 from uvicorns import Server, stream, uvicorn
 
-ASKED = {"user_id": 42, "item_ids": [17, 256, 3]}
+REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
 LONGEST_S = 60
 SOON = """
@@ -78,7 +78,7 @@ def test_a_head_without_end_is_refused_and_takes_no_memory(
 
 
 @pytest.mark.parametrize(
-    ("sent", "answer"),
+    ("sent", "response"),
     [
         (b"GET /health HTTP/1.1\r\nx: " + b"a" * 66_000 + b"\r\n\r\n", "431"),
         (b"GET /health HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n", "431"),
@@ -95,23 +95,23 @@ def test_a_head_without_end_is_refused_and_takes_no_memory(
         (b"GET /health HTTP/1.1\r\n\r\nGET", "200"),
     ],
 )
-def test_every_request_ends(impatient: Server, sent: bytes, answer: str) -> None:
+def test_every_request_ends(impatient: Server, sent: bytes, response: str) -> None:
     with connect(impatient, sent) as connection:
-        assert status(connection) == answer
+        assert status(connection) == response
 
 
 def test_past_the_limit_it_says_503_and_past_its_double_nothing(demo_bundle: Path) -> None:
     with uvicorn(demo_bundle, "--limit-concurrency", "3") as server:
-        held = [connect(server)]
+        connections = [connect(server)]
         assert httpx2.get(f"{server.url}/").status_code == 200
-        held.append(connect(server))
+        connections.append(connect(server))
         assert httpx2.get(f"{server.url}/").status_code == 503
         assert httpx2.get(f"{server.url}/live").status_code == 200  # else a busy one is ended
         assert httpx2.get(f"{server.url}/").status_code == 503
-        held += [connect(server) for _ in range(4)]
+        connections += [connect(server) for _ in range(4)]
         with connect(server) as one_more:
             assert status(one_more) == ""
-        for each in held:
+        for each in connections:
             each.close()
 
 
@@ -131,22 +131,22 @@ def test_at_a_sigterm_requests_end_their_records_are_kept_and_nothing_hangs_on(
         connect(server, HEAD + b"\r\n{") as stalled,
         connect(server) as silent,
     ):
-        ranking = pool.submit(httpx2.post, f"{server.url}/predict", json=ASKED, timeout=LONGEST_S)
+        ranking = pool.submit(httpx2.post, f"{server.url}/predict", json=REQUEST, timeout=LONGEST_S)
         assert front.arrived.wait(LONGEST_S)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(LONGEST_S) == 0
-        answer = ranking.result(LONGEST_S)
-        assert (answer.status_code, status(stalled), status(silent)) == (200, "408", "")
+        response = ranking.result(LONGEST_S)
+        assert (response.status_code, status(stalled), status(silent)) == (200, "408", "")
         lines = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
     records = [line["request_id"] for line in lines if "record" in line]
-    assert records == [json.loads(answer.content)["request_id"]]
+    assert records == [json.loads(response.content)["request_id"]]
 
 
 def test_a_drain_that_hangs_is_cut_off(demo_bundle: Path, tmp_path: Path) -> None:
     with (
         (tmp_path / "stdout").open("w+b") as stdout,
         uvicorn(demo_bundle, stdout=stdout, before=HANGING_LOOP) as server,
-        connect(server, request(ASKED)) as connection,
+        connect(server, request(REQUEST)) as connection,
     ):
         while b"hangs" not in (tmp_path / "stdout").read_bytes():
             assert server.process.poll() is None
@@ -165,11 +165,13 @@ def test_a_hundred_at_once_at_a_stream_that_says_503_late_are_answered_and_kept(
         ThreadPoolExecutor(100) as pool,
     ):
         url = f"{server.url}/predict"
-        asked = [pool.submit(httpx2.post, url, json=ASKED, timeout=LONGEST_S) for _ in range(100)]
-        answers = [each.result(LONGEST_S) for each in asked]
+        requests = [
+            pool.submit(httpx2.post, url, json=REQUEST, timeout=LONGEST_S) for _ in range(100)
+        ]
+        responses = [each.result(LONGEST_S) for each in requests]
     lines = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
-    assert {answer.status_code for answer in answers} == {200}
-    ids = sorted(json.loads(answer.content)["request_id"] for answer in answers)
+    assert {response.status_code for response in responses} == {200}
+    ids = sorted(json.loads(response.content)["request_id"] for response in responses)
     assert sorted(line["request_id"] for line in lines if "record" in line) == ids
     assert sum(line.get("DecisionsSpilled", 0) for line in lines) == 100
 

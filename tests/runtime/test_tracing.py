@@ -60,21 +60,21 @@ def documents(demo_bundle: Path) -> list[dict[str, Any]]:
             "_X_AMZN_TRACE_ID": f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1",
             "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", ASK, json.dumps(EVENTS)],
             cwd=HANDLER.parent, env=environ, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        said = [line for line in done.stderr.splitlines() if not line.startswith(" ")]
-        assert said == ["200", "422", "UnservedEventError"], done.stderr
+        lines = [line for line in process.stderr.splitlines() if not line.startswith(" ")]
+        assert lines == ["200", "422", "UnservedEventError"], process.stderr
         daemon.setblocking(False)  # noqa: FBT003 the only way
-        found = []
+        documents_ = []
         while True:
             try:
                 packet = daemon.recv(65_536)
             except BlockingIOError:
                 break
-            found.append(json.loads(packet.partition(b"\n")[2]))
-    return found
+            documents_.append(json.loads(packet.partition(b"\n")[2]))
+    return documents_
 
 
 def test_a_request_is_a_subsegment_with_its_stages(documents: list[dict[str, Any]]) -> None:

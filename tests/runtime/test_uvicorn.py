@@ -16,32 +16,32 @@ import pytest
 from feedrank.http.routes import ROUTES
 from uvicorns import uvicorn
 
-ASKED = {"user_id": 42, "item_ids": [17, 256, 3]}
+REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
 
 
 def test_behind_a_proxy_that_takes_a_prefix_away_every_route_is_served(demo_bundle: Path) -> None:
     with uvicorn(demo_bundle, "--root-path", "/x") as server:
-        answers = {
-            route.path: httpx2.request(route.method, server.url + route.path, json=ASKED)
+        responses = {
+            route.path: httpx2.request(route.method, server.url + route.path, json=REQUEST)
             for route in ROUTES
         }
-    assert {path: answer.status_code for path, answer in answers.items()} == {
+    assert {path: response.status_code for path, response in responses.items()} == {
         route.path: 200 for route in ROUTES
     }
-    assert json.loads(answers["/openapi.json"].content)["servers"] == [{"url": "/x"}]
-    assert json.loads(answers["/"].content)["docs"] == "/x/docs"
+    assert json.loads(responses["/openapi.json"].content)["servers"] == [{"url": "/x"}]
+    assert json.loads(responses["/"].content)["docs"] == "/x/docs"
 
 
 def test_a_bundle_that_is_overwritten_or_cut_short_is_served_as_it_was(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
-    snapshot = folder / "serving/features.safetensors"
-    with uvicorn(folder, MODEL_CACHE_DIR=str(tmp_path / "cache")) as server:
+    directory = Path(shutil.copytree(demo_bundle, tmp_path / "bundle"))
+    snapshot = directory / "serving/features.safetensors"
+    with uvicorn(directory, MODEL_CACHE_DIR=str(tmp_path / "cache")) as server:
 
         def predictions() -> object:
-            answer = httpx2.post(f"{server.url}/predict", json=ASKED)
-            return answer.status_code, answer.json()["predictions"]
+            response = httpx2.post(f"{server.url}/predict", json=REQUEST)
+            return response.status_code, response.json()["predictions"]
 
         before = predictions()
         with snapshot.open("r+b") as file:
@@ -132,12 +132,14 @@ def test_while_the_fallback_serves_nobody_waits_for_an_s3_that_hangs(
     }
     with uvicorn("s3://models/feed", **variables) as server:
         hanging_s3.hears()  # at init
-        answers = [httpx2.post(f"{server.url}/predict", json=ASKED)]  # starts the retry
+        responses = [httpx2.post(f"{server.url}/predict", json=REQUEST)]  # starts the retry
         hanging_s3.hears()
-        answers += [httpx2.post(f"{server.url}/predict", json=ASKED) for _ in range(20)]
+        responses += [httpx2.post(f"{server.url}/predict", json=REQUEST) for _ in range(20)]
         health = httpx2.get(f"{server.url}/health")
-    assert [answer.status_code for answer in answers] == [200] * 21
-    assert all(json.loads(answer.content)["degraded"] == ["model:layer"] for answer in answers)
+    assert [response.status_code for response in responses] == [200] * 21
+    assert all(
+        json.loads(response.content)["degraded"] == ["model:layer"] for response in responses
+    )
     assert json.loads(health.content)["status"] == "degraded"
 
 
@@ -148,12 +150,12 @@ def test_a_request_that_waits_for_a_model_keeps_nobody_else_waiting(hanging_s3: 
         ThreadPoolExecutor() as pool,
     ):
         hanging_s3.hears()
-        waiting = pool.submit(httpx2.post, f"{server.url}/predict", json=ASKED, timeout=60)
+        waiting = pool.submit(httpx2.post, f"{server.url}/predict", json=REQUEST, timeout=60)
         hanging_s3.hears()  # the request has begun another load, and waits for it
         about = httpx2.get(f"{server.url}/")
         assert not waiting.done()
         hanging_s3.close()
-        answer = waiting.result(60)
+        response = waiting.result(60)
     assert about.status_code == 200
-    assert answer.status_code == 503
-    assert int(answer.headers["retry-after"]) >= 1
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1

@@ -14,7 +14,7 @@ from stack.emitted import INFRA, NAME, PARAMETERS, Metric, resources, unknown
 
 PAGES = {
     "server-errors",
-    "slow-answers",
+    "slow-responses",
     "function-errors",
     "throttles",
     "model-unavailable",
@@ -152,7 +152,7 @@ def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
             "server-errors",
             [("AWS/ApiGateway", "Count", API, 100), ("AWS/ApiGateway", "5xx", API, 2)],
         ),
-        ("slow-answers", [("AWS/ApiGateway", "Latency", API, 301)]),
+        ("slow-responses", [("AWS/ApiGateway", "Latency", API, 301)]),
         ("function-errors", [("AWS/Lambda", "Errors", FUNCTION, 1)]),
         ("throttles", [("AWS/Lambda", "Throttles", FUNCTION, 1)]),
         ("model-unavailable", [("feedrank", "ModelUnavailable", OURS, 1)]),
@@ -198,7 +198,7 @@ def test_an_alarm_fires(alarm: str, samples: list[Sample]) -> None:
             "server-errors",
             [("AWS/ApiGateway", "Count", API, 1_000), ("AWS/ApiGateway", "5xx", API, 9)],
         ),
-        ("slow-answers", [("AWS/ApiGateway", "Latency", API, 299)]),
+        ("slow-responses", [("AWS/ApiGateway", "Latency", API, 299)]),
         ("function-errors", [("AWS/Lambda", "Errors", FUNCTION, 0)]),
         ("decisions-spilled", [("feedrank", "DecisionsSpilled", OURS, 0)]),
         (

@@ -56,8 +56,8 @@ def test_a_graph_names_metrics_that_exist(widget: dict[str, Any]) -> None:
 
 
 def test_every_metric_of_the_function_is_on_the_dashboard() -> None:
-    shown = set().union(*map(_metrics_of, _widgets()))
-    assert of_the_code() - shown == set()
+    metrics = set().union(*map(_metrics_of, _widgets()))
+    assert of_the_code() - metrics == set()
 
 
 def test_sections_are_in_order_of_urgency() -> None:

@@ -270,7 +270,7 @@ def test_records_sent_by_the_function_give_the_same_rows(aws: Aws, tmp_path: Pat
 @pytest.mark.parametrize("aws", ["direct"], indirect=True)
 def test_plain_and_hashed_ids_fit_in_one_table(aws: Aws, tmp_path: Path) -> None:
     """As happens when `RecordIds` is changed."""
-    sink, user_hash = fakes.KeptLines(), UserHash("0123456789abcdef" * 2)
+    sink, user_hash = fakes.MemorySink(), UserHash("0123456789abcdef" * 2)
     for log in (DecisionLog([sink]), DecisionLog([sink], user_hash=user_hash)):
         query = fakes.query(LARGEST_ID)
         fakes.record(log, fakes.ranking(query=query, timestamp=_at(0, "01:00:00")))

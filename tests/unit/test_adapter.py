@@ -64,8 +64,8 @@ def _adapter(app: Any, *, waits: bool) -> Adapter:
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_the_response_is_the_same_with_a_loop_and_without(*, waits: bool) -> None:
-    answer = _adapter(_echo, waits=waits)(EVENT, fakes.LambdaContext())
-    assert answer == {
+    response = _adapter(_echo, waits=waits)(EVENT, fakes.LambdaContext())
+    assert response == {
         "statusCode": 201,
         "headers": {"content-type": "text/plain", "x-loop": str(int(waits))},
         "body": "héllo",

@@ -17,10 +17,10 @@ def test_what_falls_on_both_of_a_round_changes_no_ratio() -> None:
     drift = [1.0, 5.0, 2.0, 8.0, 3.0]
     slow, fast = [[3.0 * d] for d in drift], [[2.0 * d] for d in drift]
 
-    found = stats.ratio(slow, fast)
+    ratio = stats.ratio(slow, fast)
 
-    assert found.value == pytest.approx(1.5)
-    assert found.high - found.low == pytest.approx(0.0)
+    assert ratio.value == pytest.approx(1.5)
+    assert ratio.high - ratio.low == pytest.approx(0.0)
 
 
 def test_rounds_that_have_no_partner_are_refused() -> None:

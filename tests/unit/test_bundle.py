@@ -366,7 +366,7 @@ def test_a_model_with_scores_outside_zero_to_one_is_refused(
         case["scores"] = [score + more for score in case["scores"]]
     _replace(bundle, GOLDEN, json.dumps(golden).encode())
     real = OnnxEngine.score
-    monkeypatch.setattr(OnnxEngine, "score", lambda *given: real(*given) + np.float32(more))
+    monkeypatch.setattr(OnnxEngine, "score", lambda *arguments: real(*arguments) + np.float32(more))
     with pytest.raises(BundleError, match=rf"^{GOLDEN}: the model gives a score outside \[0, 1\]"):
         _load(bundle)
 

@@ -87,7 +87,7 @@ def test_what_the_spec_does_not_describe_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("sent", "record"),
     [
         ({"score": [1, 0.25, None]}, {"score": [1, 0.25, None]}),
         ({"clip": [[1, 2, 3], [], None]}, {"clip": [[2, 3], [], None]}),
@@ -98,10 +98,10 @@ def test_what_the_spec_does_not_describe_is_refused_by_name(
     ],
 )  # fmt: skip
 def test_a_record_holds_what_counts_and_no_text_that_the_bundle_lacks(
-    sent: dict[str, Any], kept: dict[str, Any]
+    sent: dict[str, Any], record: dict[str, Any]
 ) -> None:
     recorded = json.loads(READER.recorded(sent))
-    assert recorded == kept
+    assert recorded == record
     before, after = READER.read(sent, 3), READER.read(recorded, 3)
     assert before.keys() == after.keys()
     for name, values in before.items():

@@ -42,12 +42,12 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 def test_help_lists_the_commands_under_their_headings() -> None:
-    done = CliRunner().invoke(app, ["--help"])
-    assert done.exit_code == 0
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
     for heading in ("On this machine", "Models", "Deployed stack"):
-        assert f"─ {heading} ─" in done.stdout
+        assert f"─ {heading} ─" in result.stdout
     for command in ("train", "publish", "serve", "run", "invoke", "dashboard", "decisions"):
-        assert f" {command} " in done.stdout
+        assert f" {command} " in result.stdout
 
 
 def test_options_of_training_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +58,10 @@ def test_options_of_training_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> N
         return TrainResult("run", "models:/m-1", options.registered_name, "4", {})
 
     monkeypatch.setattr("feedmodel.demo.train.train", train)
-    done = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
-    assert done.exit_code == 0
+    result = CliRunner().invoke(app, ["train", "--network", "two_tower", "--epochs", "3"])
+    assert result.exit_code == 0
     assert runs == [TrainOptions(network="two_tower", epochs=3)]
-    assert done.stdout.startswith("models:/feed_ranker/4 is the candidate")
+    assert result.stdout.startswith("models:/feed_ranker/4 is the candidate")
     again = CliRunner().invoke(app, ["train", "--alias", "production"])
     assert (again.exit_code, again.stdout, runs[-1].alias) == (0, "", "production")
 
@@ -81,8 +81,8 @@ def test_promote_takes_a_number_a_uri_or_else_the_candidate(
     monkeypatch.setattr(
         "feedops.models.promote.promote", lambda name, **options: calls.append((name, options))
     )
-    done = CliRunner().invoke(app, ["promote", *arguments, "--force"])
-    assert done.exit_code == 0
+    result = CliRunner().invoke(app, ["promote", *arguments, "--force"])
+    assert result.exit_code == 0
     assert [(name, options["force"]) for name, options in calls] == [(uri, True)]
 
 
@@ -99,7 +99,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
 
     uri = f"s3://bucket/models/mine/sha256-{Manifest.digest}/"
     built = SimpleNamespace(
-        folder=Path("built"),
+        directory=Path("built"),
         manifest=Manifest,
         size_bytes=2_500_000,
         container_bytes=1_100_000,
@@ -113,10 +113,11 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
     )
     monkeypatch.setattr("feedmodel.publish.build.build_bundle", lambda _options, _step: built)
     monkeypatch.setattr(
-        "feedmodel.publish.upload.upload", lambda _folder, _to: SimpleNamespace(uri=uri, uploaded=0)
+        "feedmodel.publish.upload.upload",
+        lambda _directory, _to: SimpleNamespace(uri=uri, uploaded=0),
     )
-    done = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
-    assert done.stdout.splitlines() == [
+    result = CliRunner().invoke(app, ["publish", "models:/mine/3", "--to", "s3://bucket/models"])
+    assert result.stdout.splitlines() == [
         "model        mine-3",
         f"bundle       {uri}",
         f"digest       {Manifest.digest}",
@@ -178,9 +179,9 @@ def test_options_of_serving_are_passed_on(served: list[ServeOptions]) -> None:
 
 
 def test_a_variable_without_a_value_is_refused(served: list[ServeOptions]) -> None:
-    done = CliRunner().invoke(app, ["serve", "--env", "A"])
-    assert (done.exit_code, served) == (2, [])
-    assert "'A' is not NAME=VALUE" in done.stderr
+    result = CliRunner().invoke(app, ["serve", "--env", "A"])
+    assert (result.exit_code, served) == (2, [])
+    assert "'A' is not NAME=VALUE" in result.stderr
 
 
 def test_an_error_prints_its_text_and_exits_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +189,9 @@ def test_an_error_prints_its_text_and_exits_with_code_1(monkeypatch: pytest.Monk
         raise StartError("moto's server ended; the end of the log:\n  [red]boom")
 
     monkeypatch.setattr("feedops.local.serve.serve", fail)
-    done = CliRunner().invoke(app, ["serve"])
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "moto's server ended; the end of the log:\n  [red]boom\n"
+    result = CliRunner().invoke(app, ["serve"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "moto's server ended; the end of the log:\n  [red]boom\n"
 
 
 @pytest.mark.parametrize(
@@ -203,8 +204,8 @@ def test_errors_of_the_function_itself_print_their_text_too(
         raise error
 
     monkeypatch.setattr("feedops.local.serve.serve", fail)
-    done = CliRunner().invoke(app, ["serve"])
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"{error}\n")
+    result = CliRunner().invoke(app, ["serve"])
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"{error}\n")
 
 
 def test_an_operators_error_has_no_http_status() -> None:
@@ -216,8 +217,8 @@ def test_with_debug_an_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         raise StartError("no")
 
     monkeypatch.setattr("feedops.local.serve.serve", fail)
-    done = CliRunner().invoke(app, ["--debug", "serve"])
-    assert isinstance(done.exception, StartError)
+    result = CliRunner().invoke(app, ["--debug", "serve"])
+    assert isinstance(result.exception, StartError)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from feedops.display import steps
 from feedops.errors import EmulatorMissingError
 from feedops.local.serve import serve
 from feedops.local.serve_options import ServeOptions
-from feedops.workspace import scratch_folder
+from feedops.workspace import scratch_directory
 
 COMMANDS = [
     str(command.callback.__name__) for command in app.registered_commands if command.callback
@@ -91,25 +91,25 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_mistake_gives_one_line(line: str, message: str) -> None:
-    done = CliRunner().invoke(app, line.split())
-    assert done.exit_code in (1, 2), done.output
-    assert isinstance(done.exception, SystemExit), done.exception
-    assert message in done.stderr
-    assert "Traceback" not in done.output
-    assert "SECRET" not in done.output
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert "SECRET" not in result.output
 
 
 def test_a_host_of_another_machine_is_not_reported_as_a_bad_port() -> None:
-    done = CliRunner().invoke(app, ["serve", "--host", "203.0.113.9", "--port", "18119"])
-    assert "choose another --port" not in done.stderr
+    result = CliRunner().invoke(app, ["serve", "--host", "203.0.113.9", "--port", "18119"])
+    assert "choose another --port" not in result.stderr
 
 
 def test_a_log_that_was_cut_off_is_drawn_up_to_there(working_directory: Path) -> None:
     log = working_directory / "log"
     with log.open("a") as opened:
         opened.write(json.dumps(EMF)[:90])
-    done = CliRunner().invoke(app, ["dashboard", "--metrics", str(log), "--out", "it.png"])
-    assert (done.exit_code, done.stdout) == (0, "it.png\n")
+    result = CliRunner().invoke(app, ["dashboard", "--metrics", str(log), "--out", "it.png"])
+    assert (result.exit_code, result.stdout) == (0, "it.png\n")
     assert (working_directory / "it.png").is_file()
 
 
@@ -117,7 +117,7 @@ def test_directories_of_dead_processes_are_deleted_and_others_are_kept(tmp_path:
     others = {"12-monkeys", "2026", "process-of-mine", f"process-{os.getppid()}"}
     for name in (*others, "process-99999999999999999999"):
         (tmp_path / "run" / name).mkdir(parents=True)
-    with scratch_folder(tmp_path / "run") as own:
+    with scratch_directory(tmp_path / "run") as own:
         assert {path.name for path in (tmp_path / "run").iterdir()} == others | {own.name}
     assert {path.name for path in (tmp_path / "run").iterdir()} == others
 
@@ -159,10 +159,10 @@ def test_without_a_terminal_each_step_is_a_line(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_option_has_a_help_text_and_no_flag_a_type(command: str) -> None:
-    done = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert done.exit_code == 0
-    assert "<bool>" not in done.stdout
-    rows = [line.strip("│ ").split("  ") for line in done.stdout.splitlines() if " --" in line]
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert "<bool>" not in result.stdout
+    rows = [line.strip("│ ").split("  ") for line in result.stdout.splitlines() if " --" in line]
     without_help = [row for row in rows if len([cell for cell in row if cell.strip()]) < 2]
     assert without_help == []
 

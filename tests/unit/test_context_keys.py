@@ -37,7 +37,7 @@ SPEC: dict[str, Any] = {
 }
 UNKNOWN_KEY = "context: unknown key; this model reads device, city, app, temp, timestamp"
 WRONG_DEVICE = "context.device: must be one of mobile, tablet, tv"
-ASKED: dict[str, Any] = {"user_id": 1, "item_ids": [10, 30, 20]}
+REQUEST: dict[str, Any] = {"user_id": 1, "item_ids": [10, 30, 20]}
 
 
 def _client(**env: str) -> TestClient:
@@ -45,7 +45,7 @@ def _client(**env: str) -> TestClient:
 
 
 def _post(client: TestClient, context: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    response = client.post("/predict", json=ASKED | {"context": context})
+    response = client.post("/predict", json=REQUEST | {"context": context})
     return response.status_code, response.json()
 
 
@@ -90,11 +90,11 @@ PRIVATE = "ada@example.com"
 
 def _recorded(context: dict[str, str], **env: str) -> dict[str, Any]:
     """What the decision record of a request with this context holds of it."""
-    kept = fakes.KeptLines()
-    app = fakes.app(fakes.model(**SPEC), kept, **env)
-    response = TestClient(app).post("/predict", json=ASKED | {"context": context})
+    sink = fakes.MemorySink()
+    app = fakes.app(fakes.model(**SPEC), sink, **env)
+    response = TestClient(app).post("/predict", json=REQUEST | {"context": context})
     assert response.status_code == 200
-    ((line, _),) = kept.lines
+    ((line, _),) = sink.lines
     assert PRIVATE not in line.decode()
     record = json.loads(line)
     return {"context": record["context"], "context_dropped": record["context_dropped"]}
@@ -108,7 +108,7 @@ def test_a_record_has_the_context_that_the_model_reads_as_it_was_sent(check: str
 
 
 @pytest.mark.parametrize(
-    ("context", "kept", "dropped"),
+    ("context", "record", "dropped"),
     [
         ({"email": PRIVATE, PRIVATE: "1"}, {}, 2),
         ({"device": PRIVATE, "app": "web"}, {"device": None, "app": "web"}, 1),
@@ -117,9 +117,12 @@ def test_a_record_has_the_context_that_the_model_reads_as_it_was_sent(check: str
     ],
 )  # fmt: skip
 def test_a_record_has_no_text_that_the_model_does_not_list(
-    context: dict[str, str], kept: dict[str, str | None], dropped: int
+    context: dict[str, str], record: dict[str, str | None], dropped: int
 ) -> None:
-    assert _recorded(context, CONTEXT_CHECK="warn") == {"context": kept, "context_dropped": dropped}
+    assert _recorded(context, CONTEXT_CHECK="warn") == {
+        "context": record,
+        "context_dropped": dropped,
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,10 +141,10 @@ def test_a_value_that_is_not_recorded_reads_as_the_one_that_was_sent() -> None:
     """Else rows made of records would differ from the rows that were scored."""
     keys = ContextKeys(parse_spec(SPEC))
     sent = {"device": PRIVATE, "city": "Oslo"}
-    kept, _ = keys.recorded(sent)
+    record, _ = keys.recorded(sent)
     for expression in ("equals(device, mobile)", 'equals(city, "Paris, TX")'):
         compute = context.parse(expression).compute
-        assert compute(kept, 0.0) == compute(sent, 0.0)
+        assert compute(record, 0.0) == compute(sent, 0.0)
 
 
 def test_warnings_are_counted() -> None:
@@ -153,14 +156,14 @@ def test_warnings_are_counted() -> None:
 def test_a_long_list_of_values_keeps_an_error_small() -> None:
     spec = SPEC | {"context": {"city": [f"city number {n}" for n in range(1_000)]}}
     client = TestClient(fakes.app(fakes.model(**spec)))
-    response = client.post("/predict", json=ASKED | {"context": {"city": "Berlin"}})
+    response = client.post("/predict", json=REQUEST | {"context": {"city": "Berlin"}})
     assert response.status_code == 422
     assert response.json()["detail"].endswith("city number 8 and 991 more, see /model")
     assert len(response.content) <= 1_024
 
 
 def test_a_value_that_is_not_a_text_names_its_key_if_the_model_reads_it() -> None:
-    body = ASKED | {"context": {"device": 5, "SECRET": 6}}
+    body = REQUEST | {"context": {"device": 5, "SECRET": 6}}
     detail = _client().post("/predict", json=body).json()["detail"]
     assert detail == (
         "context.device: Input should be a valid string; context: Input should be a valid string"
@@ -200,7 +203,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept", "dropped"),
+    ("sent", "record", "dropped"),
     [
         ({"device": "a"}, {"device": "a"}, 0),
         ({"device": "SECRET"}, {"device": None}, 1),
@@ -214,10 +217,10 @@ LISTS = {
     ],
 )
 def test_of_texts_and_lists_a_record_has_what_the_vocabulary_has(
-    sent: dict[str, str], kept: dict[str, str | None], dropped: int
+    sent: dict[str, str], record: dict[str, str | None], dropped: int
 ) -> None:
     keys = ContextKeys(parse_spec(LISTS), {"v": vocabulary_of(["a", "b", "c"])})
-    assert keys.recorded(sent) == (kept, dropped)
+    assert keys.recorded(sent) == (record, dropped)
 
 
 def test_any_text_is_a_value_of_a_key_of_text_and_other_keys_are_named() -> None:

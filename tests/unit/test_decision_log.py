@@ -97,7 +97,7 @@ def test_each_duplicate_has_its_own_rank() -> None:
 def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first, second = fakes.KeptLines(), fakes.KeptLines()
+    first, second = fakes.MemorySink(), fakes.MemorySink()
     ranking = fakes.ranking(context={"note": "a\nb\u2028é"})
     assert fakes.record(DecisionLog([first, second]), ranking) == 0
     printed = capsys.readouterr().out
@@ -110,8 +110,8 @@ def test_the_record_is_one_line_on_standard_output_and_in_every_sink(
 def test_a_refusal_is_logged_and_counted_and_other_sinks_get_the_record(
     capsys: pytest.CaptureFixture[str], log: fakes.LogLines
 ) -> None:
-    kept = fakes.KeptLines()
-    records = DecisionLog([fakes.FullDisk(), kept])
+    sink = fakes.MemorySink()
+    records = DecisionLog([fakes.FullDisk(), sink])
     assert _record(records) == 1
     (line,) = log()
     assert (line["level"], line["message"], line["sink"]) == (
@@ -120,20 +120,20 @@ def test_a_refusal_is_logged_and_counted_and_other_sinks_get_the_record(
         "FullDisk",
     )
     assert "No space left" in line["reason"]
-    assert json.loads(capsys.readouterr().out) == json.loads(kept.lines[0][0])
+    assert json.loads(capsys.readouterr().out) == json.loads(sink.lines[0][0])
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_a_sink_may_replace_standard_output(
     capsys: pytest.CaptureFixture[str], *, is_alone: bool
 ) -> None:
-    stream, kept = fakes.FakeStream(), fakes.KeptLines()
+    stream, sink = fakes.FakeStream(), fakes.MemorySink()
     ranking = fakes.ranking(call=fakes.call(is_alone=is_alone))
-    recorded = DecisionLog([kept, stream]).record(ranking)
+    recorded = DecisionLog([sink, stream]).record(ranking)
     assert asyncio.run(recorded) == 0
     assert capsys.readouterr().out == ""
-    assert stream.lines == [line for line, _ in kept.lines]
-    assert len(kept.lines) == 1
+    assert stream.lines == [line for line, _ in sink.lines]
+    assert len(sink.lines) == 1
 
 
 @pytest.mark.parametrize("is_alone", [True, False])
@@ -145,11 +145,11 @@ def test_a_record_that_any_sink_refuses_is_printed_once(
     *,
     is_alone: bool,
 ) -> None:
-    kept = fakes.KeptLines()
+    sink = fakes.MemorySink()
     ranking = fakes.ranking(call=fakes.call(is_alone=is_alone))
-    records = DecisionLog([stream, kept, fakes.FullDisk()])
+    records = DecisionLog([stream, sink, fakes.FullDisk()])
     assert asyncio.run(records.record(ranking)) == 1 + stream.refuses
-    assert capsys.readouterr().out.encode() == kept.lines[0][0]
+    assert capsys.readouterr().out.encode() == sink.lines[0][0]
     assert len(log()) == 1 + stream.refuses
 
 
@@ -218,13 +218,13 @@ def test_each_utc_day_has_its_own_file(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_record_is_removed_again(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL_AFTER_100_BYTES, str(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "only a part of the record was written\n"
+    assert process.stdout == "only a part of the record was written\n"
     written = (tmp_path / "predictions_2026-11-22.jsonl").read_bytes()
     assert written.splitlines() == [b"a" * 50, b"c" * 50]
 
@@ -281,7 +281,7 @@ def test_several_processes_append_whole_lines(tmp_path: Path) -> None:
     assert sorted(lines) == sorted(expected)
 
 
-class Hanging(fakes.KeptLines):
+class Hanging(fakes.MemorySink):
     max_writes = 1
 
     def __init__(self) -> None:
@@ -325,8 +325,8 @@ def test_a_sink_that_can_not_connect_after_a_restore_fails_no_request(
     records.restart()
     assert fakes.record(records, fakes.ranking()) == 1
     lines = [line for line in printed() if line.get("level") == "ERROR"]
-    told = [(line["message"], line["sink"]) for line in lines]
-    assert told == [
+    messages = [(line["message"], line["sink"]) for line in lines]
+    assert messages == [
         ("decision sink can't connect", "Unconnected"),
         ("decision record spilled", "Unconnected"),
     ]

@@ -31,7 +31,7 @@ from feedrank.ranking.pipeline import Ranker
 from feedrank.ranking.scorer import InlineScorer
 from feedrank.telemetry.container import ContainerStats
 
-ASKED = {"user_id": 1, "item_ids": [10, 30, 20]}
+REQUEST = {"user_id": 1, "item_ids": [10, 30, 20]}
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
 NO_INTEGER = "Input should be a valid integer, unable to parse string as an integer"
 NO_OBJECT = "Input should be a valid dictionary or object to extract fields from"
@@ -61,11 +61,11 @@ class _Guard:
 
 
 def _app(*, without_model: bool = False, **options: Any) -> tuple[App, Observer]:
-    chosen, stats = fakes.settings(), ContainerStats()
+    settings, stats = fakes.settings(), ContainerStats()
     slot = fakes.slot(None if without_model else fakes.model())
     ranker = Ranker(slot, InlineScorer(), DecisionLog([]))
-    made = create_app(chosen, slot, ranker, stats, **options)
-    return made, Observer(made, stats, chosen, clock=fakes.NOON.timestamp)
+    app = create_app(settings, slot, ranker, stats, **options)
+    return app, Observer(app, stats, settings, clock=fakes.NOON.timestamp)
 
 
 def _route_dependency(app: App) -> None:
@@ -145,7 +145,7 @@ def test_whatever_is_added_stands_before_predict(guard: Callable[[App], object])
     app, observed = _app()
     guard(app)
     client = TestClient(observed)
-    assert client.post("/predict", json=ASKED).status_code == 401
+    assert client.post("/predict", json=REQUEST).status_code == 401
     assert may_wait(observed, dict(SCOPE))
 
 
@@ -154,15 +154,15 @@ def test_whoever_may_pass_has_the_ranking(guard: Callable[[App], object]) -> Non
     app, observed = _app()
     guard(app)
     good = {"authorization": "Bearer good"}
-    assert TestClient(observed).post("/predict", json=ASKED, headers=good).status_code == 200
+    assert TestClient(observed).post("/predict", json=REQUEST, headers=good).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/predict"), ("GET", "/model")])
 def test_a_dependency_of_the_app_guards_every_route_alike(method: str, path: str) -> None:
     _, observed = _app(dependencies=[Depends(_checked)])
     client = TestClient(observed)
-    refused = client.request(method, path, json=ASKED)
-    passed = client.request(method, path, json=ASKED, headers={"authorization": "Bearer good"})
+    refused = client.request(method, path, json=REQUEST)
+    passed = client.request(method, path, json=REQUEST, headers={"authorization": "Bearer good"})
     assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
     assert refused.json()["detail"] == "Who are you?"
     assert passed.status_code == 200
@@ -172,17 +172,17 @@ def test_cors_headers_are_those_of_the_other_routes() -> None:
     app, observed = _app()
     app.add_middleware(CORSMiddleware, allow_origins=[ORIGIN["origin"]], allow_methods=["POST"])
     client = TestClient(observed)
-    answers = [
-        client.post("/predict", json=ASKED, headers=ORIGIN),
+    responses = [
+        client.post("/predict", json=REQUEST, headers=ORIGIN),
         client.post("/predict", content="{}", headers=ORIGIN),
         client.get("/model", headers=ORIGIN),
     ]
-    assert [answer.status_code for answer in answers] == [200, 422, 200]
-    assert {answer.headers["access-control-allow-origin"] for answer in answers} == {
+    assert [response.status_code for response in responses] == [200, 422, 200]
+    assert {response.headers["access-control-allow-origin"] for response in responses} == {
         ORIGIN["origin"]
     }
-    asked = {**ORIGIN, "access-control-request-method": "POST"}
-    assert client.options("/predict", headers=asked).status_code == 200
+    headers = {**ORIGIN, "access-control-request-method": "POST"}
+    assert client.options("/predict", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -211,17 +211,17 @@ def test_where_it_can_not_be_told_the_plain_way_is_taken(change: Callable[[App],
 def test_an_agent_that_patches_fastapi_sees_predict_too(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
-    seen: list[str] = []
+    names: list[str] = []
     original: Any = getattr(owner, name)
 
     def patched(*arguments: Any) -> Any:
-        seen.append(name)
+        names.append(name)
         return original(*arguments)
 
     monkeypatch.setattr(owner, name, patched)
     _, observed = _app()
-    assert TestClient(observed).post("/predict", json=ASKED).status_code == 200
-    assert seen
+    assert TestClient(observed).post("/predict", json=REQUEST).status_code == 200
+    assert names
 
 
 def test_a_wrapper_or_a_subclass_that_does_not_say_may_wait() -> None:
@@ -247,7 +247,7 @@ def test_a_wrapper_or_a_subclass_that_does_not_say_may_wait() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [json.dumps(ASKED), "{}", "SECRET", "x" * 70_000, json.dumps(ASKED | {"user_id": 2})],
+    [json.dumps(REQUEST), "{}", "SECRET", "x" * 70_000, json.dumps(REQUEST | {"user_id": 2})],
     ids=["ranked", "invalid", "no JSON", "too large", "unknown user"],
 )
 @pytest.mark.parametrize("without_model", [False, True], ids=["a model", "no model"])
@@ -255,9 +255,9 @@ def test_the_direct_way_responds_as_fastapis_own_does(content: str, *, without_m
     (_, direct), (plain, routed) = (_app(without_model=without_model) for _ in range(2))
     plain.dependency_overrides[_checked] = _checked
     assert may_wait(routed, dict(SCOPE))
-    answers = [_comparable(TestClient(app).post("/predict", content=content))
+    responses = [_comparable(TestClient(app).post("/predict", content=content))
                for app in (direct, routed)]  # fmt: skip
-    assert answers[0] == answers[1]
+    assert responses[0] == responses[1]
 
 
 def _comparable(response: Response) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -295,15 +295,15 @@ def _event(method: str, path: str, **headers: str) -> dict[str, Any]:
         "rawQueryString": "",
         "headers": headers,
         "requestContext": {"requestId": "r", "http": http},
-        "body": json.dumps(ASKED),
+        "body": json.dumps(REQUEST),
         "isBase64Encoded": False,
     }
 
 
 def _ask(module: ModuleType, method: str, path: str, **headers: str) -> dict[str, Any]:
     event = _event(method, path, **headers)
-    answer: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext())
-    return answer
+    response: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext())
+    return response
 
 
 @pytest.mark.parametrize(
@@ -325,11 +325,14 @@ def test_on_lambda_cors_headers_are_those_of_the_other_routes(demo_bundle: Path)
         app.add_middleware(CORSMiddleware, allow_origins=["*"])
 
     with _extended(demo_bundle, extend) as module:
-        answers = [
+        responses = [
             _ask(module, "POST", "/predict", **ORIGIN),
             _ask(module, "GET", "/model", **ORIGIN),
         ]
-    assert [answer["headers"]["access-control-allow-origin"] for answer in answers] == ["*", "*"]
+    assert [response["headers"]["access-control-allow-origin"] for response in responses] == [
+        "*",
+        "*",
+    ]
 
 
 # Routes that somebody adds
@@ -434,9 +437,9 @@ def test_a_mounted_app_serves_every_route(method: str, path: str, base_path: str
     outer = Starlette()
     outer.mount("/x", fakes.app(fakes.model(), BASE_PATH=base_path))
     client = TestClient(outer)
-    assert client.request(method, "/x" + path, json=ASKED).status_code == 200
-    assert client.request(method, "/x" + base_path + path, json=ASKED).status_code == 200
-    assert client.request(method, path, json=ASKED).status_code == 404
+    assert client.request(method, "/x" + path, json=REQUEST).status_code == 200
+    assert client.request(method, "/x" + base_path + path, json=REQUEST).status_code == 200
+    assert client.request(method, path, json=REQUEST).status_code == 404
 
 
 @every_route
@@ -444,7 +447,7 @@ def test_a_mounted_app_serves_every_route(method: str, path: str, base_path: str
 def test_the_servers_root_path_is_kept(method: str, path: str, base_path: str) -> None:
     app = fakes.app(fakes.model(), BASE_PATH=base_path)
     client = TestClient(app, root_path="/x")
-    assert client.request(method, "/x" + path, json=ASKED).status_code == 200
+    assert client.request(method, "/x" + path, json=REQUEST).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ PAGE = DOCS_PAGE.read_text(encoding="utf-8")
 
 
 def policy() -> dict[str, str]:
-    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', PAGE)
-    assert found
-    return dict(part.strip().split(" ", 1) for part in found[1].split(";"))
+    match = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', PAGE)
+    assert match
+    return dict(part.strip().split(" ", 1) for part in match[1].split(";"))
 
 
 def digest(tag: str) -> str:

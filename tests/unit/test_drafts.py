@@ -26,11 +26,11 @@ AGE_DAYS = {"name": "days_since_created_at", "source": "item", "expression": "si
 
 
 def test_columns_become_features_of_the_inputs_that_have_room() -> None:
-    made = draft(
+    proposal = draft(
         [TensorDescription("dense", "float32", (-1, 5)), TensorDescription("who", "int64", (1, 1))],
         {"users": USERS, "items": ITEMS},
     )
-    assert made.spec == {
+    assert proposal.spec == {
         "inputs": [
             {"name": "dense", "features": [
                 {"name": "age", "source": "user", "default": 25.0},
@@ -42,8 +42,8 @@ def test_columns_become_features_of_the_inputs_that_have_room() -> None:
         ],
         "vocabularies": {"country": ["DE", "FR"]},
     }  # fmt: skip
-    parse_spec(made.spec)
-    assert made.undecided == [
+    parse_spec(proposal.spec)
+    assert proposal.undecided == [
         (
             "recent: has lists of 1 to 2 values, of which the last count; if it is a vector, leave "
             "out keep, and mend the rows that are shorter"
@@ -55,20 +55,20 @@ def test_columns_become_features_of_the_inputs_that_have_room() -> None:
 
 
 def test_whole_numbers_that_no_column_has_are_the_id_itself() -> None:
-    made = draft([TensorDescription("item", "int64", (-1,))], {"items": ITEMS})
+    proposal = draft([TensorDescription("item", "int64", (-1,))], {"items": ITEMS})
     feature = {"name": "item_id", "source": "item", "vocabulary": "items"}
-    assert made.spec == {
+    assert proposal.spec == {
         "inputs": [{"name": "item", "type": "int64", "features": [feature]}],
         "vocabularies": {"items": ["7", "8"]},
     }
-    parse_spec(made.spec)
+    parse_spec(proposal.spec)
 
 
 def test_many_texts_go_into_a_file() -> None:
     many = pd.DataFrame({"item_id": range(2_000), "brand": [f"b{n}" for n in range(2_000)]})
-    made = draft([TensorDescription("x", "int64", (-1, 1))], {"items": many})
-    assert made.spec["vocabularies"] == {"brand": "brand.txt"}
-    assert made.undecided[-1] == (
+    proposal = draft([TensorDescription("x", "int64", (-1, 1))], {"items": many})
+    assert proposal.spec["vocabularies"] == {"brand": "brand.txt"}
+    assert proposal.undecided[-1] == (
         "vocabulary brand: its order must be that of the training: write brand.txt, a text a "
         "line, beside the spec"
     )
@@ -91,13 +91,13 @@ def test_a_spec_of_another_model_is_told_apart_input_by_input() -> None:
 
 
 def test_what_does_not_add_up_is_marked_and_can_not_be_published() -> None:
-    made = draft(
+    proposal = draft(
         [TensorDescription("x", "float32", (-1, 4))], {"items": ITEMS[["item_id", "price"]]}
     )
-    assert made.spec["inputs"][0]["features"][-1] == {"name": f"{TODO} 3 more", "source": TODO}
-    assert made.undecided[0].startswith("input x: the model takes 4 columns, the tables have 1")
+    assert proposal.spec["inputs"][0]["features"][-1] == {"name": f"{TODO} 3 more", "source": TODO}
+    assert proposal.undecided[0].startswith("input x: the model takes 4 columns, the tables have 1")
     with pytest.raises(SpecError, match="source must be one of"):
-        parse_spec(made.spec)
+        parse_spec(proposal.spec)
 
 
 def test_a_spec_is_explained_line_by_line() -> None:
@@ -139,13 +139,13 @@ def test_a_spec_is_explained_line_by_line() -> None:
 def test_several_outputs_are_listed_in_the_signatures_order_for_their_weights() -> None:
     x = TensorDescription("x", "float32", (-1, 1))
     heads = [TensorDescription(name, "float32", (-1,)) for name in ("like", "click")]
-    made = draft([x], {"items": ITEMS[["item_id", "price"]]}, heads)
-    assert made.spec["outputs"] == [
+    proposal = draft([x], {"items": ITEMS[["item_id", "price"]]}, heads)
+    assert proposal.spec["outputs"] == [
         {"name": "like", "weight": TODO}, {"name": "click", "weight": TODO}
     ]  # fmt: skip
-    assert made.undecided[-1].startswith("outputs: the weight of each in the score")
+    assert proposal.undecided[-1].startswith("outputs: the weight of each in the score")
     with pytest.raises(SpecError, match=r"outputs\.like must be a finite number"):
-        parse_spec(made.spec)
+        parse_spec(proposal.spec)
     columns = [TensorDescription("y", "float32", (-1, 2))]
     names = [each["name"] for each in draft([x], {}, columns).spec["outputs"]]
     assert names == [f"{TODO} column 0", f"{TODO} column 1"]

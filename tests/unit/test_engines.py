@@ -152,7 +152,7 @@ def test_another_number_of_scores_than_items_is_an_error(shape: tuple[int, ...])
 
 
 @pytest.mark.parametrize(
-    ("memory_mb", "chosen", "threads"),
+    ("memory_mb", "setting", "threads"),
     [
         (None, "0", 1),
         ("128", "0", 1),
@@ -165,9 +165,9 @@ def test_another_number_of_scores_than_items_is_an_error(shape: tuple[int, ...])
     ],
 )
 def test_threads_follow_the_memory_size_unless_they_are_set(
-    monkeypatch: pytest.MonkeyPatch, memory_mb: str | None, chosen: str, threads: int
+    monkeypatch: pytest.MonkeyPatch, memory_mb: str | None, setting: str, threads: int
 ) -> None:
     monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)
     if memory_mb:
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory_mb)
-    assert threads_for(fakes.settings(ENGINE_THREADS=chosen)) == threads
+    assert threads_for(fakes.settings(ENGINE_THREADS=setting)) == threads

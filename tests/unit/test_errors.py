@@ -39,7 +39,7 @@ STATUS = {
 }
 
 
-def _answer(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
+def _response(error: Exception) -> tuple[dict[str, Any], dict[str, str]]:
     request = Request({"type": "http", "headers": [], KEY: RequestContext(fakes.call(), {})})
     response = asyncio.run(problem(request, error))
     body = json.loads(bytes(response.body))
@@ -78,7 +78,7 @@ def test_the_docstring_draws_the_error(name: str) -> None:
     ],
 )
 def test_an_errors_own_text_stays_in_the_log(error: Exception, status: int, title: str) -> None:
-    body, _ = _answer(error)
+    body, _ = _response(error)
     assert body == {
         "type": "about:blank",
         "title": title,
@@ -89,13 +89,13 @@ def test_an_errors_own_text_stays_in_the_log(error: Exception, status: int, titl
 
 
 def test_an_invalid_request_is_told_what_is_wrong() -> None:
-    body, headers = _answer(InvalidRequestError("context.temp must be a number"))
+    body, headers = _response(InvalidRequestError("context.temp must be a number"))
     assert body["detail"] == "context.temp must be a number"
     assert headers["content-type"] == PROBLEM_JSON
 
 
 def test_no_model_says_when_to_ask_again() -> None:
-    _, headers = _answer(ModelUnavailableError("none", retry_after_s=40))
+    _, headers = _response(ModelUnavailableError("none", retry_after_s=40))
     assert headers["retry-after"] == "40"
 
 

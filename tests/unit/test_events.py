@@ -91,36 +91,36 @@ def _damaged(event: dict[str, Any], place: Place, damage: Any) -> dict[str, Any]
     return changed
 
 
-def _check_shape(kind: str, answer: dict[str, Any]) -> None:
+def _check_shape(kind: str, response: dict[str, Any]) -> None:
     """What AWS documents that this kind of caller takes."""
-    json.dumps(answer).encode()  # as the runtime client does
+    json.dumps(response).encode()  # as the runtime client does
     allowed = {"statusCode", "headers", "body", "isBase64Encoded"}
     allowed |= {"http": {"cookies"}, "rest": {"multiValueHeaders"}, "alb": {"multiValueHeaders"}}[
         kind
     ]
-    assert answer.keys() <= allowed
-    assert type(answer["statusCode"]) is int
-    assert type(answer["body"]) is str
-    assert type(answer["isBase64Encoded"]) is bool
-    headers, several = answer.get("headers", {}), answer.get("multiValueHeaders", {})
+    assert response.keys() <= allowed
+    assert type(response["statusCode"]) is int
+    assert type(response["body"]) is str
+    assert type(response["isBase64Encoded"]) is bool
+    headers, several = response.get("headers", {}), response.get("multiValueHeaders", {})
     assert all(type(value) is str for value in headers.values())
     assert all(type(v) is str for values in several.values() for v in values)
     if kind == "alb":
-        assert ("headers" in answer) != ("multiValueHeaders" in answer)
+        assert ("headers" in response) != ("multiValueHeaders" in response)
     flat = {**headers, **{name: values[0] for name, values in several.items()}}
     assert flat["x-request-id"] == fakes.LambdaContext.aws_request_id
-    if answer["statusCode"] == 400:
+    if response["statusCode"] == 400:
         assert flat["content-type"] == "application/problem+json"
-        assert json.loads(answer["body"])["title"] == "Request could not be read"
+        assert json.loads(response["body"])["title"] == "Request could not be read"
 
 
 @every_kind
 def test_an_undamaged_event_is_ranked_in_the_shape_of_its_kind(
     handler: ModuleType, kind: str
 ) -> None:
-    answer = handler.lambda_handler(EVENTS[kind], fakes.LambdaContext())
-    _check_shape(KINDS[kind], answer)
-    assert answer["statusCode"] == 200
+    response = handler.lambda_handler(EVENTS[kind], fakes.LambdaContext())
+    _check_shape(KINDS[kind], response)
+    assert response["statusCode"] == 200
 
 
 @every_kind
@@ -132,11 +132,11 @@ def test_whatever_one_field_holds_the_event_is_answered(
     for place in _places(event):
         for damage in DAMAGES:
             damaged = _damaged(event, place, damage)
-            answer = handler.lambda_handler(damaged, fakes.LambdaContext())
-            _check_shape(KINDS[kind], answer)
-            assert "SECRET" not in json.dumps(answer)
-            assert answer["statusCode"] in HARMLESS | {400}, (place, damage)
-            statuses.add(answer["statusCode"])
+            response = handler.lambda_handler(damaged, fakes.LambdaContext())
+            _check_shape(KINDS[kind], response)
+            assert "SECRET" not in json.dumps(response)
+            assert response["statusCode"] in HARMLESS | {400}, (place, damage)
+            statuses.add(response["statusCode"])
         printed().clear()
     assert {200, 400} <= statuses
 
@@ -169,10 +169,10 @@ def test_a_damage_that_hides_the_request_is_400(
     handler: ModuleType, printed: fakes.LogLines, kind: str, place: Place, damage: Any
 ) -> None:
     damaged = _damaged(EVENTS[kind], place, damage)
-    answer = handler.lambda_handler(damaged, fakes.LambdaContext())
+    response = handler.lambda_handler(damaged, fakes.LambdaContext())
     (line,) = printed()
-    _check_shape(KINDS[kind], answer)
-    assert answer["statusCode"] == line["status"] == 400
+    _check_shape(KINDS[kind], response)
+    assert response["statusCode"] == line["status"] == 400
     assert (line["error"], line["kind"]) == ("MalformedEventError", KINDS[kind])
     assert line["request_id"] == fakes.LambdaContext.aws_request_id
 
@@ -188,10 +188,10 @@ def test_several_damages_are_answered_or_refused_by_name(
             place = data.draw(st.sampled_from(places))
             event = _damaged(event, place, data.draw(st.sampled_from(DAMAGES)))
     try:
-        answer = handler.lambda_handler(event, fakes.LambdaContext())
+        response = handler.lambda_handler(event, fakes.LambdaContext())
     except UnservedEventError:
         return
-    assert answer == {"warm": True} or answer["statusCode"] in HARMLESS | {400}
+    assert response == {"warm": True} or response["statusCode"] in HARMLESS | {400}
 
 
 @given(
@@ -210,10 +210,10 @@ def test_several_damages_are_answered_or_refused_by_name(
 )  # fmt: skip
 def test_any_json_at_all_is_answered_or_refused_by_name(handler: ModuleType, event: Any) -> None:
     try:
-        answer = handler.lambda_handler(event, None)
+        response = handler.lambda_handler(event, None)
     except UnservedEventError:
         return
-    assert answer == {"warm": True} or answer["statusCode"] in HARMLESS | {400}
+    assert response == {"warm": True} or response["statusCode"] in HARMLESS | {400}
 
 
 # Events of others
@@ -313,7 +313,7 @@ def test_kinds_are_told_by_awss_own_samples(name: str) -> None:
 @every_kind
 def test_an_event_without_a_context_is_served(handler: ModuleType, kind: str) -> None:
     first, second = (handler.lambda_handler(EVENTS[kind], None) for _ in range(2))
-    ids = [json.loads(answer["body"])["request_id"] for answer in (first, second)]
+    ids = [json.loads(response["body"])["request_id"] for response in (first, second)]
     assert [first["statusCode"], second["statusCode"]] == [200, 200]
     assert len(set(ids)) == 2
 
@@ -326,12 +326,14 @@ HALF: dict[str, Any] = {
     "a clock that is a number": SimpleNamespace(get_remaining_time_in_millis=9_000),
     "a dictionary": {"aws_request_id": "ours"},
     **{
-        f"time left {left!r}": SimpleNamespace(get_remaining_time_in_millis=lambda left=left: left)
-        for left in ("9000", None, math.nan, math.inf, 10**400, True + 9_000, 9_000.5)
+        f"time left {left_ms!r}": SimpleNamespace(
+            get_remaining_time_in_millis=lambda left_ms=left_ms: left_ms
+        )
+        for left_ms in ("9000", None, math.nan, math.inf, 10**400, True + 9_000, 9_000.5)
     },
     **{
-        f"id {found!r}": SimpleNamespace(aws_request_id=found)
-        for found in ("", None, 5, "\ud800", "a\r\nb: c", b"id")
+        f"id {request_id!r}": SimpleNamespace(aws_request_id=request_id)
+        for request_id in ("", None, 5, "\ud800", "a\r\nb: c", b"id")
     },
 }
 
@@ -339,10 +341,10 @@ HALF: dict[str, Any] = {
 @pytest.mark.parametrize("context", HALF.values(), ids=[name[:40] for name in HALF])
 @every_kind
 def test_half_a_context_is_served(handler: ModuleType, kind: str, context: Any) -> None:
-    answer = handler.lambda_handler(EVENTS[kind], context)
+    response = handler.lambda_handler(EVENTS[kind], context)
     own = getattr(context, "aws_request_id", None)
-    request_id = json.loads(answer["body"])["request_id"]
-    assert answer["statusCode"] == 200
+    request_id = json.loads(response["body"])["request_id"]
+    assert response["statusCode"] == 200
     assert request_id == own if own == "ours" else uuid.UUID(request_id)
 
 
@@ -355,7 +357,7 @@ def test_a_context_that_says_time_is_up_gets_504(handler: ModuleType, left_ms: f
 def test_a_damaged_event_without_a_context_has_an_id_of_its_own(handler: ModuleType) -> None:
     damaged = _damaged(EVENTS["HTTP API"], ("headers",), None)
     first, second = (handler.lambda_handler(damaged, None) for _ in range(2))
-    ids = {answer["headers"]["x-request-id"] for answer in (first, second)}
+    ids = {response["headers"]["x-request-id"] for response in (first, second)}
     assert [first["statusCode"], second["statusCode"]] == [400, 400]
     assert len({uuid.UUID(each) for each in ids}) == 2
 

@@ -37,7 +37,7 @@ USERS, ITEMS = {1: 20.0, 2: 40.0}, {7: 3.0, 8: 5.0, 9: 8.0}
 class Linear:
     """The model is a weighted sum, so that what it should give can be said without it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         tensors = {
             "users.ids": np.array(list(USERS)),
             "users.values": np.array([[v] for v in USERS.values()], np.float32),
@@ -48,10 +48,10 @@ class Linear:
             "pairs.items": np.empty(0, np.int64),
             "pairs.values": np.empty((0, 0), np.float32),
         }
-        (folder / "f").write_bytes(save(tensors))
+        (directory / "f").write_bytes(save(tensors))
         self.spec = SPEC
         self.candidates, self.context = CandidateFeatures(SPEC), ContextKeys(SPEC)
-        self._store, self._matrix = SnapshotStore(folder / "f", SPEC), MatrixBuilder(SPEC)
+        self._store, self._matrix = SnapshotStore(directory / "f", SPEC), MatrixBuilder(SPEC)
 
     def look_up(self, query: Query) -> FeatureRows:
         return self._store.look_up(query)
@@ -64,7 +64,7 @@ class Linear:
         return scores
 
 
-def _file(folder: Path, team: Callable[..., float] | None = None, **columns: Any) -> Path:
+def _file(directory: Path, team: Callable[..., float] | None = None, **columns: Any) -> Path:
     """Both users with all items and one that nobody knows, at noon, on a TV."""
     rows = [
         {"user_id": user, "item_id": item, "timestamp": "2026-11-25T12:00:00Z", "device": "tv",
@@ -81,7 +81,7 @@ def _file(folder: Path, team: Callable[..., float] | None = None, **columns: Any
         }
         row["score"] = (team or _right)(**values)
     frame = pd.DataFrame(rows).assign(**columns)
-    path = folder / "scores.parquet"
+    path = directory / "scores.parquet"
     frame.to_parquet(path)
     return path
 

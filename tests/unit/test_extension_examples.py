@@ -123,11 +123,11 @@ def test_a_stage_of_a_function_drops_items_and_is_recorded(
     monkeypatch.syspath_prepend(tmp_path)
     with _container(demo_bundle) as container:
         plain = [each["item_id"] for each in _rank(container)["predictions"]]
-    folder = tmp_path / "decisions"
-    with _container(demo_bundle, "odd_items_only", DECISION_LOG_DIR=str(folder)) as container:
+    directory = tmp_path / "decisions"
+    with _container(demo_bundle, "odd_items_only", DECISION_LOG_DIR=str(directory)) as container:
         ranked = [each["item_id"] for each in _rank(container)["predictions"]]
     assert ranked == [item for item in plain if item % 2]
-    (file,) = folder.iterdir()
+    (file,) = directory.iterdir()
     record = json.loads(file.read_bytes())
     assert record["stages"] == ["odd items only"]
     assert record["item_ids"] == ITEMS
@@ -228,9 +228,9 @@ def test_a_stage_that_raises_fails_the_request_by_its_name() -> None:
 # ---- Stores --------------------------------------------------------------------------------------
 
 
-def _database(folder: Path) -> Path:
+def _database(directory: Path) -> Path:
     """User 9999 has user 7's row, item 5000 item 88's."""
-    tables, database = demo.demo_tables(), folder / "features.db"
+    tables, database = demo.demo_tables(), directory / "features.db"
     copies = {"users": ("user_id", 7, 9_999), "items": ("item_id", 88, 5_000)}
     with closing(sqlite3.connect(database)) as connection:
         for name, (key, source, copy) in copies.items():

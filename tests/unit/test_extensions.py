@@ -30,15 +30,15 @@ def _no_expression_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_registered", {})
 
 
-def _load(folder: Path, text: str) -> Extensions:
-    file = folder / "extensions.py"
+def _load(directory: Path, text: str) -> Extensions:
+    file = directory / "extensions.py"
     file.write_text(text)
     return load_extensions_file(file)
 
 
-def _refusal(folder: Path, text: str) -> list[str]:
+def _refusal(directory: Path, text: str) -> list[str]:
     with pytest.raises(SettingsError) as error:
-        _load(folder, text)
+        _load(directory, text)
     assert context._registered == {}
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
@@ -132,7 +132,7 @@ MIDDLEWARE = [Middleware(object)]
     ],
 )
 def test_what_is_no_extension_is_refused_by_name(tmp_path: Path, text: str, start: str) -> None:
-    assert any(told.startswith(start) for told in _refusal(tmp_path, text))
+    assert any(line.startswith(start) for line in _refusal(tmp_path, text))
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def test_a_hanging_stream_is_given_up_at_the_requests_deadline(
     }
     with fakes.container(MODEL_URI=str(demo_bundle), DECISION_STREAM="decisions") as module:
         # Less than the 0.3 and 0.7 s that the client itself would wait.
-        answer = module.lambda_handler(event, fakes.LambdaContext(remaining_ms=700))
+        response = module.lambda_handler(event, fakes.LambdaContext(remaining_ms=700))
     lines = printed()
-    assert answer["statusCode"] == 200
+    assert response["statusCode"] == 200
     assert _reasons(lines) == [TIMED_OUT]
     assert [line["user_id"] for line in lines if "record" in line] == [42]
     assert lines[-1]["DecisionsSpilled"] == 1
@@ -157,11 +157,11 @@ def test_the_record_of_a_cancelled_request_is_spilled(
         with suppress(asyncio.CancelledError):
             await task
 
-    kept = fakes.KeptLines()
-    records = DecisionLog([kept, FirehoseStream("decisions")])
+    sink = fakes.MemorySink()
+    records = DecisionLog([sink, FirehoseStream("decisions")])
     asyncio.run(cancel_a_request())
     assert [line["request_id"] for line in printed()] == ["req-1"]
-    assert len(kept.lines) == 1
+    assert len(sink.lines) == 1
 
 
 @pytest.mark.usefixtures("silent")

@@ -159,7 +159,7 @@ def test_a_request_that_is_too_large_does_not_reach_the_function(size: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("sent", "shown"),
+    ("sent", "text"),
     [
         (b"Jos\xe9", "Jos\xe9"),  # invalid UTF-8, so ISO-8859-1
         ("Jos\xe9".encode(), "Jos\xe9"),
@@ -174,12 +174,12 @@ def test_a_request_that_is_too_large_does_not_reach_the_function(size: int) -> N
     ],
 )
 @pytest.mark.parametrize("name", ["x", "user-agent", "host", "cookie", "x-amzn-trace-id"])
-def test_a_headers_bytes_become_text_in_the_event(name: str, sent: bytes, shown: str) -> None:
+def test_a_headers_bytes_become_text_in_the_event(name: str, sent: bytes, text: str) -> None:
     host = b"" if name == "host" else b"Host: a\r\n"
     head = b"GET /a HTTP/1.1\r\n%s%s: %s\r\n" % (host, name.encode(), sent)
     status, event = send_raw(echo, head)
     assert status == 200
-    assert shown == (event["cookies"][0] if name == "cookie" else event["headers"][name])
+    assert text == (event["cookies"][0] if name == "cookie" else event["headers"][name])
 
 
 def test_header_names_are_lower_case_and_repeated_headers_are_joined() -> None:

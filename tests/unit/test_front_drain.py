@@ -26,10 +26,10 @@ async def _close_with_both_open() -> list[bytes]:
             await writer.drain()
             readers.append(reader)
             writers.append(writer)
-    answers = [await reader.read() for reader in readers]
+    responses = [await reader.read() for reader in readers]
     for writer in writers:
         writer.close()
-    return answers
+    return responses
 
 
 def test_a_stalled_upload_and_a_hanging_function_do_not_keep_the_front(

@@ -31,6 +31,6 @@ def test_a_functions_hop_by_hop_header_is_not_in_the_response(
 ) -> None:
     """`Content-Length` neither: the front computes it from the decoded body."""
     key, value = ("multiValueHeaders", ["x"]) if multiple else ("headers", "x")
-    answer = {"statusCode": 200, key: {change_case(name): value}, "body": "hello"}
-    names = [name for name, _ in to_response(json.dumps(answer).encode()).headers]
+    response = {"statusCode": 200, key: {change_case(name): value}, "body": "hello"}
+    names = [name for name, _ in to_response(json.dumps(response).encode()).headers]
     assert names == ["content-type"]

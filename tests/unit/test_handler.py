@@ -18,7 +18,7 @@ from feedrank.features import FeatureStore
 from feedrank.http.schemas import PredictResponse, Problem
 
 ITEMS = [17, 256, 3, 5_000, 88, 3]
-ASKED = json.dumps(
+BODY = json.dumps(
     {
         "user_id": 42,
         "item_ids": ITEMS,
@@ -109,48 +109,48 @@ def handler(demo_bundle: Path) -> Iterator[ModuleType]:
 
 
 def _call(module: ModuleType, event: dict[str, Any], remaining_ms: int = 10_000) -> dict[str, Any]:
-    answer: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext(remaining_ms))
-    json.dumps(answer)  # as the runtime client does
-    assert answer["isBase64Encoded"] is False
-    return answer
+    response: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext(remaining_ms))
+    json.dumps(response)  # as the runtime client does
+    assert response["isBase64Encoded"] is False
+    return response
 
 
-def _header(answer: dict[str, Any], name: str) -> str:
-    headers = {key.lower(): value for key, value in answer["headers"].items()}
+def _header(response: dict[str, Any], name: str) -> str:
+    headers = {key.lower(): value for key, value in response["headers"].items()}
     return str(headers[name])
 
 
-def _problem(answer: dict[str, Any], status: int) -> Problem:
-    problem = Problem.model_validate_json(answer["body"], strict=True)
-    assert answer["statusCode"] == problem.status == status
-    assert _header(answer, "content-type") == "application/problem+json"
-    assert len(answer["body"].encode()) <= 1_024
-    assert problem.request_id == _header(answer, "x-request-id")
-    assert "SECRET" not in json.dumps(answer)
+def _problem(response: dict[str, Any], status: int) -> Problem:
+    problem = Problem.model_validate_json(response["body"], strict=True)
+    assert response["statusCode"] == problem.status == status
+    assert _header(response, "content-type") == "application/problem+json"
+    assert len(response["body"].encode()) <= 1_024
+    assert problem.request_id == _header(response, "x-request-id")
+    assert "SECRET" not in json.dumps(response)
     return problem
 
 
 @every_event
 def test_every_event_gets_a_ranking_that_is_torchs(handler: ModuleType, event_of: EventOf) -> None:
-    answer = _call(handler, event_of("POST", "/predict", ASKED))
-    ranked = PredictResponse.model_validate_json(answer["body"], strict=True)
+    response = _call(handler, event_of("POST", "/predict", BODY))
+    ranked = PredictResponse.model_validate_json(response["body"], strict=True)
     scores = demo.torch_scores("deep_mlp", demo.features_of(42, ITEMS, "mobile", 20, 6))
     expected = sorted(zip(ITEMS, scores, strict=True), key=lambda pair: -pair[1])
-    assert answer["statusCode"] == 200
-    assert _header(answer, "content-type") == "application/json"
+    assert response["statusCode"] == 200
+    assert _header(response, "content-type") == "application/json"
     assert [p.item_id for p in ranked.predictions] == [item for item, _ in expected]
     assert [p.score for p in ranked.predictions] == pytest.approx(
         [score for _, score in expected], abs=1e-5
     )
     assert ranked.request_id == fakes.LambdaContext.aws_request_id
-    assert _header(answer, "x-request-id") == fakes.LambdaContext.aws_request_id
+    assert _header(response, "x-request-id") == fakes.LambdaContext.aws_request_id
 
 
 @every_event
 def test_a_body_in_base64_is_read(handler: ModuleType, event_of: EventOf) -> None:
-    event = event_of("POST", "/predict", base64.b64encode(ASKED.encode()).decode())
-    answer = _call(handler, event | {"isBase64Encoded": True})
-    assert answer["statusCode"] == 200
+    event = event_of("POST", "/predict", base64.b64encode(BODY.encode()).decode())
+    response = _call(handler, event | {"isBase64Encoded": True})
+    assert response["statusCode"] == 200
 
 
 @every_event
@@ -170,9 +170,9 @@ def test_a_body_in_base64_is_read(handler: ModuleType, event_of: EventOf) -> Non
 def test_every_event_gets_its_problem(
     handler: ModuleType, event_of: EventOf, request_: tuple[str, str, str | None], status: int
 ) -> None:
-    answer = _call(handler, event_of(*request_))
-    _problem(answer, status)
-    assert status != 405 or _header(answer, "allow") == "POST"
+    response = _call(handler, event_of(*request_))
+    _problem(response, status)
+    assert status != 405 or _header(response, "allow") == "POST"
 
 
 @every_event
@@ -192,9 +192,9 @@ def test_every_event_gets_its_problem(
 def test_every_event_reaches_every_route(
     handler: ModuleType, event_of: EventOf, path: str, content_type: str
 ) -> None:
-    answer = _call(handler, event_of("GET", path, None))
-    assert answer["statusCode"] == 200
-    assert _header(answer, "content-type") == content_type
+    response = _call(handler, event_of("GET", path, None))
+    assert response["statusCode"] == 200
+    assert _header(response, "content-type") == content_type
 
 
 @pytest.mark.parametrize("name", hostile.INVALID)
@@ -219,7 +219,7 @@ def test_a_body_over_the_cap_is_413(handler: ModuleType, name: str) -> None:
 def test_a_host_that_is_none_does_not_matter(
     handler: ModuleType, event_of: EventOf, name: str, value: str
 ) -> None:
-    event = event_of("POST", "/predict", ASKED)
+    event = event_of("POST", "/predict", BODY)
     event["headers"] = {k: v for k, v in event["headers"].items() if k.lower() != "host"}
     event["headers"][name] = value
     assert _call(handler, event)["statusCode"] == 200
@@ -234,14 +234,14 @@ def test_a_host_that_is_none_does_not_matter(
 def test_a_header_that_is_no_ascii_or_no_unicode_does_not_matter(
     handler: ModuleType, event_of: EventOf, name: str, value: str, *, several: bool
 ) -> None:
-    event = event_of("POST", "/predict", ASKED)
+    event = event_of("POST", "/predict", BODY)
     event["headers"][name] = value
     if several and "version" not in event:
-        event["multiValueHeaders"] = {name: [held] for name, held in event["headers"].items()}
+        event["multiValueHeaders"] = {name: [text] for name, text in event["headers"].items()}
         event["multiValueHeaders"][name] = ["Jos\xe9", value]
-    answer = _call(handler, event)
-    assert answer["statusCode"] == 200
-    assert value not in json.dumps(answer)
+    response = _call(handler, event)
+    assert response["statusCode"] == 200
+    assert value not in json.dumps(response)
 
 
 @every_event
@@ -249,7 +249,7 @@ def test_a_header_that_is_no_ascii_or_no_unicode_does_not_matter(
     "query", ["x=%ff&x=%c3%28", ";&&=&a&=b&%&c?d", "x=\udce9", "a" * 10_000, "\0"]
 )
 def test_an_odd_query_does_not_matter(handler: ModuleType, event_of: EventOf, query: str) -> None:
-    event = event_of("POST", "/predict", ASKED)
+    event = event_of("POST", "/predict", BODY)
     if "rawQueryString" in event:
         event["rawQueryString"] = query
     event["queryStringParameters"] = {"x": query, query: "x"}
@@ -260,7 +260,7 @@ def test_an_odd_query_does_not_matter(handler: ModuleType, event_of: EventOf, qu
 @every_event
 @pytest.mark.parametrize("path", ["/a%ff", "/%zz%", "/\udce9", "/\0", "//a:b/[", "/" + "a" * 9_000])
 def test_an_odd_path_is_404(handler: ModuleType, event_of: EventOf, path: str) -> None:
-    _problem(_call(handler, event_of("POST", path, ASKED)), 404)
+    _problem(_call(handler, event_of("POST", path, BODY)), 404)
 
 
 @every_event
@@ -287,7 +287,7 @@ def test_a_ranked_answer_takes_no_turn_of_the_event_loop(
     handler: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asyncio.get_event_loop(), "run_until_complete", None)
-    ranked = _call(handler, http_api_v2("POST", "/prod/predict", ASKED))
+    ranked = _call(handler, http_api_v2("POST", "/prod/predict", BODY))
     assert ranked["statusCode"] == 200
     with pytest.raises(TypeError):
         _call(handler, http_api_v2("GET", "/health", None))
@@ -304,10 +304,10 @@ def test_a_store_that_waits_has_its_event_loop(
             return await near.fetch(query, deadline_s)
 
     near: FeatureStore = handler.slot.model().features
-    expected = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
+    expected = _call(handler, http_api_v2("POST", "/predict", BODY))["body"]
     monkeypatch.setattr(handler.slot, "ready", replace(handler.slot.model(), features=FarStore()))
-    found = _call(handler, http_api_v2("POST", "/predict", ASKED))["body"]
-    assert json.loads(found)["predictions"] == json.loads(expected)["predictions"]
+    body = _call(handler, http_api_v2("POST", "/predict", BODY))["body"]
+    assert json.loads(body)["predictions"] == json.loads(expected)["predictions"]
 
 
 async def _turn_of_the_loop() -> None:
@@ -334,7 +334,7 @@ def test_what_waits_although_it_says_that_it_does_not_gets_its_event_loop(
     with fakes.container(MODEL_URI=str(demo_bundle)) as module:
         ranked = module.ranker.rank
         module.ranker.rank = rank
-        event = http_api_v2("POST", "/predict", ASKED)
+        event = http_api_v2("POST", "/predict", BODY)
         statuses = [_call(module, event)["statusCode"] for _ in range(3)]
     lines = [line for line in printed() if line.get("message") == "request"]
     assert statuses == [200, 200, 200]
@@ -344,19 +344,19 @@ def test_what_waits_although_it_says_that_it_does_not_gets_its_event_loop(
 
 
 def test_too_little_time_left_is_504(handler: ModuleType) -> None:
-    _problem(_call(handler, http_api_v2("POST", "/predict", ASKED), remaining_ms=40), 504)
+    _problem(_call(handler, http_api_v2("POST", "/predict", BODY), remaining_ms=40), 504)
 
 
 def test_an_event_after_an_error_is_served(handler: ModuleType) -> None:
     _call(handler, http_api_v2("POST", "/predict", "\x00"))
-    assert _call(handler, http_api_v2("POST", "/predict", ASKED))["statusCode"] == 200
+    assert _call(handler, http_api_v2("POST", "/predict", BODY))["statusCode"] == 200
 
 
 def test_the_line_of_a_request_carries_the_gateways_own_id(
     handler: ModuleType, printed: fakes.LogLines
 ) -> None:
     for event_of in EVENTS:
-        _call(handler, event_of("POST", "/predict", ASKED))
+        _call(handler, event_of("POST", "/predict", BODY))
     lines = [line for line in printed() if line.get("message") == "request"]
     assert [line["correlation_id"] for line in lines] == [
         "v2-request",
@@ -380,7 +380,7 @@ def test_what_is_logged_within_a_request_carries_its_ids(
     monkeypatch.setattr(
         handler.slot, "ready", replace(handler.slot.model(), features=BrokenStore())
     )
-    _problem(_call(handler, http_api_v2("POST", "/predict", ASKED)), 500)
+    _problem(_call(handler, http_api_v2("POST", "/predict", BODY)), 500)
     (line,) = [line for line in log() if line.get("message") == "request failed"]
     assert (line["request_id"], line["correlation_id"]) == (
         fakes.LambdaContext.aws_request_id,
@@ -390,9 +390,9 @@ def test_what_is_logged_within_a_request_carries_its_ids(
 
 def test_a_refused_bundle_is_503_and_not_a_crash(tmp_path: Path, log: fakes.LogLines) -> None:
     with fakes.container(MODEL_URI=str(tmp_path / "nothing")) as module:
-        answer = _call(module, http_api_v2("POST", "/predict", ASKED))
-        _problem(answer, 503)
-        assert _header(answer, "retry-after") == "5"
+        response = _call(module, http_api_v2("POST", "/predict", BODY))
+        _problem(response, 503)
+        assert _header(response, "retry-after") == "5"
         health = _call(module, http_api_v2("GET", "/health", None))
         assert (health["statusCode"], json.loads(health["body"])["status"]) == (503, "unhealthy")
     assert log()[0]["reason"] == f"serving/manifest.json: not found in {tmp_path}/nothing"
@@ -406,7 +406,7 @@ def test_the_layers_bundle_stands_in_for_a_refused_one(demo_bundle: Path, tmp_pa
         MODEL_LAYER_DIR=str(demo_bundle),
     ) as module:
         health = json.loads(_call(module, http_api_v2("GET", "/health", None))["body"])
-        ranked = json.loads(_call(module, http_api_v2("POST", "/predict", ASKED))["body"])
+        ranked = json.loads(_call(module, http_api_v2("POST", "/predict", BODY))["body"])
     assert (health["status"], health["model_version"]) == ("degraded", "feed_ranker-1")
     assert ranked["degraded"] == ["model:layer"]
 
@@ -424,9 +424,9 @@ def test_a_budget_past_lambdas_own_timeout_is_named_once(
 ) -> None:
     with fakes.container(MODEL_URI=str(demo_bundle), REQUEST_TIMEOUT_MS="5000") as module:
         for _ in range(2):
-            _call(module, http_api_v2("POST", "/predict", ASKED), remaining_ms=5_000)
-    told = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
-    assert told == ["REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"]
+            _call(module, http_api_v2("POST", "/predict", BODY), remaining_ms=5_000)
+    reasons = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
+    assert reasons == ["REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"]
 
 
 def test_a_variable_that_is_nearly_a_setting_is_named(
@@ -434,8 +434,8 @@ def test_a_variable_that_is_nearly_a_setting_is_named(
 ) -> None:
     with fakes.container(MODEL_URI=str(demo_bundle), MODEL_FALBACK="layer"):
         pass
-    told = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
-    assert told == ["MODEL_FALBACK: no setting has this name; MODEL_FALLBACK is one"]
+    reasons = [line["reason"] for line in log() if line["message"] == "doubtful setting"]
+    assert reasons == ["MODEL_FALBACK: no setting has this name; MODEL_FALLBACK is one"]
 
 
 def test_a_stream_without_a_client_is_refused_by_name(demo_bundle: Path) -> None:
@@ -459,20 +459,20 @@ def test_an_init_is_counted_by_its_type(
     assert json.loads(line)["init_type"] == "provisioned-concurrency"
 
 
-def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
+def test_decisions_are_kept_in_daily_files_where_a_directory_is_given(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "predictions"
-    with fakes.container(MODEL_URI=str(demo_bundle), DECISION_LOG_DIR=str(folder)) as module:
-        answer = json.loads(_call(module, http_api_v2("POST", "/predict", ASKED))["body"])
-    (file,) = folder.iterdir()
+    directory = tmp_path / "predictions"
+    with fakes.container(MODEL_URI=str(demo_bundle), DECISION_LOG_DIR=str(directory)) as module:
+        response = json.loads(_call(module, http_api_v2("POST", "/predict", BODY))["body"])
+    (file,) = directory.iterdir()
     record = json.loads(file.read_bytes())
-    by_item = {p["item_id"]: p["score"] for p in answer["predictions"]}
-    assert file.name == f"predictions_{answer['timestamp'][:10]}.jsonl"
+    by_item = {p["item_id"]: p["score"] for p in response["predictions"]}
+    assert file.name == f"predictions_{response['timestamp'][:10]}.jsonl"
     assert record == {
         "record": "decision",
-        "timestamp": answer["timestamp"],
-        "request_id": answer["request_id"],
+        "timestamp": response["timestamp"],
+        "request_id": response["request_id"],
         "correlation_id": record["correlation_id"],
         "trace_id": record["trace_id"],
         "model_version": "feed_ranker-1",
@@ -490,7 +490,7 @@ def test_decisions_are_kept_in_daily_files_where_a_folder_is_given(
         "unknown": {"user": False, "items": [5000]},
         "outputs": None,
         "degraded": [],
-        "latency_ms": answer["latency_ms"],
+        "latency_ms": response["latency_ms"],
     }
     ranked = sorted(range(len(ITEMS)), key=lambda at: record["ranks"][at])
-    assert [ITEMS[at] for at in ranked] == [p["item_id"] for p in answer["predictions"]]
+    assert [ITEMS[at] for at in ranked] == [p["item_id"] for p in response["predictions"]]

@@ -189,14 +189,14 @@ def test_a_request_is_served_even_if_no_thread_can_start(
 
 
 def test_the_child_of_a_fork_has_its_own_watchdog() -> None:
-    done = _python(FORKS)
-    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+    process = _python(FORKS)
+    assert (process.returncode, process.stdout) == (0, "ended\n"), process.stderr
 
 
 @pytest.mark.parametrize(("purpose", "code"), [("lambda", 1), ("server", 3), ("self_test", 3)])
 def test_an_inference_that_hangs_on_lambda_ends_the_process(purpose: str, code: int) -> None:
     hangs = HANGS.replace("wait(30)", "wait(0.5)") if code == 3 else HANGS
-    done = _python(hangs, purpose)
-    assert done.returncode == code, done.stderr
-    said = ("responds", "the request got no response", "an inference hangs: the process ends")
-    assert [text in done.stdout for text in said] == [code == 1] * 3
+    process = _python(hangs, purpose)
+    assert process.returncode == code, process.stderr
+    messages = ("responds", "the request got no response", "an inference hangs: the process ends")
+    assert [text in process.stdout for text in messages] == [code == 1] * 3

@@ -58,11 +58,11 @@ class ById(nn.Module):
         return torch.sigmoid((user_features * item).sum(1) / 5_000)
 
 
-def whole_model(make: Any, inputs: Sequence[dict[str, Any]], folder: Path) -> Served:
+def whole_model(make: Any, inputs: Sequence[dict[str, Any]], directory: Path) -> Served:
     vocabularies = {"items": list(range(zoo.ITEMS))}
     texts = {"vocabularies": vocabularies} if ITEM_IDS in inputs else {}
     known = Known(make, {"inputs": list(inputs), **texts})
-    paths = {name: folder / f"{name}.parquet" for name in ("users", "items", "pairs")}
+    paths = {name: directory / f"{name}.parquet" for name in ("users", "items", "pairs")}
     for name, frame in zoo.tables().items():
         frame.to_parquet(paths[name])
     spec = parse_spec(known.spec)

@@ -40,13 +40,13 @@ def test_with_a_browser():
 
 
 def run(
-    folder: Path, test: str, ci: str, config: str | Path = os.devnull
+    directory: Path, test: str, ci: str, config: str | Path = os.devnull
 ) -> subprocess.CompletedProcess[str]:
-    (folder / "test_it.py").write_text(test)
+    (directory / "test_it.py").write_text(test)
     environ = os.environ | {"CI": ci, "PYTHONPATH": str(TESTS)}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no_skips", "-c", config, "test_it.py"],
-        cwd=folder,
+        cwd=directory,
         env=environ,
         capture_output=True,
         text=True,
@@ -56,9 +56,9 @@ def run(
 
 @pytest.mark.parametrize("test", [FIXTURE, CALL], ids=["fixture", "call"])
 def test_what_would_be_skipped_fails_in_ci_with_its_reason(tmp_path: Path, test: str) -> None:
-    done = run(tmp_path, test, "true")
-    assert done.returncode == 1
-    assert "CI skips nothing. Skipped: no such tool" in done.stdout.splitlines()
+    process = run(tmp_path, test, "true")
+    assert process.returncode == 1
+    assert "CI skips nothing. Skipped: no such tool" in process.stdout.splitlines()
 
 
 @pytest.mark.parametrize(("test", "ci"), [(FIXTURE, ""), (CALL, ""), (XFAIL, "true")])
@@ -70,8 +70,8 @@ def test_elsewhere_it_is_skipped_and_an_expected_failure_stays_one(
 
 def test_what_others_stand_in_for_may_be_skipped_in_ci(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = substituted_by: ...\n")
-    done = run(tmp_path, SUBSTITUTED, "true", tmp_path / "pytest.ini")
-    assert (done.returncode, "1 skipped" in done.stdout) == (0, True)
+    process = run(tmp_path, SUBSTITUTED, "true", tmp_path / "pytest.ini")
+    assert (process.returncode, "1 skipped" in process.stdout) == (0, True)
 
 
 def test_what_stands_in_for_a_test_is_there() -> None:

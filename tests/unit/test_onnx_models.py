@@ -44,8 +44,8 @@ def model(**changes: Any) -> ModelProto:
     return helper.make_model(graph, opset_imports=parts["opsets"], ir_version=8)
 
 
-def saved(model: ModelProto, folder: Path) -> Path:
-    path = folder / "model.onnx"
+def saved(model: ModelProto, directory: Path) -> Path:
+    path = directory / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path
 

@@ -82,15 +82,15 @@ def test_every_route_is_in_it_but_for_the_docs_own() -> None:
 
 
 def test_every_example_is_shown() -> None:
-    shown = json.dumps(DOCUMENT)
+    document = json.dumps(DOCUMENT)
     assert EXAMPLES.keys() == {operation["operationId"] for operation in OPERATIONS.values()}
     for by_place in EXAMPLES.values():
         for examples in by_place.values():
-            assert json.dumps(examples)[1:-1] in shown
+            assert json.dumps(examples)[1:-1] in document
 
 
 def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
-    drawn = {
+    keys = {
         "operationId",
         "summary",
         "description",
@@ -99,7 +99,7 @@ def test_it_has_what_the_docs_page_draws_and_no_more() -> None:
         "tags",
         "security",
     }
-    assert {key for operation in OPERATIONS.values() for key in operation} <= drawn
+    assert {key for operation in OPERATIONS.values() for key in operation} <= keys
 
 
 def test_operations_have_short_ids() -> None:
@@ -188,11 +188,11 @@ def test_it_says_how_callers_are_known(auth: str, expected: dict[str, Any] | Non
     document = app(API_AUTH=auth).openapi()
     validate(document)
     schemes = document["components"].get("securitySchemes", {})
-    found = [
+    security = [
         {key: value for key, value in scheme.items() if key != "description"}
         for scheme in schemes.values()
     ]
-    assert found == ([expected] if expected else [])
+    assert security == ([expected] if expected else [])
     assert document.get("security", []) == [{name: []} for name in schemes]
     opened = {
         path

@@ -126,7 +126,7 @@ def test_a_character_that_can_not_be_encoded_is_escaped(monkeypatch: pytest.Monk
 
 
 def _results(bundle: Path, prepare: str = "", stdout: Any = subprocess.DEVNULL, **env: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", REQUESTS.replace("PREPARE", prepare)],
         cwd=fakes.HANDLER.parent,
         env={"PATH": os.environ["PATH"], "MODEL_URI": str(bundle), **env},
@@ -135,8 +135,8 @@ def _results(bundle: Path, prepare: str = "", stdout: Any = subprocess.DEVNULL, 
         text=True,
         check=False,
     )
-    assert done.returncode in {0, 120}, done.stderr  # 120: a flush at exit failed
-    return done.stderr.splitlines()[0]
+    assert process.returncode in {0, 120}, process.stderr  # 120: a flush at exit failed
+    return process.stderr.splitlines()[0]
 
 
 def test_a_closed_pipe_fails_neither_init_nor_a_request(demo_bundle: Path) -> None:

@@ -34,7 +34,7 @@ def _requests(columns: dict[str, Any], *features: dict[str, Any], **more: Any) -
 
 
 def test_rows_of_one_user_moment_and_context_are_one_request() -> None:
-    made = _requests(
+    requests = _requests(
         {
             "user_id": [1, 2, 1, 1, 1],
             "item_id": [5, 6, 7, 8, 9],
@@ -43,24 +43,24 @@ def test_rows_of_one_user_moment_and_context_are_one_request() -> None:
         },
         HOUR, TV,
     )  # fmt: skip
-    assert [(r.rows.tolist(), r.query.item_ids, r.query.context) for r in made] == [
+    assert [(r.rows.tolist(), r.query.item_ids, r.query.context) for r in requests] == [
         ([0, 2], [5, 7], {"device": "tv"}),
         ([1], [6], {"device": "tv"}),
         ([3], [8], {"device": "tv"}),
         ([4], [9], {}),
     ]
-    assert [r.query.time_s for r in made] == [NOON_S, NOON_S, NOON_S + 1, NOON_S]
+    assert [r.query.time_s for r in requests] == [NOON_S, NOON_S, NOON_S + 1, NOON_S]
 
 
 def test_what_was_scored_together_is_one_request() -> None:
-    made = _requests({"item_id": [5, 6, 7], "request_id": ["b", "a", "b"]})
-    assert [r.query.item_ids for r in made] == [[5, 7], [6]]
+    requests = _requests({"item_id": [5, 6, 7], "request_id": ["b", "a", "b"]})
+    assert [r.query.item_ids for r in requests] == [[5, 7], [6]]
 
 
 def test_a_request_of_more_items_than_serving_takes_becomes_several() -> None:
-    made = _requests({"item_id": range(2 * MAX_ITEMS + 1)})
-    assert [len(r.rows) for r in made] == [MAX_ITEMS, MAX_ITEMS, 1]
-    assert np.concatenate([r.rows for r in made]).tolist() == [*range(2 * MAX_ITEMS + 1)]
+    requests = _requests({"item_id": range(2 * MAX_ITEMS + 1)})
+    assert [len(r.rows) for r in requests] == [MAX_ITEMS, MAX_ITEMS, 1]
+    assert np.concatenate([r.rows for r in requests]).tolist() == [*range(2 * MAX_ITEMS + 1)]
 
 
 @pytest.mark.parametrize(

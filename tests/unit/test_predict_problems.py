@@ -127,9 +127,9 @@ def test_a_whole_number_may_be_written_in_any_way(
     client: TestClient, written: str, number: int
 ) -> None:
     body = f'{{"user_id": {written}, "item_ids": [3, {written}]}}'
-    answer = client.post("/predict", content=body).json()
-    assert answer["user_id"] == number
-    assert sorted(p["item_id"] for p in answer["predictions"]) == sorted([3, number])
+    response = client.post("/predict", content=body).json()
+    assert response["user_id"] == number
+    assert sorted(p["item_id"] for p in response["predictions"]) == sorted([3, number])
 
 
 _DIGITS = st.text("0123456789", max_size=25)

@@ -23,8 +23,8 @@ SYMBOL = "Symbol('s77', positive=True, integer=True)"
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("archives")
-    return {kind: archives.write(kind, folder / f"{kind}.pt2") for kind in archives.KINDS}
+    directory = tmp_path_factory.mktemp("archives")
+    return {kind: archives.write(kind, directory / f"{kind}.pt2") for kind in archives.KINDS}
 
 
 @pytest.mark.parametrize("kind", archives.KINDS)
@@ -44,33 +44,33 @@ def test_a_size_that_the_model_was_not_exported_for_is_still_refused(
         module(torch.ones(rows, archives.WIDTH))
 
 
-def _attack(archive: Path, folder: Path, mode: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(ATTACK), str(archive), str(folder), mode],
+def _attack(archive: Path, directory: Path, mode: str) -> dict[str, Any]:
+    process = subprocess.run(
+        [sys.executable, str(ATTACK), str(archive), str(directory), mode],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2_000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    assert process.returncode == 0, process.stderr[-2_000:]
+    report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return report
 
 
 @pytest.mark.parametrize("kind", ["shapes", "branches", "convolution", "unbacked"])
 def test_no_text_of_an_archive_runs(written: dict[str, Path], tmp_path: Path, kind: str) -> None:
-    found = _attack(written[kind], tmp_path, "checked")
-    assert (found["seen"], found["ran"]) == ([], False)
-    assert found["outcomes"]["refused"] > 300
-    handed_over = [place for place in found["passed"] if ".metadata." not in place]
+    report = _attack(written[kind], tmp_path, "checked")
+    assert (report["seen"], report["ran"]) == ([], False)
+    assert report["outcomes"]["refused"] > 300
+    handed_over = [place for place in report["passed"] if ".metadata." not in place]
     assert handed_over == [], "what is not refused is left out"
 
 
 def test_such_a_text_runs_if_it_is_not_checked(written: dict[str, Path], tmp_path: Path) -> None:
     """So the test above would detect it."""
-    found = _attack(written["shapes"], tmp_path, "unchecked")
-    assert found["ran"]
-    assert {line.split()[0] for line in found["seen"]} >= {"os.system", "open", "planted"}
+    report = _attack(written["shapes"], tmp_path, "unchecked")
+    assert report["ran"]
+    assert {line.split()[0] for line in report["seen"]} >= {"os.system", "open", "planted"}
 
 
 def _changed(path: Path, record: str, place: tuple[str | int, ...], text: str) -> Any:

@@ -78,7 +78,7 @@ def test_a_request_becomes_a_ranking() -> None:
     ranking = _rank(fakes.model(), fakes.query(2, (10, 30, 500, 20)))
     assert ranking.scores == [0.01, 0.03, 0.5, 0.02]
     assert ranking.order == [2, 1, 3, 0]
-    told = {
+    values = {
         "request_id": ranking.call.request_id,
         "timestamp": ranking.timestamp,
         "model_version": ranking.model_version,
@@ -88,7 +88,7 @@ def test_a_request_becomes_a_ranking() -> None:
         "unknown_items": ranking.unknown_items,
         "unknown": ranking.unknown,
     }
-    assert told == {
+    assert values == {
         "request_id": "req-1",
         "timestamp": "2026-11-22T12:00:00.123Z",
         "model_version": "feed_ranker-3",
@@ -181,8 +181,8 @@ def test_small_scores_keep_their_order_and_can_be_told_apart() -> None:
     scores = random.permutation(np.linspace(2e-7, 1.2e-6, 100)).tolist()
     ranking = _rank(fakes.model(FixedEngine(*scores)), fakes.query(1, range(100)))
     assert ranking.order == sorted(range(100), key=lambda at: -scores[at])
-    shown = [ranking.scores[at] for at in ranking.order]
-    assert all(better > worse for better, worse in pairwise(shown))
+    decimals = [ranking.scores[at] for at in ranking.order]
+    assert all(better > worse for better, worse in pairwise(decimals))
 
 
 _SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, -0.0, 2**-149, 0.1, 1.0, 1 - 2**-24])
@@ -190,11 +190,11 @@ _SCORES = st.floats(0, 1, width=32) | st.sampled_from([0.0, -0.0, 2**-149, 0.1, 
 
 @given(st.lists(_SCORES, min_size=1, max_size=100), st.sampled_from([1, 2]))
 def test_what_is_shown_reads_back_as_the_engines_score(scores: list[float], stride: int) -> None:
-    given_scores = np.repeat(np.array(scores, np.float32), stride)[::stride]
-    shown, order = best_first(given_scores)
-    assert np.array(shown).astype(np.float32).tolist() == given_scores.tolist()
-    assert order == sorted(range(len(scores)), key=lambda at: -given_scores[at])
-    assert [repr(each) for each in shown] == [repr(float(str(each))) for each in given_scores]
+    engine_scores = np.repeat(np.array(scores, np.float32), stride)[::stride]
+    decimals, order = best_first(engine_scores)
+    assert np.array(decimals).astype(np.float32).tolist() == engine_scores.tolist()
+    assert order == sorted(range(len(scores)), key=lambda at: -engine_scores[at])
+    assert [repr(each) for each in decimals] == [repr(float(str(each))) for each in engine_scores]
 
 
 @pytest.mark.parametrize("at", range(3))
@@ -251,17 +251,17 @@ def test_degraded_names_what_replaces_the_model_and_the_features() -> None:
 
 
 def test_without_a_model_nothing_is_recorded() -> None:
-    kept = fakes.KeptLines()
+    sink = fakes.MemorySink()
     with pytest.raises(ModelUnavailableError):
-        _rank(None, sinks=(kept,))
-    assert kept.lines == []
+        _rank(None, sinks=(sink,))
+    assert sink.lines == []
 
 
 def test_a_store_past_the_deadline_is_given_up() -> None:
-    kept = fakes.KeptLines()
+    sink = fakes.MemorySink()
     with pytest.raises(DeadlineExceededError):
-        _rank(fakes.model(store=SlowStore()), call=fakes.call(0.01), sinks=(kept,))
-    assert kept.lines == []
+        _rank(fakes.model(store=SlowStore()), call=fakes.call(0.01), sinks=(sink,))
+    assert sink.lines == []
 
 
 @pytest.mark.parametrize("budget_s", [0.0, -5.0])
@@ -271,10 +271,10 @@ def test_a_request_past_its_deadline_is_given_up(budget_s: float) -> None:
 
 
 def test_a_model_that_can_not_score_leaves_no_record() -> None:
-    kept = fakes.KeptLines()
+    sink = fakes.MemorySink()
     with pytest.raises(ScoringError):
-        _rank(fakes.model(fakes.RaisingEngine(ScoringError("no"))), sinks=(kept,))
-    assert kept.lines == []
+        _rank(fakes.model(fakes.RaisingEngine(ScoringError("no"))), sinks=(sink,))
+    assert sink.lines == []
 
 
 def test_each_step_is_a_span() -> None:

@@ -20,13 +20,13 @@ SECRET = "feedrank/record-ids"
 
 
 def _openssl_hash(key: str, text: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["openssl", "dgst", "-sha256", "-hmac", key],
         input=text.encode(),
         capture_output=True,
         check=True,
     )
-    return done.stdout.decode().split()[-1][:32]
+    return process.stdout.decode().split()[-1][:32]
 
 
 @pytest.mark.parametrize("user_id", [0, 1, USER, 2**63 - 1])
@@ -41,10 +41,10 @@ def test_another_key_gives_another_hash_and_a_newline_after_a_key_does_not() -> 
 
 
 def test_a_record_has_the_hash_in_place_of_the_id(capsys: pytest.CaptureFixture[str]) -> None:
-    kept = fakes.KeptLines()
+    sink = fakes.MemorySink()
     ranking = fakes.ranking(query=fakes.query(USER))
-    fakes.record(DecisionLog([kept], UserHash(KEY)), ranking)
-    ((line, _),) = kept.lines
+    fakes.record(DecisionLog([sink], UserHash(KEY)), ranking)
+    ((line, _),) = sink.lines
     assert line.decode() == capsys.readouterr().out
     plain = fakes.recorded(ranking)
     assert json.loads(line) == plain | {"user_id": None, "user_hash": _openssl_hash(KEY, str(USER))}
@@ -151,5 +151,5 @@ def test_inconsistent_settings_are_refused_by_name(variables: dict[str, str], na
 
 def test_settings_never_show_the_key() -> None:
     settings = fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY=KEY)
-    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
-    assert KEY not in shown
+    texts = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert KEY not in texts

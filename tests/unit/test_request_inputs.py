@@ -116,25 +116,25 @@ def test_a_context_value_that_serving_refuses_is_refused() -> None:
 NOON_S = 1_790_000_000
 
 
-def _shown(known: zoo.Known) -> list[zoo.Shown]:
+def _impressions(known: zoo.Known) -> list[zoo.Impression]:
     """Known and unknown users and items, with and without what a caller knows of them."""
     reads = any(f["source"] == "candidate" for i in known.spec["inputs"] for f in i["features"])
-    shown = []
+    impressions = []
     for number, user in enumerate([*range(0, zoo.USERS, 3), 10_000]):
         items = [*range(number, zoo.ITEMS + 2, 1 + number)]
         sent = {"retrieval_score": [item / 64 for item in items]} if reads and number % 2 else {}
         named: Any = f"user-{user}" if known.text_ids else user
         films = [zoo.film(item) for item in items] if known.text_ids else items
-        shown.append(zoo.Shown(named, films, {}, NOON_S + number * 7_211, sent))
-    return shown
+        impressions.append(zoo.Impression(named, films, {}, NOON_S + number * 7_211, sent))
+    return impressions
 
 
-def _table(shown: list[zoo.Shown]) -> pd.DataFrame:
+def _table(impressions: list[zoo.Impression]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"user_id": s.user, "item_id": item, "timestamp": s.time_s}
             | {name: values[at] for name, values in s.candidates.items()}
-            for s in shown
+            for s in impressions
             for at, item in enumerate(s.items)
         ]
     )
@@ -155,16 +155,16 @@ def test_the_inputs_of_known_models_are_what_a_team_lays_out_cell_by_cell(
         for entry in known.spec["inputs"]
     ]
     spec = parse_spec(known.spec | {"inputs": entries})
-    shown = _shown(known)
-    built = request_inputs(spec, read_tables(spec, paths), _table(shown))  # type: ignore[arg-type]
-    tensors = [zoo.inputs(known, frames, each) for each in shown]
+    impressions = _impressions(known)
+    built = request_inputs(spec, read_tables(spec, paths), _table(impressions))  # type: ignore[arg-type]
+    tensors = [zoo.inputs(known, frames, each) for each in impressions]
     for at, input_ in enumerate(spec.inputs):
         expected = [tensor[at].numpy() for tensor in tensors]
         if input_.per == "request":
             rows = [array[0] if array.shape[0] == 1 else array for array in expected]
             expected = [
                 np.repeat(row[np.newaxis], len(each.items), axis=0)
-                for row, each in zip(rows, shown, strict=True)
+                for row, each in zip(rows, impressions, strict=True)
             ]
         assert built[input_.name].dtype == expected[0].dtype
         np.testing.assert_array_equal(built[input_.name], np.concatenate(expected))

@@ -296,12 +296,12 @@ def test_outputs_that_hang_end_at_the_deadline(
 def test_an_explained_request_is_measured_and_its_outputs_are_recorded(
     model: Model, scorer: Scorer
 ) -> None:
-    kept = fakes.KeptLines()
-    ranker = Ranker(fakes.slot(model), scorer, DecisionLog([kept]))
+    sink = fakes.MemorySink()
+    ranker = Ranker(fakes.slot(model), scorer, DecisionLog([sink]))
     query = Query("ann", ["j", "i"], {}, fullspec.NOW_S, explain=True)
     ranking = asyncio.run(ranker.rank(query, fakes.call()))
     assert ranking.scoring_ms > 0
-    record = json.loads(kept.lines[0][0])
+    record = json.loads(sink.lines[0][0])
     assert record["user_id"] == "ann"
     assert record["item_ids"] == ["j", "i"]
     assert record["outputs"].keys() == {"click", "like"}
@@ -314,11 +314,11 @@ def test_an_explained_request_is_measured_and_its_outputs_are_recorded(
 def test_outputs_are_recorded_always_or_where_they_are_explained(
     model: Model, setting: str, *, explain: bool
 ) -> None:
-    kept = fakes.KeptLines()
-    client = TestClient(fakes.app(model, kept, RECORD_OUTPUTS=setting))
+    sink = fakes.MemorySink()
+    client = TestClient(fakes.app(model, sink, RECORD_OUTPUTS=setting))
     predictions = ask(client, explain=explain).json()["predictions"]
     assert ("outputs" in predictions[0]) == explain
-    outputs = json.loads(kept.lines[0][0])["outputs"]
+    outputs = json.loads(sink.lines[0][0])["outputs"]
     assert (outputs is not None) == (explain or setting == "always")
 
 
@@ -361,10 +361,10 @@ def test_a_decision_can_be_made_again_from_its_record(
     full_model: Model, request_: dict[str, Any]
 ) -> None:
     """And holds no text that the bundle doesn't list."""
-    kept = fakes.KeptLines()
-    client = TestClient(fakes.app(full_model, kept))
+    sink = fakes.MemorySink()
+    client = TestClient(fakes.app(full_model, sink))
     ids(client.post("/predict", json=request_))
-    line = kept.lines[-1][0]
+    line = sink.lines[-1][0]
     assert SECRET.encode() not in line
     record = json.loads(line)
     again = {
@@ -375,6 +375,6 @@ def test_a_decision_can_be_made_again_from_its_record(
         | {key: text for key, text in record["context"].items() if text is not None},
     }
     ids(client.post("/predict", json=again))
-    repeated = json.loads(kept.lines[-1][0])
+    repeated = json.loads(sink.lines[-1][0])
     same = ("scores", "ranks", "feature_time", "features", "unknown")
     assert [repeated[name] for name in same] == [record[name] for name in same]

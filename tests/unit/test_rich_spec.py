@@ -249,8 +249,10 @@ def test_zones_are_known_without_a_database_of_the_system() -> None:
         "from feedrank.features.expressions import parse\n"
         f"print(parse('hour(Europe/Berlin)').compute({{}}, {NOW_S}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "9.0\n"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "9.0\n"
     layer = (PROJECT / "layers" / "runtime" / "requirements.txt").read_text()
     assert "\ntzdata==" in layer
 

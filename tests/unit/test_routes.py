@@ -106,8 +106,11 @@ def late_run() -> Iterator[Inference]:
 
 
 def _probes(client: TestClient) -> dict[str, tuple[int, str]]:
-    answers = {path: client.get(path) for path in ("/health", "/live", "/ready")}
-    return {path: (found.status_code, found.json()["status"]) for path, found in answers.items()}
+    responses = {path: client.get(path) for path in ("/health", "/live", "/ready")}
+    return {
+        path: (response.status_code, response.json()["status"])
+        for path, response in responses.items()
+    }
 
 
 def test_a_run_past_its_deadline_degrades_and_one_that_hangs_fails_every_probe(

@@ -390,20 +390,20 @@ def test_a_process_ends_normally_within_an_inference(demo_bundle: Path) -> None:
     """Ending a thread within ONNX Runtime's C++ would abort the process."""
     line = [sys.executable, "-c", ENDS_WITHIN_A_RUN, str(demo_bundle / ONNX_MODEL)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+    process = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, "ended\n"), process.stderr
 
 
 def test_an_idle_thread_keeps_no_model_alive() -> None:
     scorer, model = BatchingScorer(), _model(WatchedEngine())
     asyncio.run(_score(scorer, model))
-    seen = weakref.ref(model.engine)
+    reference = weakref.ref(model.engine)
     del model
     deadline_s = time.perf_counter() + 30
-    while seen() is not None and time.perf_counter() < deadline_s:
+    while reference() is not None and time.perf_counter() < deadline_s:
         gc.collect()
         time.sleep(0.01)
-    assert seen() is None
+    assert reference() is None
 
 
 def test_a_cancelled_request_does_not_disturb_others() -> None:
@@ -414,10 +414,10 @@ def test_a_cancelled_request_does_not_disturb_others() -> None:
         async with asyncio.timeout(0):
             return await _score(scorer, model, [5])
 
-    gone, good = _while_one_is_scored(
+    cancelled, good = _while_one_is_scored(
         engine, scorer, lambda: [impatient(), _score(scorer, model, [6])], one_goes=True
     )
-    assert isinstance(gone, TimeoutError)
+    assert isinstance(cancelled, TimeoutError)
     assert good == _prices(6)
     assert engine.batches == [1, 1], "the cancelled request is not scored"
 

@@ -53,20 +53,20 @@ TRUTH = 10 / (1 + np.exp(-ROWS[:, 0])) + 1 / (1 + np.exp(ROWS[:, 1]))
 
 
 def scores(
-    folder: Path, give: Callable[..., Any], outputs: Any, names: tuple[str, ...] = ()
+    directory: Path, give: Callable[..., Any], outputs: Any, names: tuple[str, ...] = ()
 ) -> Any:
     """Of a model that MLflow has saved with these names for its outputs."""
     heads = Schema([TensorSpec(FLOAT, (-1,), name) for name in names]) if names else None
     mlflow.pytorch.save_model(
         Heads(give).eval(),
-        str(folder / "model"),
+        str(directory / "model"),
         serialization_format="pt2",
         signature=ModelSignature(Schema([TensorSpec(FLOAT, (-1, 2), "x")]), heads),
         input_example=ROWS,
         pip_requirements=["torch"],
     )
     spec = parse_spec({"inputs": [{"name": "x", "features": FEATURES}], "outputs": outputs})
-    program = load_program(folder / "model", spec)
+    program = load_program(directory / "model", spec)
     return torch_scorer(program.exported, program.inputs)({"x": ROWS})
 
 

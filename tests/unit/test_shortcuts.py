@@ -69,10 +69,10 @@ def _event(body: str) -> dict[str, Any]:
 
 
 def _timeless(value: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: part for key, part in value.items() if key not in TIMES}
-    if "_aws" in kept:
-        assert type(kept["_aws"].pop("Timestamp")) is int
-    return kept
+    parts = {key: part for key, part in value.items() if key not in TIMES}
+    if "_aws" in parts:
+        assert type(parts["_aws"].pop("Timestamp")) is int
+    return parts
 
 
 def _on_lambda(module: ModuleType, body: str) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def _tensors(users: Users, items: Items, pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def _store(folder: Path, users: Users, items: Items, pairs: Pairs) -> SnapshotStore:
-    path = folder / "features.safetensors"
+def _store(directory: Path, users: Users, items: Items, pairs: Pairs) -> SnapshotStore:
+    path = directory / "features.safetensors"
     path.write_bytes(save(_tensors(users, items, pairs)))
     return SnapshotStore(path, SPEC)
 
@@ -74,16 +74,16 @@ def _look_up(store: SnapshotStore, user: int, items: list[int]) -> dict[str, Any
     }
 
 
-def _naive(tables: Tables, user: int, asked: list[int]) -> dict[str, Any]:
+def _naive(tables: Tables, user: int, item_ids: list[int]) -> dict[str, Any]:
     users, items, pairs = tables
     return {
         "user": [users[user]] if user in users else USER_DEFAULTS,
-        "items": [list(items.get(item, ITEM_DEFAULTS)) for item in asked],
+        "items": [list(items.get(item, ITEM_DEFAULTS)) for item in item_ids],
         "pairs": [
-            [pairs[user, item]] if (user, item) in pairs else PAIR_DEFAULTS for item in asked
+            [pairs[user, item]] if (user, item) in pairs else PAIR_DEFAULTS for item in item_ids
         ],
         "unknown_user": user not in users,
-        "unknown_items": [item not in items for item in asked],
+        "unknown_items": [item not in items for item in item_ids],
         "degraded": (),
     }
 
@@ -103,10 +103,10 @@ _values = st.floats(-100, 100, width=32)
     st.lists(_ids, min_size=1, max_size=20),
 )
 def test_a_look_up_equals_that_of_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, tables: Tables, user: int, asked: list[int]
+    tmp_path_factory: pytest.TempPathFactory, tables: Tables, user: int, item_ids: list[int]
 ) -> None:
     store = _store(tmp_path_factory.getbasetemp(), *tables)
-    assert _look_up(store, user, asked) == _naive(tables, user, asked)
+    assert _look_up(store, user, item_ids) == _naive(tables, user, item_ids)
 
 
 @pytest.mark.parametrize("user", [0, 1, MAX_ID])
@@ -194,8 +194,11 @@ def _owner(array: Any) -> Any:
 
 def test_the_store_holds_no_copy_of_the_tables(tmp_path: Path) -> None:
     store = _store(tmp_path, {1: 0.5}, {7: (1, 2)}, {(1, 7): 3})
-    held = (store._users.ids, *(t.values.rows for t in (store._users, store._items, store._pairs)))
-    assert all(isinstance(_owner(array), mmap.mmap) for array in held)
+    arrays = (
+        store._users.ids,
+        *(t.values.rows for t in (store._users, store._items, store._pairs)),
+    )
+    assert all(isinstance(_owner(array), mmap.mmap) for array in arrays)
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,9 @@ def test_training_finds_the_signal() -> None:
 
 def test_the_best_epochs_weights_are_kept() -> None:
     network, epochs = fitted(seed=1, validation=CONTRARY)
-    kept = log_loss(CONTRARY.clicked, predict(network, CONTRARY))
+    loss = log_loss(CONTRARY.clicked, predict(network, CONTRARY))
     assert best_of(epochs).number == 1
-    assert kept == epochs[0].validation_loss < epochs[-1].validation_loss
+    assert loss == epochs[0].validation_loss < epochs[-1].validation_loss
 
 
 def test_training_stops_when_patience_runs_out() -> None:

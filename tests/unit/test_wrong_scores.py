@@ -81,14 +81,16 @@ def one_thread() -> Iterator[None]:
 class Served:
     """What a container would do, with torch in place of ONNX Runtime: both read the same inputs."""
 
-    def __init__(self, spec: FeatureSpec, frames: zoo.Frames, folder: Path) -> None:
-        self.paths: dict[Any, Path | None] = {name: folder / f"{name}.parquet" for name in frames}
+    def __init__(self, spec: FeatureSpec, frames: zoo.Frames, directory: Path) -> None:
+        self.paths: dict[Any, Path | None] = {
+            name: directory / f"{name}.parquet" for name in frames
+        }
         for name, frame in frames.items():
-            frame.to_parquet(folder / f"{name}.parquet")
+            frame.to_parquet(directory / f"{name}.parquet")
         write_snapshot(
-            read_tables(spec, self.paths), folder / "snapshot", request_vocabularies(spec)
+            read_tables(spec, self.paths), directory / "snapshot", request_vocabularies(spec)
         )
-        self.spec, self._store = spec, SnapshotStore(folder / "snapshot", spec)
+        self.spec, self._store = spec, SnapshotStore(directory / "snapshot", spec)
         self.candidates, self.context = CandidateFeatures(spec), ContextKeys(spec)
         self._matrix, self._module = MatrixBuilder(spec, self._store.vocabularies), KNOWN.module()
 
@@ -106,13 +108,15 @@ class Served:
         return scores
 
 
-Team = Callable[[zoo.Shown, list[Tensor]], None]  # what its own code does to the inputs, in place
+Team = Callable[
+    [zoo.Impression, list[Tensor]], None
+]  # what its own code does to the inputs, in place
 
 
 class Kind(NamedTuple):
     says: str
     bundle: Callable[[zoo.Spec, dict[str, pd.DataFrame]], None] = lambda _spec, _frames: None
-    team: Team = lambda _shown, _inputs: None
+    team: Team = lambda _impression, _inputs: None
 
 
 def _frames() -> dict[str, pd.DataFrame]:
@@ -123,12 +127,12 @@ def _frames() -> dict[str, pd.DataFrame]:
     return frames
 
 
-def _requests() -> list[zoo.Shown]:
+def _requests() -> list[zoo.Impression]:
     """Of a year, each user and one that nobody knows; some items are unknown."""
     random = np.random.default_rng(5)
     users = [*range(zoo.USERS), 10_000]
     return [
-        zoo.Shown(
+        zoo.Impression(
             user,
             random.choice(zoo.ITEMS + 3, SHOWN, replace=False).tolist(),
             {},
@@ -140,43 +144,43 @@ def _requests() -> list[zoo.Shown]:
 
 
 @cache
-def _laid_out() -> list[tuple[zoo.Shown, list[Tensor]]]:
+def _laid_out() -> list[tuple[zoo.Impression, list[Tensor]]]:
     frames = _frames()
-    return [(shown, zoo.inputs(KNOWN, frames, shown)) for shown in _requests()]
+    return [(impression, zoo.inputs(KNOWN, frames, impression)) for impression in _requests()]
 
 
-def _scores(team: Team, folder: Path) -> Path:
+def _scores(team: Team, directory: Path) -> Path:
     rows = []
     module = KNOWN.module()
-    for number, (shown, laid_out) in enumerate(_laid_out()):
+    for number, (impression, laid_out) in enumerate(_laid_out()):
         inputs = [tensor.clone() for tensor in laid_out]
-        team(shown, inputs)
+        team(impression, inputs)
         with torch.inference_mode():
             scores = module(*inputs).tolist()
         rows += [
-            {"user_id": shown.user, "item_id": item, "timestamp": shown.time_s, "score": score,
-             "retrieval_score": sent, "request_id": number}
+            {"user_id": impression.user, "item_id": item, "timestamp": impression.time_s,
+             "score": score, "retrieval_score": sent, "request_id": number}
             for item, score, sent in zip(
-                shown.items, scores, shown.candidates["retrieval_score"], strict=True
+                impression.items, scores, impression.candidates["retrieval_score"], strict=True
             )
         ]  # fmt: skip
-    pd.DataFrame(rows).to_parquet(folder / "scores.parquet")
-    return folder / "scores.parquet"
+    pd.DataFrame(rows).to_parquet(directory / "scores.parquet")
+    return directory / "scores.parquet"
 
 
-def _lines(kind: Kind, folder: Path, *, with_tables: bool = True) -> list[str]:
+def _lines(kind: Kind, directory: Path, *, with_tables: bool = True) -> list[str]:
     """Of what a comparison says."""
     spec, frames = copy.deepcopy(SPEC), _frames()
     kind.bundle(spec, frames)
-    served = Served(parse_spec(spec), frames, folder)
-    path = _scores(kind.team, folder)
+    served = Served(parse_spec(spec), frames, directory)
+    path = _scores(kind.team, directory)
     with pytest.raises(PublishError) as error:
         compare(served, path, tables=served.paths if with_tables else {})
     return str(error.value).splitlines()
 
 
 def _set(at: int, function: Callable[[Tensor], Tensor]) -> Team:
-    def change(_shown: zoo.Shown, inputs: list[Tensor]) -> None:
+    def change(_impression: zoo.Impression, inputs: list[Tensor]) -> None:
         inputs[3][:, at] = function(inputs[3][:, at])
 
     return change
@@ -207,22 +211,22 @@ def _sorted_vocabulary(spec: zoo.Spec, _frames: dict[str, pd.DataFrame]) -> None
     spec["vocabularies"] = {**spec["vocabularies"], "country": sorted(zoo.COUNTRIES)}
 
 
-def _first_of_each_list(shown: zoo.Shown, inputs: list[Tensor]) -> None:
+def _first_of_each_list(impression: zoo.Impression, inputs: list[Tensor]) -> None:
     users = _frames()["users"].set_index("user_id")["history"]
-    if shown.user in users.index and len(users[shown.user]) > zoo.LENGTH:
-        first = [item + 1 for item in users[shown.user][: zoo.LENGTH]]
+    if impression.user in users.index and len(users[impression.user]) > zoo.LENGTH:
+        first = [item + 1 for item in users[impression.user][: zoo.LENGTH]]
         inputs[0][0, 1:] = torch.tensor(first)
 
 
-def _filled_behind(_shown: zoo.Shown, inputs: list[Tensor]) -> None:
+def _filled_behind(_impression: zoo.Impression, inputs: list[Tensor]) -> None:
     history = inputs[0][0, 1:]
     own = history[int((history == 0).cumprod(0).sum()) :].clone()
     history[:] = 0
     history[: len(own)] = own
 
 
-def _in_berlin(shown: zoo.Shown, inputs: list[Tensor]) -> None:
-    inputs[3][:, HOUR] = datetime.fromtimestamp(shown.time_s, ZoneInfo("Europe/Berlin")).hour
+def _in_berlin(impression: zoo.Impression, inputs: list[Tensor]) -> None:
+    inputs[3][:, HOUR] = datetime.fromtimestamp(impression.time_s, ZoneInfo("Europe/Berlin")).hour
 
 
 def _stale(_spec: zoo.Spec, frames: dict[str, pd.DataFrame]) -> None:
@@ -273,7 +277,7 @@ KINDS = {
 def test_the_same_scores_agree(tmp_path: Path) -> None:
     """Or what follows would prove nothing."""
     served = Served(parse_spec(SPEC), _frames(), tmp_path)
-    agreement = compare(served, _scores(lambda _shown, _inputs: None, tmp_path))
+    agreement = compare(served, _scores(lambda _impression, _inputs: None, tmp_path))
     assert (agreement.rows, agreement.requests) == (41 * SHOWN, 41)
     assert agreement.apart < 1e-6
 

@@ -213,17 +213,19 @@ def _in_a_process(**variables: str) -> subprocess.CompletedProcess[str]:
 def test_no_library_reads_a_wrong_value_before_the_settings_do(tmp_path: Path) -> None:
     """All at once, in a process of its own: a library's error would name none of them."""
     wrong = {name: values[0] for name, values in OF.items()} | dict(OF_LIBRARIES)
-    done = _in_a_process(**wrong)
-    names = {line.partition(":")[0].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 1
+    process = _in_a_process(**wrong)
+    names = {line.partition(":")[0].strip() for line in process.stderr.splitlines()}
+    assert process.returncode == 1
     assert wrong.keys() - names == set()
 
 
 def test_wrong_values_that_nothing_depends_on_do_no_harm(demo_bundle: Path) -> None:
     traced = {"TRACING": "on", "LAMBDA_TASK_ROOT": "/var/task"}
     empty = dict.fromkeys(PATTERNS, "")
-    done = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS, **empty)
-    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["200"]), done.stderr[-2_000:]
+    process = _in_a_process(MODEL_URI=str(demo_bundle), **traced, **HARMLESS, **empty)
+    assert (process.returncode, process.stdout.splitlines()[-1:]) == (0, ["200"]), process.stderr[
+        -2_000:
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,18 +69,18 @@ class ContextKeys:
         unknown key is left out, an unknown value is None, which every feature reads like the value,
         and of a list unknown texts are left out. So the record has no text that the bundle doesn't
         list."""
-        kept: dict[str, str | None] = {}
+        record: dict[str, str | None] = {}
         dropped = 0
         for key, text in sent.items():
             if key not in self._known:
                 dropped += 1
             elif free := self._free.get(key):
-                kept[key] = free.known(text)
-                dropped += kept[key] != free.read(text)
+                record[key] = free.known(text)
+                dropped += record[key] != free.read(text)
             else:
-                kept[key] = text if self._is_bounded(key, text) else None
-                dropped += kept[key] is None
-        return kept, dropped
+                record[key] = text if self._is_bounded(key, text) else None
+                dropped += record[key] is None
+        return record, dropped
 
     def _is_bounded(self, key: str, text: str) -> bool:
         texts = self._texts.get(key)
@@ -125,8 +125,8 @@ class _FreeText(NamedTuple):
         if self.vocabulary is None or not texts:
             return None if texts else ""
         numbers = self.vocabulary.numbers(texts)
-        kept = [t for t, number in zip(texts, numbers.tolist(), strict=True) if number]
-        return ",".join(kept) if kept else None
+        known = [t for t, number in zip(texts, numbers.tolist(), strict=True) if number]
+        return ",".join(known) if known else None
 
     def _texts(self, text: str) -> list[str]:
         return context.listed(text)[-self.size :] if self.size else [text]

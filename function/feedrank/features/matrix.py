@@ -155,10 +155,10 @@ def number_of(feature: Feature) -> float:
 
 def padded(values: Sequence[Any] | NDArray[Any], feature: Feature) -> NDArray[Any]:
     """(size,) of a list: its last ones, behind as many defaults as it takes."""
-    kept = values[-feature.size :]
+    tail = values[-feature.size :]
     whole = isinstance(values, np.ndarray) and values.dtype.kind == "i"  # beyond 2^53, too
     cells = np.array(feature.default_cells, np.int64 if whole else np.float64)
-    cells[feature.size - len(kept) :] = kept
+    cells[feature.size - len(tail) :] = tail
     return cells
 
 

@@ -285,9 +285,9 @@ def _vocabulary(value: object, name: str) -> tuple[str, ...] | int | str:
 
 def _check_that_names_agree(spec: FeatureSpec) -> None:
     """Two inputs may share a feature, but then it must be the same feature."""
-    seen: dict[str, Feature] = {}
+    features: dict[str, Feature] = {}
     for feature in chain.from_iterable(input_.features for input_ in spec.inputs):
-        if seen.setdefault(feature.name, feature) != feature:
+        if features.setdefault(feature.name, feature) != feature:
             raise SpecError(f"{SPEC}: {feature.name!r} is described in two ways")
 
 
@@ -313,11 +313,11 @@ def _one_of(
 ) -> str:
     value = entry.get(key, default or known[0])
     if value not in known:
-        shown = " or ".join(map(repr, known)) if place != SPEC else ", ".join(known)
+        choices = " or ".join(map(repr, known)) if place != SPEC else ", ".join(known)
         raise SpecError(
-            f"{place}.{key} must be {shown}, not {value!r}"
+            f"{place}.{key} must be {choices}, not {value!r}"
             if place != SPEC
-            else f"{SPEC}: {key} must be one of {shown}"
+            else f"{SPEC}: {key} must be one of {choices}"
         )
     return str(value)
 

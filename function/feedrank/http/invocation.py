@@ -19,10 +19,10 @@ def request_id_of(context: Any) -> str:  # noqa: ANN401 whatever the caller gave
 def time_left_ms(context: Any) -> float | None:  # noqa: ANN401 whatever the caller gave
     """Until Lambda ends the invocation, negative where that is past; None where it isn't known."""
     read = getattr(context, "get_remaining_time_in_millis", None)
-    left = read() if callable(read) else None
-    if not isinstance(left, _NUMBER) or left != left:  # noqa: PLR0124 NaN
+    left_ms = read() if callable(read) else None
+    if not isinstance(left_ms, _NUMBER) or left_ms != left_ms:  # noqa: PLR0124 NaN
         return None
-    return max(-DAY_MS, min(left, DAY_MS))  # what a clock can add and wait for
+    return max(-DAY_MS, min(left_ms, DAY_MS))  # what a clock can add and wait for
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -95,8 +95,8 @@ class Adapter(Mangum):
 
 def _without_unread(event: dict[str, Any]) -> dict[str, Any]:
     """Without what the app never reads (host, cookies, query), and what is no Unicode."""
-    kept = {name: part for name, part in event.items() if name not in UNREAD}
-    return kept | {
+    rest = {name: part for name, part in event.items() if name not in UNREAD}
+    return rest | {
         kind: {
             k: v
             for k, v in event[kind].items()

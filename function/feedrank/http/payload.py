@@ -125,16 +125,16 @@ def _detail(
     """All unknown fields are one problem, the first: the message is the same for each. Before it
     stands the kind of ids, where one is of the other."""
     errors = refusal.errors(include_url=False, include_context=False)
-    shown: list[Mapping[str, Any]] = [
+    problems: list[Mapping[str, Any]] = [
         {**e, "msg": _at_most(max_items)} if e["type"] == "too_long" else e
         for e in errors
         if e["type"] != "extra_forbidden"
     ]
-    if len(shown) < len(errors):
-        shown.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
+    if len(problems) < len(errors):
+        problems.insert(0, {"type": "extra_forbidden", "loc": (), "msg": UNKNOWN_FIELD})
     is_other = _is_number_for_text if ids == "text" else _is_text_for_number
     kind = f"{IDS_ARE[ids]}; " if ids and any(map(is_other, errors)) else ""
-    return kind + listed(shown, {*FIELDS, *context_keys()})
+    return kind + listed(problems, {*FIELDS, *context_keys()})
 
 
 def _at_most(max_items: int) -> str:

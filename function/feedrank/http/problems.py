@@ -70,8 +70,8 @@ def problem_body(status: int, title: str, detail: str, request_id: str) -> bytes
 def listed(errors: Sequence[Mapping[str, Any]], names: set[str]) -> str:
     """The first of Pydantic's errors by their place, and how many others there are. A place shows
     only `names`: any other part of it comes from the request."""
-    shown = "; ".join(f"{_place(e['loc'], names)}: {_message(e)}" for e in errors[:PROBLEMS_SHOWN])
-    return shown + f"; and {len(errors) - PROBLEMS_SHOWN} more" * (len(errors) > PROBLEMS_SHOWN)
+    text = "; ".join(f"{_place(e['loc'], names)}: {_message(e)}" for e in errors[:PROBLEMS_SHOWN])
+    return text + f"; and {len(errors) - PROBLEMS_SHOWN} more" * (len(errors) > PROBLEMS_SHOWN)
 
 
 def _place(location: tuple[int | str, ...], names: set[str]) -> str:

@@ -92,8 +92,8 @@ def _data_bytes() -> int | None:
         status = Path("/proc/self/status").read_text("ascii", "replace")
     except OSError:
         return None
-    _, found, rest = status.partition("VmData:")
-    return 1_024 * int(rest.split(maxsplit=1)[0]) if found else None
+    _, label, rest = status.partition("VmData:")
+    return 1_024 * int(rest.split(maxsplit=1)[0]) if label else None
 
 
 def _query(case: dict[str, Any]) -> Query:

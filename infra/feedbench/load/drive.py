@@ -15,7 +15,7 @@ from feedops.display import steps
 from feedops.errors import OperationError, StartError
 from feedops.local.background import front_server
 from feedops.local.processes import tail
-from feedops.workspace import DATA, PROJECT, scratch_folder
+from feedops.workspace import DATA, PROJECT, scratch_directory
 
 LOCUST = PROJECT / ".venv-load" / "bin" / "locust"
 DIRECTORY = DATA / "load"
@@ -31,7 +31,7 @@ def run(bundle: Path, url: str, environments: int, seconds: int, console: Consol
             "Locust has an environment of its own, .venv-load: `make load` installs it"
         )
     log, page = ((DIRECTORY / name).absolute() for name in ("requests.jsonl", "load.html"))
-    with scratch_folder(DIRECTORY / "run") as scratch, ExitStack() as stack:
+    with scratch_directory(DIRECTORY / "run") as scratch, ExitStack() as stack:
         if not url:
             server = front_server(
                 scratch, bundle, environments=environments, longest_wait_s=LONGEST_WAIT_S

@@ -13,7 +13,7 @@ from feedbench.results import PLAN, Results, Row
 from feedops.errors import BuildError, OperationError
 from feedops.local.artifact import built_artifact, checkout
 from feedops.models.releases import manifest_of
-from feedops.workspace import DATA, scratch_folder
+from feedops.workspace import DATA, scratch_directory
 
 MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {
     "cold start": cold_start.measure,
@@ -45,7 +45,7 @@ def measure(
     except BuildError as error:
         notes.append(f"measured in the development environment: {error}")
     amounts = SimpleNamespace(**PLAN["efforts"][effort])
-    with scratch_folder(DATA / "bench" / "run") as scratch, console.status("") as status:
+    with scratch_directory(DATA / "bench" / "run") as scratch, console.status("") as status:
         run = bench.Bench(target, development, bundle, amounts, scratch, status.update, notes=notes)
         for name in (name for name in MEASURES if name in (only or MEASURES)):
             status.update(name)

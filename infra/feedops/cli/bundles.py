@@ -56,9 +56,9 @@ def spec(
         _explain(check, paths, inputs)
         return
     frames = {str(name): read_frame(path) for name, path in paths.items() if path}
-    made = draft(inputs, frames, outputs)
-    print_whole(output, json.dumps(made.spec, indent=2, ensure_ascii=False))
-    for line in made.undecided:
+    proposal = draft(inputs, frames, outputs)
+    print_whole(output, json.dumps(proposal.spec, indent=2, ensure_ascii=False))
+    for line in proposal.undecided:
         print_whole(messages, f"To decide: {line}")
 
 

@@ -237,8 +237,8 @@ def publish(
     )
     with steps(messages, "Publishing") as say:
         built = build_bundle(options, say)
-        published = upload(built.folder, to) if to else None
-    uri = published.uri if published else str(built.folder)
+        published = upload(built.directory, to) if to else None
+    uri = published.uri if published else str(built.directory)
     print_facts(output, _facts(built, published, uri))
     if uri.startswith("s3://"):
         print_whole(

@@ -72,13 +72,13 @@ class Chart:
 
     def _search(self, schema: str, terms: str, stat: str, *, label: str) -> list[tuple[str, Array]]:
         namespace, *names = schema.split(",")
-        wanted = set(_TERM.findall(terms))
+        values = set(_TERM.findall(terms))
         series = [
-            (label or " ".join(sorted(v for _, v in key[2] - wanted)), self.statistic(key, stat))
+            (label or " ".join(sorted(v for _, v in key[2] - values)), self.statistic(key, stat))
             for key in sorted(self._points, key=str)
             if key[0] == namespace
             and {name for name, _ in key[2]} == set(names)
-            and wanted <= key[2] | {("MetricName", key[1])}
+            and values <= key[2] | {("MetricName", key[1])}
         ]
         return series or [(label, np.full(self._periods, np.nan))]
 

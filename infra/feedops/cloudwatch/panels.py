@@ -103,17 +103,17 @@ def _graph(card: SubFigure, widget: Widget, chart: Chart) -> None:
     lines = chart.lines(properties["metrics"])
     sources = sorted({STAND_INS[line.namespace] for line in lines if line.namespace in STAND_INS})
     visible = [line for line in lines if line.options.get("visible", True)]
-    drawn = [line for line in visible if not line.is_empty]
+    curves = [line for line in visible if not line.is_empty]
     missing = ", ".join(line.label for line in visible if line.is_empty)
-    note = "from " + ", ".join(sources) if drawn and sources else ""
+    note = "from " + ", ".join(sources) if curves and sources else ""
     axes = _axes(card, widget, properties["title"], note)
-    if not drawn:
+    if not curves:
         only_aws = any(line.is_only_in_aws for line in lines)
         reason = "only AWS has these metrics" if only_aws else "nothing of the kind in this run"
         axes.axis("off")
         axes.text(0.5, 0.5, f"{reason}\n{missing}", color=MUTED, ha="center", va="center")
         return
-    _plot(axes, drawn, properties, chart)
+    _plot(axes, curves, properties, chart)
     _annotate(axes, properties.get("annotations", {}).get("horizontal", ()))
     if missing:
         axes.plot([], [], linestyle="none", label=f"none: {missing}")

@@ -77,10 +77,10 @@ def _objects(counts: PassCounts) -> str:
 
 def _check(first: PassCounts, second: PassCounts | None) -> None:
     unread = first.unread | (second.unread if second else {})
-    left = second.records if second else 0
-    if unread or left:
+    rest = second.records if second else 0
+    if unread or rest:
         lines = [f"{name} {reason}" for name, reason in sorted(unread.items())]
-        head = f"not done: {left:,} records are left, {len(lines):,} objects were not read"
+        head = f"not done: {rest:,} records are left, {len(lines):,} objects were not read"
         raise OperationError("\n".join([head, *lines]))
 
 

@@ -142,10 +142,10 @@ class S3Records:
         headers = {name: stored[name] for name in KEPT_HEADERS if stored.get(name)}
         if "SSEKMSKeyId" in headers:
             headers["ServerSideEncryption"] = stored["ServerSideEncryption"]
-        put = self._s3.put_object(
+        response = self._s3.put_object(
             Bucket=self._bucket, Key=key, Body=body, IfMatch=stored["ETag"], **headers
         )
-        version: str = put.get("VersionId", "null")
+        version: str = response.get("VersionId", "null")
         return version
 
     def _get(self, key: str, version: str) -> dict[str, Any]:

@@ -53,12 +53,12 @@ class UserRecords:
             lines = plain.split(b"\n")
             if plain.strip() and not any(_is_record(line) for line in lines):
                 raise UnreadableError("holds no JSON lines")
-            kept, removed = self._split(lines)
+            others, removed = self._split(lines)
         except DAMAGED as error:
             raise UnreadableError(f"is damaged: {error}") from error
         if not removed:
             return Rest(body, 0)
-        rest = b"\n".join(kept)
+        rest = b"\n".join(others)
         return Rest(gzip.compress(rest) if is_gzipped else rest, removed)
 
     def _split(self, lines: Iterable[bytes]) -> tuple[list[bytes], int]:
@@ -96,8 +96,8 @@ class UserRecords:
             removed, content = sum(count for _, count in rests), orjson.dumps(envelope)
             is_empty = not envelope["logEvents"]
         else:
-            kept, removed = self._split(content.split(b"\n"))
-            content = b"\n".join(kept)
+            others, removed = self._split(content.split(b"\n"))
+            content = b"\n".join(others)
             is_empty = not content.strip()
         if not removed or is_empty:
             return (None if removed else line), removed

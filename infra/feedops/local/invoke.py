@@ -13,7 +13,7 @@ from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.local.emulator_log import printed_by_function, reports
 from feedops.local.processes import lines_of
 from feedops.models.releases import manifest_of, newest_bundle
-from feedops.workspace import FUNCTION, scratch_folder
+from feedops.workspace import FUNCTION, scratch_directory
 
 STANDARD_INPUT = "-"
 
@@ -50,7 +50,7 @@ def invoke_bundle(
         memory_mb=memory_mb,
         timeout_s=timeout_s,
     )
-    with scratch_folder() as scratch:
+    with scratch_directory() as scratch:
         return asyncio.run(invoke(function, event, scratch))
 
 

@@ -24,7 +24,7 @@ from feedops.local.emulator_log import printed_by_function
 from feedops.local.processes import reserve, tail, until_signal
 from feedops.local.serve_options import FrontName, ServeOptions
 from feedops.models.releases import local_bundle, manifest_of, model_to_serve
-from feedops.workspace import EVENTS, FUNCTION, PREDICTIONS, scratch_folder
+from feedops.workspace import EVENTS, FUNCTION, PREDICTIONS, scratch_directory
 from feedrank.bundle.layout import Manifest
 
 JSON = "application/json"
@@ -37,7 +37,7 @@ def serve(options: ServeOptions, console: Console) -> None:
     Raises OperationError, or an error of training or publishing.
     """
     options = replace(options, front=_front(options.front, console))
-    with reserve(options.host, options.port) as bound, scratch_folder() as scratch:
+    with reserve(options.host, options.port) as bound, scratch_directory() as scratch:
         bundle = _bundle(options, console)
         asyncio.run(until_signal(_serve(options, bundle, bound, scratch, console)))
     console.print("Stopped.")

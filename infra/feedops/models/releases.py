@@ -60,7 +60,7 @@ def local_bundle(model_uri: str, *, publish: bool, console: Console) -> Path:
 
     with steps(console, f"Building a bundle of {model_uri}") as say:
         options = PublishOptions(model_uri, bundles=BUNDLES)
-        return build_bundle(options, lambda step: say(f"Bundle: {step}")).folder
+        return build_bundle(options, lambda step: say(f"Bundle: {step}")).directory
 
 
 def newest_bundle() -> Path:

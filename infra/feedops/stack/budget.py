@@ -26,11 +26,11 @@ _VERSIONED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
 def where_it_fits(size_bytes: int) -> str:
     """Of what a container reads of a bundle."""
     size = f"{size_bytes / 1e6:,.1f} MB on Lambda"
-    left, tmp = f"{LEFT_BYTES / 1e6:.0f} MB", f"{TMP_BYTES / 1e6:.0f} MB"
+    layer, tmp = f"{LEFT_BYTES / 1e6:.0f} MB", f"{TMP_BYTES / 1e6:.0f} MB"
     if size_bytes <= LEFT_BYTES:
-        return f"{size}: a layer (about {left} are left) or S3 (/tmp has {tmp})"
+        return f"{size}: a layer (about {layer} are left) or S3 (/tmp has {tmp})"
     if size_bytes <= TMP_BYTES:
-        return f"{size}: S3 alone (/tmp has {tmp}); a layer has about {left} left"
+        return f"{size}: S3 alone (/tmp has {tmp}); a layer has about {layer} left"
     return f"{size}: S3, with more EphemeralStorage than /tmp's {tmp}; or a container image"
 
 

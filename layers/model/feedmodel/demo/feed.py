@@ -178,8 +178,8 @@ def _fill_slates(
     item = np.clip(np.searchsorted(cumulative, point, side="right") - 1, first, past_last - 1)
 
     item.sort(axis=1)
-    shown = np.diff(item, axis=1, prepend=-1) != 0
-    slate, draw = np.nonzero(shown)
+    is_first = np.diff(item, axis=1, prepend=-1) != 0
+    slate, draw = np.nonzero(is_first)
     slate, draw = slate[:interactions], draw[:interactions]
     order = np.lexsort((rng.random(interactions), slate, slates.time_s[slate]))
     return slate[order], item[slate, draw][order]

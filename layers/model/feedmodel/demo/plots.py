@@ -85,11 +85,11 @@ def ranking_quality(evaluation: Evaluation) -> Figure:
         ("precision@10", "precision_at_10", len(rankings) + 0.8),
     )
     ticks = []
-    for title, metric, left in bars:
+    for title, metric, start in bars:
         for at, (name, quality) in enumerate(rankings.items()):
-            _bar(axes, left + at, getattr(quality, metric), BAR_COLOURS.get(name, OTHER_BAR))
-            ticks.append((left + at, name.replace(" ", "\n")))
-        middle = left + (len(rankings) - 1) / 2
+            _bar(axes, start + at, getattr(quality, metric), BAR_COLOURS.get(name, OTHER_BAR))
+            ticks.append((start + at, name.replace(" ", "\n")))
+        middle = start + (len(rankings) - 1) / 2
         axes.text(middle, 0.95, title, ha="center", color=INK, transform=axes.get_xaxis_transform())
     axes.set_xticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=8.5)
     axes.set_ylim(0, 1.2 * evaluation.known_best.ndcg_at_10)

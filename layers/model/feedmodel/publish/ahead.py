@@ -85,8 +85,8 @@ def _own_inputs(spec: FeatureSpec, names: Sequence[str]) -> list[Input]:
                     f"--precompute {name}: {feature.name} isn't of the item alone, so an item's "
                     "vector would change from request to request"
                 )
-    wanted = {name.lower() for name in names}
-    return [input_ for input_ in spec.inputs if input_.name.lower() in wanted]
+    lower_names = {name.lower() for name in names}
+    return [input_ for input_ in spec.inputs if input_.name.lower() in lower_names]
 
 
 def _served_spec(spec: FeatureSpec, own: Sequence[Input], feature: Feature) -> FeatureSpec:

@@ -85,7 +85,7 @@ class BuiltBundle:
     without them; `agreement` is that with the team's scores, where there are any.
     `notes` are what else there is to say, by subject."""
 
-    folder: Path
+    directory: Path
     manifest: Manifest
     size_bytes: int
     parity: float | None
@@ -125,10 +125,10 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
             as_of=as_of,
         )
         agreement = _compare_with_team(options, model, manifest.digest, step)
-        folder = options.bundles / manifest.model_version
-        put_in_place(model.artifact, folder)
+        directory = options.bundles / manifest.model_version
+        put_in_place(model.artifact, directory)
     return BuiltBundle(
-        folder,
+        directory,
         manifest,
         size_of(manifest),
         None if isinstance(program, OnnxProgram) else parity.apart,

@@ -73,23 +73,23 @@ def draft(
             for p in proposals
             if ("vocabulary" in p) == whole and (tensor.per_item or p["source"] == "user")
         ]
-        kept, width = _up_to([*fitting, *(_ids(tables, tensor) if whole else [])], tensor.width)
-        proposals = [p for p in proposals if p not in kept]
+        features, width = _up_to([*fitting, *(_ids(tables, tensor) if whole else [])], tensor.width)
+        proposals = [p for p in proposals if p not in features]
         if width != tensor.width:
             undecided.append(
                 f"input {tensor.name}: the model takes {tensor.width} columns, the tables have "
                 f"{width} that fit: add what it reads of the context, such as hour, or the caller"
             )
-            kept.append({"name": f"{TODO} {tensor.width - width} more", "source": TODO})
+            features.append({"name": f"{TODO} {tensor.width - width} more", "source": TODO})
         entry: dict[str, Any] = {"name": tensor.name}
         if whole:
             entry["type"] = tensor.type
         if not tensor.per_item:
             entry["per"] = "request"
-        spec_inputs.append(entry | {"features": kept})
+        spec_inputs.append(entry | {"features": features})
         undecided.append(f"input {tensor.name}: check that the order is the model's")
-    if left := [p["name"] for p in proposals]:
-        undecided.append(f"no input has room for {', '.join(left)}")
+    if rest := [p["name"] for p in proposals]:
+        undecided.append(f"no input has room for {', '.join(rest)}")
     spec: dict[str, Any] = {"inputs": spec_inputs}
     used = {f.get("vocabulary") for entry in spec_inputs for f in entry["features"]}
     vocabularies |= {
@@ -219,13 +219,13 @@ def _ids(tables: Mapping[str, pd.DataFrame], tensor: TensorDescription) -> list[
 
 def _up_to(proposals: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], int]:
     """As many from the front as there is room for, and how many columns they take."""
-    kept, taken = [], 0
+    front, columns = [], 0
     for proposal in proposals:
-        if taken + proposal.get("size", 1) > width:
+        if columns + proposal.get("size", 1) > width:
             break
-        kept.append(proposal)
-        taken += proposal.get("size", 1)
-    return kept, taken
+        front.append(proposal)
+        columns += proposal.get("size", 1)
+    return front, columns
 
 
 def _unknown(spec: FeatureSpec) -> str:

@@ -106,13 +106,13 @@ def compare(
     _check_columns(table, scorer.spec, path)
     expected = _expected(table, path)
     requests: list[PastRequest] = []
-    scores, done = np.full(len(table), np.nan), 0
+    scores, rows = np.full(len(table), np.nan), 0
     for request in past_requests(scorer.spec, table, scorer.candidates, path.name):
-        if done // PROGRESS_ROWS < (done + len(request.rows)) // PROGRESS_ROWS or not done:
-            step(f"comparing with {path.name}: {done:,} of {len(table):,} rows")
+        if rows // PROGRESS_ROWS < (rows + len(request.rows)) // PROGRESS_ROWS or not rows:
+            step(f"comparing with {path.name}: {rows:,} of {len(table):,} rows")
         requests.append(request)
         scores[request.rows] = _scores(scorer, request, table)
-        done += len(request.rows)
+        rows += len(request.rows)
     comparison = Comparison(scorer, table, requests, scores, expected, tolerance, tables)
     worst = float(np.nan_to_num(comparison.apart, nan=np.inf).max())
     if not comparison.differs.any():

@@ -168,13 +168,13 @@ def _unpacked(graph: Graph, vectors: Node, walk: _Walk) -> Iterator[tuple[Node, 
 
 
 def _behind(nodes: Mapping[Node, None]) -> set[Node]:
-    found, todo = set[Node](), list(nodes)
+    nodes_behind, todo = set[Node](), list(nodes)
     while todo:
         node = todo.pop()
-        if node not in found:
-            found.add(node)
+        if node not in nodes_behind:
+            nodes_behind.add(node)
             todo += node.all_input_nodes
-    return found
+    return nodes_behind
 
 
 def _tail(node: Node) -> list[int]:

@@ -63,8 +63,8 @@ def load_onnx(file: Path, spec: FeatureSpec) -> OnnxProgram:
             f"{file.name}: ONNX's checker refuses it: {str(error)[:MAX_CAUSE]}"
         ) from error
     _check_output(model, spec)
-    given = {each.name for each in model.graph.initializer}
-    inputs = [each for each in model.graph.input if each.name not in given]
+    constants = {each.name for each in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in constants]
     per_item = {each.name.lower() for each in spec.inputs if each.per == "item"}
     return OnnxProgram(
         file, {each.name: _declared(each, each.name.lower() in per_item) for each in inputs}
@@ -86,9 +86,9 @@ def _check_operators(model: ModelProto) -> None:
     domains = [each.domain for each in model.opset_import]
     for graph in _graphs(model.graph):
         domains += [node.domain for node in graph.node]
-        if drawn := [node.op_type for node in graph.node if node.op_type in RANDOM]:
+        if random := [node.op_type for node in graph.node if node.op_type in RANDOM]:
             raise PublishError(
-                f"the model draws random numbers ({drawn[0]}): the same request must get the same "
+                f"the model draws random numbers ({random[0]}): the same request must get the same "
                 "scores"
             )
     if foreign := sorted({*domains} - DOMAINS):

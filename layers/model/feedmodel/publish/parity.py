@@ -69,12 +69,12 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
     if scorers.spec.range:
         _check_saturated(samples)
     check_rows(scorers, tables, step, scale)
-    kept = [samples[number] for number in KEPT_IN_BUNDLE]
+    golden = [samples[number] for number in KEPT_IN_BUNDLE]
     return Parity(
         apart=apart,
         rows=sum(len(sample.expected) for sample in samples),
         batches=can_batch(scorers, samples),
-        cases=[golden_case(each.query, each.expected, scorers.spec, scale) for each in kept],
+        cases=[golden_case(each.query, each.expected, scorers.spec, scale) for each in golden],
         notes=notes,
     )
 

@@ -21,8 +21,8 @@ APART: dict[str, float] = {"float16": 5e-3, "bfloat16": 5e-2}
 
 def half_of(program: ExportedProgram) -> str:
     """float16 or bfloat16, where a part of the program is in it; the coarser of two."""
-    found = {tensor.dtype for tensor in _tensors(program)}
-    coarsest = [dtype for dtype in reversed(HALF) if dtype in found]
+    dtypes = {tensor.dtype for tensor in _tensors(program)}
+    coarsest = [dtype for dtype in reversed(HALF) if dtype in dtypes]
     return str(coarsest[0]).removeprefix("torch.") if coarsest else ""
 
 

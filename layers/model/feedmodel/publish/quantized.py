@@ -66,10 +66,10 @@ def compare_quantized(
     pairs = [(full.onnx.score(each.inputs), each.expected) for each in listed]
     if not pairs:
         raise PublishError(f"--quantize int8: needs more than {TOP} items, to compare their order")
-    kept = float(np.mean([_kept(exact, scores) for exact, scores in pairs]))
-    if not 1 - kept <= MAX_CHANGED:
+    share = float(np.mean([_kept(exact, scores) for exact, scores in pairs]))
+    if not 1 - share <= MAX_CHANGED:
         raise PublishError(
-            f"--quantize int8 changes {1 - kept:.1%} of the places in the top {TOP}; at most "
+            f"--quantize int8 changes {1 - share:.1%} of the places in the top {TOP}; at most "
             f"{MAX_CHANGED:.0%} are allowed: publish without it"
         )
     ndcg = float(np.mean([_ndcg(exact, scores) for exact, scores in pairs]))
@@ -84,7 +84,7 @@ def compare_quantized(
         cases=[golden_case(each.query, each.expected, small.spec, scale) for each in kept_cases],
         notes={
             **parity.notes,
-            "int8": f"keeps {kept:.1%} of the top {TOP}, NDCG@{TOP} {ndcg:.4f} of full precision, "
+            "int8": f"keeps {share:.1%} of the top {TOP}, NDCG@{TOP} {ndcg:.4f} of full precision, "
             f"scores {apart:.1e} apart at most; {before:.0f} -> {after:.0f} us for "
             f"{DEFAULT_MAX_ITEMS} items on this machine",
         },
@@ -111,8 +111,8 @@ def _long_queries(tables: FeatureTables) -> Iterator[Query]:
     size = min(len(items), DEFAULT_MAX_ITEMS)
     for number in range(REQUESTS):
         user = int(random.choice(users)) if len(users) else 0
-        chosen = random.choice(items, size, replace=False).tolist()
-        yield Query(user, chosen, {}, MONDAY_S + 3_600 * number)
+        item_ids = random.choice(items, size, replace=False).tolist()
+        yield Query(user, item_ids, {}, MONDAY_S + 3_600 * number)
 
 
 def _top(scores: FloatArray) -> Sequence[int]:

@@ -93,11 +93,11 @@ def _sample(comparison: Comparison) -> _Sample:
     for request in requests:
         items = len(request.rows)
         inputs = comparison.scorer.inputs(request.query)
-        found = comparison.scorer.look_up(request.query)
+        rows = comparison.scorer.look_up(request.query)
         columns = [each.of(inputs) for each in columns_of(comparison.scorer.spec)]
         parts.append([np.broadcast_to(cells, (items, cells.shape[1])) for cells in columns])
-        unknown_users.append(np.full(items, found.unknown_user))
-        unknown_items.append(found.unknown_items)
+        unknown_users.append(np.full(items, rows.unknown_user))
+        unknown_items.append(rows.unknown_items)
     places = columns_of(comparison.scorer.spec)
     return _Sample(
         np.concatenate([request.rows for request in requests]),
@@ -115,13 +115,13 @@ def _in_common(comparison: Comparison, sample: _Sample) -> str | None:
     bad = comparison.differs[sample.rows]
     if bad.all():
         return None
-    best, told = 0.0, None
+    best, property_ = 0.0, None
     for text, has, enough in _properties(comparison, sample, bad):
         overlap = (has & bad).sum() / max((has | bad).sum(), 1)
-        told_apart = min(overlap / enough, (1 - has[~bad].mean()) / OVERLAP)
-        if told_apart >= 1 and told_apart > best:
-            best, told = told_apart, text
-    return told and f"{told} differ, and nearly no other"
+        separation = min(overlap / enough, (1 - has[~bad].mean()) / OVERLAP)
+        if separation >= 1 and separation > best:
+            best, property_ = separation, text
+    return property_ and f"{property_} differ, and nearly no other"
 
 
 def _properties(
@@ -230,5 +230,5 @@ def _share_explained(difference: NDArray[np.float64], key: Key) -> float:
         return 0.0
     counts = np.bincount(key)
     means = np.bincount(key, weights=difference) / counts
-    left = float(((difference - means[key]) ** 2).sum())
-    return 1 - (left / (len(key) - groups)) / (total / len(key))
+    residual = float(((difference - means[key]) ** 2).sum())
+    return 1 - (residual / (len(key) - groups)) / (total / len(key))

@@ -39,13 +39,13 @@ def check_rows(
     Raises PublishError that names the first row without a score or with a different one.
     """
     for name, batches_of in BATCHES.items():
-        rows, done = len(tables[name].ids), 0
+        rows, count = len(tables[name].ids), 0
         for ids, inputs in batches_of(scorers, tables):
-            if done % PROGRESS_ROWS == 0:
-                step(f"scoring the rows of {name}: {done:,} of {rows:,}")
+            if count % PROGRESS_ROWS == 0:
+                step(f"scoring the rows of {name}: {count:,} of {rows:,}")
             if problem := _problem(scorers, inputs, len(ids), scale):
                 raise PublishError(_first_bad_row(scorers, name, ids, inputs, scale) or problem)
-            done += len(ids)
+            count += len(ids)
 
 
 def _item_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:

@@ -203,8 +203,8 @@ def _swapped(places: Mapping[str, Sequence[Columns]]) -> Iterator[Change]:
             first, second = one.of(inputs), other.of(inputs)
             if first.shape != second.shape or first.dtype != second.dtype:
                 raise ValueError("of different inputs")
-            kept = first.copy()
-            first[:], second[:] = second.copy(), kept
+            copy = first.copy()
+            first[:], second[:] = second.copy(), copy
 
         yield Change(f"{one.feature.name} and {other.feature.name} were swapped", apply)
 
@@ -251,14 +251,14 @@ def _from_column(
 ) -> Callable[[PastRequest, Inputs], None]:
     def apply(request: PastRequest, inputs: Inputs) -> None:
         user, items = request.query.user_id, list(request.query.item_ids)
-        wanted: Any = {
+        ids: Any = {
             ("user_id",): [user],
             ("item_id",): items,
             ("user_id", "item_id"): [(user, item) for item in items],
         }[tuple(keys)]
-        found = cells.reindex(wanted).to_numpy(dtype=np.float64)
+        values = cells.reindex(ids).to_numpy(dtype=np.float64)
         for place in places:
             column = place.of(inputs)[:, 0]
-            column[:] = np.where(np.isnan(found), column, found)
+            column[:] = np.where(np.isnan(values), column, values)
 
     return apply

@@ -17,13 +17,13 @@ SQLITE_HEADER = b"SQLite format 3\0"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def tracking_uri(given: str | None = None) -> str:
+def tracking_uri(option: str | None = None) -> str:
     """The given URI, else the environment's, else a database in data/.
 
     Raises TrackingError for a server that accepts no connection (MLflow itself would try for
     minutes), and for a file that is no SQLite database.
     """
-    uri = given or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
+    uri = option or os.environ.get(TRACKING_VARIABLE) or DEFAULT_TRACKING_URI
     database = sqlite_database(uri)
     if database and database.exists() and not _is_sqlite(database):
         raise TrackingError(
