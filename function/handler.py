@@ -16,6 +16,8 @@ from feedrank.settings import init_type, is_lambda, load_settings
 
 settings = load_settings()  # before libraries read the environment
 
+from mangum.types import LambdaContext
+
 from feedrank import shortcuts
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
@@ -119,6 +121,6 @@ gc.freeze()  # what init made stays: a collection need not look at it again
 
 
 @tracing.handler
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Serves HTTP API v2, REST API v1, Function URL and ALB events, and pings."""
     return _adapter(event, context)

@@ -112,7 +112,7 @@ def _loop(step: NodeProto) -> bytes:
         "endless",
         [helper.make_tensor_value_info("features", floats, ["rows", WIDTH])],
         [helper.make_tensor_value_info("scores", floats, ["rows"])],
-        [numpy_helper.from_array(np.array(True), "true")],  # noqa: FBT003 NumPy's
+        [numpy_helper.from_array(np.array(True), "true")],
     )
     model: ModelProto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8

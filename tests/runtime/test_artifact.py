@@ -168,7 +168,7 @@ def test_the_canary_lets_it_pass(
     cases = json.loads((demo_bundle / GOLDEN).read_bytes())["cases"]
 
     class Client:
-        def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
+        def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:
             return {"Payload": io.BytesIO(json.dumps(handled(Payload)).encode())}
 
     monkeypatch.setattr(canary.boto3, "client", lambda _service, **_: Client())

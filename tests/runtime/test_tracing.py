@@ -66,7 +66,7 @@ def documents(demo_bundle: Path) -> list[dict[str, Any]]:
         )  # fmt: skip
         lines = [line for line in process.stderr.splitlines() if not line.startswith(" ")]
         assert lines == ["200", "422", "UnservedEventError"], process.stderr
-        daemon.setblocking(False)  # noqa: FBT003 the only way
+        daemon.setblocking(False)
         documents_ = []
         while True:
             try:

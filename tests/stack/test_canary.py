@@ -52,7 +52,7 @@ class NewVersion:
     def client(self, _service: str, **_options: object) -> "NewVersion":
         return self
 
-    def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 boto3's
+    def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:
         event = json.loads(Payload)
         self.arns.add(FunctionName)
         self.events.append(event)

@@ -50,7 +50,7 @@ class CloudFormation:
         self.stack = stack
         self.change_set: dict[str, Any] = {}
 
-    def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803 boto3's
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:
         if self.stack is None:
             message = f"Stack with id {StackName} does not exist"
             raise ClientError({"Error": {"Message": message}}, "DescribeStacks")

@@ -130,7 +130,7 @@ class Aws:
                 endpoint_url=endpoint,
                 region_name="us-east-1",
                 aws_access_key_id="testing",
-                aws_secret_access_key="testing",  # noqa: S106 no secret
+                aws_secret_access_key="testing",
             )
 
         self.s3, self.logs, self.firehose = map(client, ("s3", "logs", "firehose"))

@@ -9,8 +9,8 @@ from feedrank.errors import InvalidRequestError
 from feedrank.features import expressions as context
 
 MOMENTS = st.datetimes(
-    datetime(1, 1, 2),  # noqa: DTZ001 hypothesis wants naive bounds
-    datetime(9999, 12, 30),  # noqa: DTZ001
+    datetime(1, 1, 2),
+    datetime(9999, 12, 30),
     timezones=st.just(UTC),
 )
 

@@ -74,7 +74,7 @@ def test_with_too_little_time_left_no_call_is_begun(
     ranking = fakes.ranking(call=fakes.call(budget_s=MIN_WRITE_S / 2))
     assert fakes.record(records, ranking) == 1
     assert _reasons(printed()) == [TOO_LATE]
-    silent.setblocking(False)  # noqa: FBT003 the only way
+    silent.setblocking(False)
     with pytest.raises(BlockingIOError):
         silent.accept()
 

@@ -133,7 +133,7 @@ def rows(integers: list[list[int]], times: list[list[float]]) -> FeatureRows:
         ("item", "integers"): np.array(integers), ("item", "times"): np.array(times)
     }  # fmt: skip
     unknown = np.zeros(len(integers), np.bool_)
-    return FeatureRows(none[0], none, none, False, unknown, others=others)  # noqa: FBT003
+    return FeatureRows(none[0], none, none, False, unknown, others=others)
 
 
 def built(spec: FeatureSpec, query: Query, integer: int = 0, time_s: float = 0.0) -> list[Any]:

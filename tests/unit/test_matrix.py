@@ -14,7 +14,7 @@ SUNDAY_SIX = datetime(2026, 11, 22, 18, 30, tzinfo=UTC).timestamp()
 
 def _rows(user: FloatArray, items: FloatArray, pairs: FloatArray) -> FeatureRows:
     """Of a user and items that are all known."""
-    return FeatureRows(user, items, pairs, False, np.zeros(len(items), np.bool_))  # noqa: FBT003
+    return FeatureRows(user, items, pairs, False, np.zeros(len(items), np.bool_))
 
 
 ROWS = _rows(

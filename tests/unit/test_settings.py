@@ -43,7 +43,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "model_engine": "onnx",
         "model_fallback": "none",
         "model_layer_dir": Path("/opt/model"),
-        "model_cache_dir": Path("/tmp/feedrank"),  # noqa: S108 the one writable directory in Lambda
+        "model_cache_dir": Path("/tmp/feedrank"),
         "model_load_seconds": 8.0,
         "model_retry_seconds": 5.0,
         "engine_threads": 0,

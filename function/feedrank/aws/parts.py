@@ -44,7 +44,7 @@ def fetch_parts(fetch: Callable[[Part], None], file: int, size: int, deadline_s:
                 return
             try:
                 fetch(parts[number])
-            except BaseException as error:  # noqa: BLE001 raised by `result`
+            except BaseException as error:
                 fetched[number].set_exception(error)
                 return
             fetched[number].set_result(None)

@@ -93,7 +93,7 @@ def _each(
 def _fulfil(future: Future[Result], fetch: Callable[[str], Result], name: str) -> None:
     try:
         future.set_result(fetch(name))
-    except Exception as error:  # noqa: BLE001 raised by `future.result`
+    except Exception as error:
         future.set_exception(error)
 
 

@@ -25,6 +25,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from feedrank.bundle import documents
+from feedrank.bundle.documents import Json
 from feedrank.errors import BundleError
 
 SERVING = "serving"
@@ -137,7 +138,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     return Manifest(**data, files=files, digest=hashlib.sha256(raw).hexdigest())
 
 
-def _manifest(data: Any, place: str) -> Any:  # noqa: ANN401
+def _manifest(data: Json, place: str) -> Json:
     format_ = data.get("format") if isinstance(data, dict) else FORMAT
     if format_ != FORMAT:
         raise BundleError(
@@ -146,14 +147,14 @@ def _manifest(data: Any, place: str) -> Any:  # noqa: ANN401
     return _FIELDS(data, place)
 
 
-def _file_name(value: Any, place: str) -> str:  # noqa: ANN401
+def _file_name(value: Json, place: str) -> str:
     path = PurePosixPath(documents.text(max_length=MAX_NAME_LENGTH)(value, place))
     if path.is_absolute() or ".." in path.parts or path.as_posix() != value:
         raise BundleError(f"{MANIFEST}: {value!r} leads out of the bundle")
     return path.as_posix()
 
 
-def _moment(value: Any, place: str) -> str:  # noqa: ANN401
+def _moment(value: Json, place: str) -> str:
     moment: str = documents.text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20)(value, place)
     try:
         datetime.fromisoformat(moment)

@@ -97,7 +97,7 @@ class CandidateFeatures:
             for name, feature in self._features.items()
         }
 
-    def _column(self, feature: Feature, cells: Sequence[Any], items: int) -> Any:  # noqa: ANN401
+    def _column(self, feature: Feature, cells: Sequence[Any], items: int) -> NDArray[Any]:
         place = f"features.{feature.name}"
         if len(cells) != items:
             raise InvalidRequestError(f"{place}: must have one value for each of the {items} items")

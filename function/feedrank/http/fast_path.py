@@ -215,5 +215,5 @@ def _lacks_a_loop(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "event loop" in str(error)
 
 
-def _is_of(module: str, function: Any) -> bool:  # noqa: ANN401 whatever was put there
+def _is_of(module: str, function: object) -> bool:
     return type(function) is FunctionType and function.__globals__["__name__"] == module

@@ -5,18 +5,18 @@ served all the same, under an id of our own and without Lambda's deadline.
 """
 
 import uuid
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 DAY_MS = 86_400_000.0
 _NUMBER = int | float
 
 
-def request_id_of(context: Any) -> str:  # noqa: ANN401 whatever the caller gave
+def request_id_of(context: object) -> str:
     request_id = getattr(context, "aws_request_id", None)
     return request_id if is_id(request_id) else str(uuid.uuid4())
 
 
-def time_left_ms(context: Any) -> float | None:  # noqa: ANN401 whatever the caller gave
+def time_left_ms(context: object) -> float | None:
     """Until Lambda ends the invocation, negative where that is past; None where it isn't known."""
     read = getattr(context, "get_remaining_time_in_millis", None)
     left_ms = read() if callable(read) else None

@@ -8,7 +8,7 @@ from mangum import Mangum
 from mangum.exceptions import LifespanFailure
 from mangum.handlers import ALB, APIGateway, HTTPGateway
 from mangum.protocols import LifespanCycle
-from mangum.types import ASGI, LambdaHandler, Response, Scope
+from mangum.types import ASGI, LambdaContext, LambdaHandler, Response, Scope
 
 from feedrank.errors import MalformedEventError, SettingsError, UnservedEventError
 from feedrank.http.lambda_events import AUTHORIZERS, response_to_unread
@@ -57,7 +57,7 @@ class Adapter(Mangum):
         if self._lifespan:
             self.start()
 
-    def __call__(self, event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 Lambda's
+    def __call__(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Raises UnservedEventError."""
         try:
             handler, scope, body = self._read(event, context)
@@ -68,14 +68,16 @@ class Adapter(Mangum):
         self.in_progress = handler, scope
         return handler(self._http_cycle(scope, body)(self.app))
 
-    def infer(self, event: dict[str, Any], context: Any) -> LambdaHandler:  # noqa: ANN401 Lambda's
+    def infer(self, event: dict[str, Any], context: LambdaContext) -> LambdaHandler:
         if not any(name in event for name in AUTHORIZERS):
             for kind in SERVED:
                 if kind.infer(event, context, self.config):
                     return kind(event, context, self.config)
         raise UnservedEventError
 
-    def _read(self, event: dict[str, Any], context: Any) -> tuple[LambdaHandler, Scope, bytes]:  # noqa: ANN401
+    def _read(
+        self, event: dict[str, Any], context: LambdaContext
+    ) -> tuple[LambdaHandler, Scope, bytes]:
         handler = self.infer(event, context)
         try:
             scope = handler.scope

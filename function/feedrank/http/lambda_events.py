@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from feedrank.bundle.documents import Json
 from feedrank.errors import MalformedEventError, UnservedEventError
 from feedrank.http.invocation import request_id_of
 from feedrank.http.problems import PROBLEM_JSON, problem_body
@@ -13,7 +14,7 @@ AUTHORIZERS = ("methodArn", "routeArn")  # an authorizer's event is a request in
 Kind = Literal["http", "rest", "alb"]
 
 
-def is_ping(event: Any) -> bool:  # noqa: ANN401 whatever somebody sends
+def is_ping(event: Json) -> bool:
     """`{"warm": true}`, or a schedule's event that was given no input of its own."""
     if not isinstance(event, dict):
         return False
@@ -21,7 +22,7 @@ def is_ping(event: Any) -> bool:  # noqa: ANN401 whatever somebody sends
     return scheduled or event == PING
 
 
-def response_to_unread(event: Any, context: Any, error: Exception) -> dict[str, Any]:  # noqa: ANN401
+def response_to_unread(event: Json, context: object, error: Exception) -> dict[str, Any]:
     """The response to an event from which no request can be made. Raises UnservedEventError."""
     if is_ping(event):
         return dict(PING)
@@ -47,7 +48,7 @@ def response_to_unread(event: Any, context: Any, error: Exception) -> dict[str, 
     return response | {"headers": headers} | ({"multiValueHeaders": {}} if kind == "rest" else {})
 
 
-def kind_of(event: Any) -> Kind | None:  # noqa: ANN401
+def kind_of(event: Json) -> Kind | None:
     """By fields that only this kind of event has, several of them, so that no one damage hides it:
     `http` is an HTTP API's or Function URL's (payload 2.0), `rest` a REST API's (payload 1.0)."""
     if not isinstance(event, dict) or any(name in event for name in AUTHORIZERS):

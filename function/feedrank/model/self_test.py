@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from feedrank.bundle import documents
+from feedrank.bundle.documents import Json
 from feedrank.bundle.layout import GOLDEN
 from feedrank.domain import MAX_ID, MAX_ID_LENGTH, MAX_ITEMS, FloatArray, Query
 from feedrank.errors import (
@@ -128,20 +129,20 @@ def _cause(error: ScoringError) -> str:
     return str(error.__cause__ or error)[:LONGEST_CAUSE]
 
 
-def _id(value: Any, place: str) -> int | str:  # noqa: ANN401
+def _id(value: Json, place: str) -> int | str:
     rule = _text_id if isinstance(value, str) else _number_id
     id_: int | str = rule(value, place)
     return id_
 
 
-def _cell(value: Any, place: str) -> Any:  # noqa: ANN401
+def _cell(value: Json, place: str) -> Json:
     """A number, a text, or a list of them."""
     if isinstance(value, list):
         return documents.many(_cell)(value, place)
     return (documents.text() if isinstance(value, str) else _number)(value, place)
 
 
-def _number(value: Any, place: str) -> int | float:  # noqa: ANN401
+def _number(value: Json, place: str) -> int | float:
     number: int | float = documents.number()(value, place)
     return value if type(value) is int else number
 

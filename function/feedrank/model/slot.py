@@ -115,7 +115,7 @@ class ModelSlot:
             try:
                 if connect:
                     connect()
-            except Exception as error:  # noqa: BLE001 any of them
+            except Exception as error:
                 name = type(store).__name__
                 logger.error("feature store can't connect", store=name, reason=_reason(error))
 
@@ -157,7 +157,7 @@ class ModelSlot:
     def _try(self, attempt: Future[None]) -> None:
         try:
             model = self._load()
-        except Exception as error:  # noqa: BLE001 any of them
+        except Exception as error:
             self._refuse(attempt, _reason(error))
             self._fall_back()
         else:
@@ -178,7 +178,7 @@ class ModelSlot:
                 return
             try:
                 model = replace(self._fallback(), degraded=(FALLBACK,))
-            except Exception as error:  # noqa: BLE001 any of them
+            except Exception as error:
                 logger.error("fallback model refused", reason=_reason(error))
             else:
                 logger.warning("fallback model loaded", extra=_log_fields(model))

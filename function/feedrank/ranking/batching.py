@@ -88,7 +88,7 @@ class BatchingScorer:
         try:
             with self._thread.busy:
                 scores = _infer(model, _concatenated(jobs), items, until_s)
-        except BaseException as error:  # noqa: BLE001 any error is the request's
+        except BaseException as error:
             if len(jobs) == 1:
                 _settle(jobs[0], error)
             else:

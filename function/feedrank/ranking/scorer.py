@@ -97,5 +97,5 @@ class InlineScorer:
         try:
             with self._thread.busy:
                 scores.set_result(run())
-        except BaseException as error:  # noqa: BLE001 any error is the request's
+        except BaseException as error:
             scores.set_exception(error)

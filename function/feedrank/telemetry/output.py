@@ -2,7 +2,7 @@
 
 import io
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from feedrank.settings import is_lambda
 
@@ -36,7 +36,7 @@ class Output:
             return False
         return True
 
-    def _attach(self, stream: Any) -> None:  # noqa: ANN401 any stand-in for a stream
+    def _attach(self, stream: TextIO) -> None:
         self._stream = stream
         self._raw = getattr(getattr(stream, "buffer", None), "raw", None)
         self._flush = stream.flush
@@ -64,7 +64,7 @@ class Output:
             self._is_cut = bool(rest)
 
 
-def _shared_pipe(raw: Any) -> "SharedPipe | None":  # noqa: ANN401 any stand-in for a file
+def _shared_pipe(raw: io.RawIOBase) -> "SharedPipe | None":
     """None on Lambda, where no other process writes to standard output."""
     if is_lambda() or sys.platform != "linux":
         return None

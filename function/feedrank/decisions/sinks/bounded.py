@@ -39,7 +39,7 @@ class BoundedSink:
         self._begin_anew()
         try:
             self._sink.connect()
-        except Exception as error:  # noqa: BLE001 the restore goes on, and writes are refused
+        except Exception as error:
             logger.error("decision sink can't connect", sink=self.name, reason=_reason(error))
 
     def _begin_anew(self) -> None:
@@ -59,7 +59,7 @@ class BoundedSink:
         """The reason of a refusal."""
         try:
             self._sink.write(record)
-        except BaseException as error:  # noqa: BLE001 a sink's bug fails no request
+        except BaseException as error:
             return _reason(error)
         return None
 

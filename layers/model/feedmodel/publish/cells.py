@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.float32 import float32_column
@@ -225,7 +225,7 @@ def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) ->
     return table
 
 
-def together(cells: Mapping[str, Cells], rows: int, dtype: Any) -> NDArray[Any]:  # noqa: ANN401
+def together(cells: Mapping[str, Cells], rows: int, dtype: DTypeLike) -> NDArray[Any]:
     """(rows, columns) of all features together."""
     widths = [each.rows.shape[1] for each in cells.values()]
     table = np.empty((rows, sum(widths)), dtype)

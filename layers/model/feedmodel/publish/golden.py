@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feedmodel.publish.tables import FeatureTable, FeatureTables
 from feedmodel.publish.tolerance import Scale, within
+from feedrank.bundle.documents import Json
 from feedrank.domain import DEFAULT_MAX_ITEMS, NO_CANDIDATES, FloatArray, IntArray, Query
 from feedrank.features import expressions as context
 from feedrank.features.spec import Feature, FeatureSpec
@@ -112,7 +113,7 @@ def golden_case(
 def _as_sent(query: Query, spec: FeatureSpec) -> dict[str, list[Any]]:
     """Candidate features with texts in place of their numbers in a vocabulary."""
 
-    def texts(numbers: Any, vocabulary: tuple[str, ...]) -> Any:  # noqa: ANN401 a number, or lists
+    def texts(numbers: Json, vocabulary: tuple[str, ...]) -> Json:
         if isinstance(numbers, list):
             return [texts(number, vocabulary) for number in numbers]
         return vocabulary[numbers - 1] if numbers else NO_SUCH_TEXT
@@ -133,7 +134,7 @@ def _drawn_from(table: FeatureTable) -> IntArray:
 def _named(query: Query, names: Mapping[int, str]) -> Query:
     """The same with texts for ids."""
 
-    def name(key: Any) -> str:  # noqa: ANN401
+    def name(key: Json) -> str:
         return names.get(key, UNKNOWN if key == UNKNOWN_ID else f"{UNKNOWN} {key}")
 
     return query._replace(user_id=name(query.user_id), item_ids=[*map(name, query.item_ids)])

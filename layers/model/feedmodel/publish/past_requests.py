@@ -202,7 +202,7 @@ def _bounded(seconds: NDArray[np.float64], place: str) -> NDArray[np.float64]:
     return seconds
 
 
-def _with_offset(cell: Any) -> str:  # noqa: ANN401 a date of any kind
+def _with_offset(cell: str | datetime) -> str:
     text: str = (cell if isinstance(cell, datetime) else pd.Timestamp(cell)).isoformat()
     return text
 
@@ -216,7 +216,7 @@ def _sent_texts(column: pd.Series, place: str) -> list[str | None]:
     return [None if is_empty(cell) else _sent_text(cell, place) for cell in column]
 
 
-def _sent_text(cell: Any, place: str) -> str:  # noqa: ANN401
+def _sent_text(cell: object, place: str) -> str:
     if isinstance(cell, bool | np.bool_):
         raise PublishError(f"{place} holds booleans: write the texts that callers send")
     if isinstance(cell, np.ndarray | list | tuple):
@@ -229,7 +229,7 @@ def _sent_text(cell: Any, place: str) -> str:  # noqa: ANN401
     return str(cell)
 
 
-def plain(cell: Any, *, whole: bool = False) -> Any:  # noqa: ANN401
+def plain(cell: object, *, whole: bool = False) -> object:
     """As JSON would have it. With `whole`, 3.0 is 3: pandas makes floats of whole numbers where one
     is missing."""
     if isinstance(cell, np.ndarray | list | tuple):
@@ -241,7 +241,7 @@ def plain(cell: Any, *, whole: bool = False) -> Any:  # noqa: ANN401
     return int(cell) if whole and isinstance(cell, float) and cell.is_integer() else cell
 
 
-def is_empty(cell: Any) -> bool:  # noqa: ANN401
+def is_empty(cell: object) -> bool:
     """None, NaN or a missing value of pandas'."""
     return (
         cell is None

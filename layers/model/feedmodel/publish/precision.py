@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
-from torch.fx.node import map_aggregate
+from torch.fx.node import Argument, map_aggregate
 from torch.utils._pytree import tree_leaves
 
 from feedmodel.errors import PublishError
@@ -92,7 +92,7 @@ def _widen(module: GraphModule, name: str) -> None:
         setattr(owner, last, tensor.float())
 
 
-def _widened(argument: Any) -> Any:  # noqa: ANN401
+def _widened(argument: Argument) -> Argument:
     return torch.float32 if isinstance(argument, torch.dtype) and argument in HALF else argument
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from feedmodel.publish.comparison import Columns, Comparison, columns_of, evenly
 from feedmodel.publish.past_requests import REQUEST, PastRequest, columns_read
@@ -217,7 +217,7 @@ def _keys(comparison: Comparison, sample: _Sample) -> Iterator[tuple[str, Key]]:
             yield text, _codes(cells[:, 0])
 
 
-def _codes(values: Any) -> Key:  # noqa: ANN401 a column of any kind
+def _codes(values: ArrayLike) -> Key:
     _, codes = np.unique(np.asarray(values), return_inverse=True)
     return codes
 
