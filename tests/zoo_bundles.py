@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -13,6 +14,9 @@ from mlflow.types import Schema, TensorSpec
 
 from feedmodel.publish.build import BuiltBundle, PublishOptions, build_bundle
 from feedmodel.training.runs import tracked_run
+from feedops.local.emulator import Function
+from feedops.local.pool import EnvironmentPool
+from feedops.workspace import FUNCTION
 from zoo import Known, LambdaMart
 
 EXAMPLE_ROWS = 6
@@ -72,3 +76,14 @@ def publish(
             expect=expect,
         )
     )
+
+
+async def responses_of(bundle: Path, events: list[bytes], directory: Path) -> list[dict[str, Any]]:
+    """The bodies that the local Lambda gives for these events."""
+    function = Function(FUNCTION, {"MODEL_URI": str(bundle)}, timeout_s=60)
+    async with EnvironmentPool(
+        function, 1, logs=directory / "logs", scratch=directory / "run", longest_wait_s=60.0
+    ) as pool:
+        responses = [json.loads(await pool.invoke(event)) for event in events]
+    assert {response["statusCode"] for response in responses} == {200}
+    return [json.loads(response["body"]) for response in responses]

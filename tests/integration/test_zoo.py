@@ -15,15 +15,13 @@ import pytest
 import zoo
 from feedmodel.errors import PublishError
 from feedmodel.publish.build import PublishOptions, build_bundle
-from feedops.local.emulator import Function
-from feedops.local.pool import EnvironmentPool
 from feedops.workspace import FUNCTION
 from feedrank.bundle.layout import TORCH_MODEL
 from feedrank.errors import BundleError
 from feedrank.model.load import load_model
 from feedrank.settings import Settings
 from zoo import ZOO, Impression, Known
-from zoo_bundles import publish
+from zoo_bundles import publish, responses_of
 
 REQUESTS = 40
 EXPECTED = 6  # of them that publishing is given
@@ -85,16 +83,6 @@ def _event(impression: Impression, *, explain: bool) -> bytes:
     return json.dumps(event | {"body": json.dumps(body), "isBase64Encoded": False}).encode()
 
 
-async def _responses(bundle: Path, events: list[bytes], directory: Path) -> list[dict[str, Any]]:
-    function = Function(FUNCTION, {"MODEL_URI": str(bundle)}, timeout_s=60)
-    async with EnvironmentPool(
-        function, 1, logs=directory / "logs", scratch=directory / "run", longest_wait_s=60.0
-    ) as pool:
-        responses = [json.loads(await pool.invoke(event)) for event in events]
-    assert {response["statusCode"] for response in responses} == {200}
-    return [json.loads(response["body"]) for response in responses]
-
-
 @pytest.mark.parametrize("name", ZOO)
 def test_a_known_model_is_served_as_torch_scores_it(
     name: str, tracking_uri: str, tmp_path: Path
@@ -106,7 +94,7 @@ def test_a_known_model_is_served_as_torch_scores_it(
     requests = _requests(known)
     explain = "outputs" in known.spec
     events = [_event(impression, explain=explain) for impression in requests]
-    responses = asyncio.run(_responses(built.directory, events, tmp_path))
+    responses = asyncio.run(responses_of(built.directory, events, tmp_path))
     for impression, response in zip(requests, responses, strict=True):
         expected = zoo.truth(known, frames, impression)
         order = np.argsort(-expected["score"], kind="stable")
