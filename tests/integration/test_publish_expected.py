@@ -45,7 +45,7 @@ def test_a_bundle_that_gives_the_teams_scores_is_published(
         "golden    as torch",
     ]
     assert last.startswith("expected  ")
-    assert last.endswith(" at most, 8 rows in 2 requests")
+    assert last.endswith(" at most, 8 rows in 2 requests; 2 of an unknown item")
 
 
 def test_a_bundle_that_gives_others_is_not(options: PublishOptions, tmp_path: Path) -> None:

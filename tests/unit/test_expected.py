@@ -212,3 +212,55 @@ def test_swapped_columns_are_seen_whatever_the_size_of_the_scores(
 
     with pytest.raises(PublishError, match="they would agree if age and price were swapped"):
         expected.compare(Sized(tmp_path), _file(tmp_path, swapped))
+
+
+def _lines_of(path: Path, folder: Path) -> list[str]:
+    with pytest.raises(PublishError) as error:
+        expected.compare(Linear(folder), path)
+    return str(error.value).splitlines()
+
+
+def test_rows_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    frame = pd.read_parquet(path)
+    pd.concat([frame, frame.iloc[:2]]).to_parquet(path)
+    agreement = expected.compare(Linear(tmp_path), path)
+    assert (agreement.rows, agreement.requests) == (10, 2)  # a request may have an item twice
+    pd.concat([frame, frame.iloc[:1].assign(score=9.0)]).to_parquet(path)
+    lines = _lines_of(path, tmp_path)
+    assert "2 rows stand in the file more than once, with different scores" in lines
+
+
+@pytest.mark.parametrize(
+    ("team", "says"),
+    [
+        (lambda score: 100 * score, "each score of the file is 100 times the bundle's"),
+        (lambda score: 1 / (1 + np.exp(-score)), "the bundle gives the logits of the file's"),
+        (np.log1p, ""),
+    ],
+)
+def test_scores_of_another_unit_are_named(
+    team: Callable[[float], float], says: str, tmp_path: Path
+) -> None:
+    path = _file(tmp_path, lambda **values: float(team(_right(**values))))
+    assert any(says and says in line for line in _lines_of(path, tmp_path)) == bool(says)
+
+
+def test_an_agreement_says_how_much_of_it_is_of_defaults(tmp_path: Path) -> None:
+    assert str(expected.compare(Linear(tmp_path), _file(tmp_path))).endswith(
+        "8 rows in 2 requests; 2 of an unknown item"
+    )
+    path = _file(tmp_path)
+    unknown = pd.read_parquet(path).query("item_id == 99").assign(user_id=[5, 6])
+    score = _right(age=30.0, price=1.0, tv=1.0, hour=12.0, retrieval=9.9)
+    unknown.assign(score=score).to_parquet(path)
+    assert str(expected.compare(Linear(tmp_path), path)).endswith(
+        "2 rows in 2 requests; all of an unknown user; all of an unknown item"
+    )
+
+
+def test_a_file_without_the_time_is_refused_where_the_model_reads_it(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    pd.read_parquet(path).drop(columns="timestamp").to_parquet(path)
+    with pytest.raises(PublishError, match=r"timestamp is needed, as the model reads the time"):
+        expected.compare(Linear(tmp_path), path)

@@ -4,7 +4,7 @@ Comparing ONNX with torch can't see a wrong column, unit, default, hour or vocab
 read the same wrong matrix. The team's own scores can.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from feedmodel.publish.past_requests import (
     readable_columns,
     text_columns,
 )
-from feedmodel.publish.reasons import reasons
+from feedmodel.publish.reasons import SCORE, reasons
 from feedmodel.publish.tables import TableName
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.errors import InvalidRequestError, ScoringError
@@ -38,7 +38,6 @@ from feedrank.ranking.pipeline import best_first
 from feedrank.settings import Settings
 
 SHOWN = 5  # rows
-SCORE = "score"
 LOAD_S = "60"
 PROGRESS_ROWS = 20_000
 NO_TABLES: Mapping[TableName, Path | None] = {}
@@ -82,14 +81,22 @@ class ServedBundle:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`apart` is the largest difference over `rows` rows."""
+    """`apart` is the largest difference over `rows` rows, of which some have a user or an item that
+    no table has: there the defaults were compared."""
 
     rows: int
     requests: int
     apart: float
+    unknown_users: int = 0
+    unknown_items: int = 0
 
     def __str__(self) -> str:
-        return f"{self.apart:.1e} at most, {self.rows:,} rows in {self.requests:,} requests"
+        text = f"{self.apart:.1e} at most, {self.rows:,} rows in {self.requests:,} requests"
+        for what, count in (("user", self.unknown_users), ("item", self.unknown_items)):
+            if count:
+                rows = "all of an unknown" if count == self.rows else f"{count:,} of an unknown"
+                text += f"; {rows} {what}"
+        return text
 
 
 def compare(
@@ -116,7 +123,7 @@ def compare(
     comparison = Comparison(scorer, table, requests, scores, expected, tolerance, tables)
     worst = float(np.nan_to_num(comparison.apart, nan=np.inf).max())
     if not comparison.differs.any():
-        return Agreement(len(table), len(requests), worst)
+        return Agreement(len(table), len(requests), worst, *_unknown(scorer, requests))
     step("looking for the reason")
     text = (
         f"{path.name}: {int(comparison.differs.sum()):,} of {len(table):,} scores differ by more "
@@ -139,6 +146,16 @@ def _scores(scorer: Scorer, request: PastRequest, table: pd.DataFrame) -> FloatA
     if len(scores) != len(request.rows):
         raise PublishError(f"{len(scores)} scores for {len(request.rows)} items")
     return scores
+
+
+def _unknown(scorer: Scorer, requests: Sequence[PastRequest]) -> tuple[int, int]:
+    """Rows of users and of items that no table has."""
+    users = items = 0
+    for request in requests:
+        found = scorer.look_up(request.query)
+        users += found.unknown_user * len(request.rows)
+        items += int(found.unknown_items.sum())
+    return users, items
 
 
 def _shown(comparison: Comparison) -> Iterator[str]:

@@ -14,12 +14,14 @@ from feedrank.domain import MAX_ITEMS, BoolArray
 from feedrank.errors import ScoringError
 from feedrank.features.spec import PROBABILITY, Feature, Source
 
+SCORE = "score"
 REQUESTS, ROWS = 1_000, 50_000  # that are looked at, about
 OVERLAP = 0.9  # of the rows that differ and of those that have something in common
 OVERLAP_OF_LISTS = 0.6  # a list of just as many values as are kept differs from no longer one
 SHARE = 0.5  # of the difference that one thing has to explain
 MOST_VALUES = 0.5  # of a feature, for each id: with more it tells ids apart, and nothing else
 SLACK = 0.02  # of that share, for which the simpler thing is taken
+MAX_LOGIT = 80.0
 SMALLEST = 1e-7  # a probability, for its logit
 
 Key = NDArray[Any]  # (rows,); rows of one value are one group
@@ -39,7 +41,8 @@ def reasons(comparison: Comparison) -> Iterator[str]:
     """A line each."""
     yield from _columns_left_out(comparison)
     yield from _lists_torn_apart(comparison)
-    if change := single_change(comparison):
+    yield from _rows_that_contradict(comparison)
+    if change := single_change(comparison) or _other_scores(comparison):
         yield change
         return
     sample = _sample(comparison)
@@ -56,6 +59,34 @@ def _columns_left_out(comparison: Comparison) -> Iterator[str]:
             f"the file has no column {', '.join(absent)}, which the model reads: each row was "
             "scored with the default"
         )
+
+
+def _rows_that_contradict(comparison: Comparison) -> Iterator[str]:
+    """The same item in the same request can't have two scores."""
+    rows = comparison.table.drop(columns=SCORE).astype(str)
+    lowest, highest = (
+        comparison.table[SCORE].groupby([rows[name] for name in rows]).transform(end).to_numpy()
+        for end in ("min", "max")
+    )
+    if count := int((~comparison.near(lowest, highest)).sum()):
+        yield f"{count:,} rows stand in the file more than once, with different scores"
+
+
+def _other_scores(comparison: Comparison) -> str | None:
+    """What the file has in place of the model's scores, row by row."""
+    scores, expected = comparison.scores, comparison.expected
+    if not np.ptp(scores) > 0:  # nor where one is NaN
+        return None
+    factor = float(np.median(expected) / np.median(scores)) if np.median(scores) else 1.0
+    shift = float(np.median(expected - scores))
+    told = {
+        f"each score of the file is {factor:.6g} times the bundle's": scores * factor,
+        f"each score of the file is the bundle's plus {shift:.6g}": scores + shift,
+        "the file has the logits of the bundle's scores": _logits(scores),
+        "the bundle gives the logits of the file's scores": 1
+        / (1 + np.exp(-np.clip(scores, -MAX_LOGIT, MAX_LOGIT))),
+    }
+    return next((text for text, of in told.items() if comparison.near(of, expected).all()), None)
 
 
 def _lists_torn_apart(comparison: Comparison) -> Iterator[str]:
@@ -226,7 +257,7 @@ def _share_explained(difference: NDArray[np.float64], key: Key) -> float:
     """Of the sum of squares by the mean of each group, as far as it isn't by the number of groups
     (an adjusted R²)."""
     total, groups = float((difference**2).sum()), int(key.max()) + 1
-    if groups >= len(key) or not total:
+    if not 1 < groups < len(key) or not total:
         return 0.0
     counts = np.bincount(key)
     means = np.bincount(key, weights=difference) / counts
