@@ -234,6 +234,7 @@ def test_int8_weights_rank_nearly_as_before_and_say_what_they_cost(
     assert built.manifest.files[ONNX_MODEL].size < 0.6 * size
     assert TORCH_MODEL not in built.manifest.files
     assert re.match(r"keeps (9\d|100)\.\d% of the top 10, NDCG@10 (0\.9|1\.0)", built.notes["int8"])
+    assert "apart at most, in 100 generated requests; " in built.notes["int8"]
 
     model = load_model(str(built.directory), "", settings(str(built.directory), tmp_path / "cache"))
     query = Query(9, list(range(30)), {"basket": "2"}, WEDNESDAY_NOON_S)
@@ -244,6 +245,26 @@ def test_int8_weights_rank_nearly_as_before_and_say_what_they_cost(
     rows = torch.tensor(np.column_stack([prices, [12.0] * 30, [51.0] * 30, [2.0] * 30])).float()
     expected = Wide()(rows).detach().numpy()
     assert 0 < np.abs(scores - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("items", [10, 25])
+def test_int8_is_measured_on_the_teams_own_requests(
+    many_items: PublishOptions, registry: Registry, tmp_path: Path, items: int
+) -> None:
+    """Three requests at noon, with what torch scores; of 10 items the top 10 are all."""
+    expect = tmp_path / "own.parquet"
+    prices, net = np.linspace(1, 40, 30), Wide()
+    rows = [
+        {"user_id": 9, "item_id": item, "timestamp": WEDNESDAY_NOON_S, "basket": str(basket),
+         "score": net(torch.tensor([[prices[item], 12.0, 51.0, basket]]).float()).item()}
+        for basket in (1.0, 2.0, 3.0) for item in range(items)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(expect)
+    model = replace(many_items, model_uri=registry.log(Wide()), quantize="int8", expect=expect)
+    note = build_bundle(model).notes["int8"]
+    own = items > 10
+    assert ("apart at most, in 3 requests of own.parquet; " in note) == own
+    assert ("100 generated requests, as own.parquet has none of more than 10" in note) != own
 
 
 def test_int8_is_refused_where_it_ranks_otherwise(

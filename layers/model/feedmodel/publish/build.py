@@ -115,7 +115,11 @@ def build_bundle(options: PublishOptions, step: Step = lambda _: None) -> BuiltB
         program, declared = _load(options, model, spec, step)
         spec = in_model_terms(spec, declared)
         served, parity = _write_serving(
-            model.artifact, Served(spec, program, tables), options, step
+            model.artifact,
+            Served(spec, program, tables),
+            options,
+            step,
+            _expected_scores(options, model),
         )
         manifest = write_manifest(
             model,
@@ -235,7 +239,7 @@ def _compare_with_team(
 
 
 def _write_serving(
-    root: Path, whole: Served, options: PublishOptions, step: Step
+    root: Path, whole: Served, options: PublishOptions, step: Step, expect: Path | None
 ) -> tuple[Served, Parity]:
     """All files of `serving/` but the manifest; and what is served in place of the whole model."""
     (root / SERVING).mkdir()
@@ -254,7 +258,7 @@ def _write_serving(
     if options.quantize == "int8":
         step("quantising")
         small, size = _quantize(root, served)
-        parity = compare_quantized(scorers, small, whole.spec, whole.tables, parity)
+        parity = compare_quantized(scorers, small, whole, parity, expect)
         parity.notes["int8 size"] = size
     (root / GOLDEN).write_text(json.dumps({"cases": parity.cases}, indent=1))
     return served, parity

@@ -109,8 +109,7 @@ def compare(
 ) -> Agreement:
     """Raises PublishError that shows the rows which differ most, and what they have in common.
     `tables` are the files that the bundle's own came from."""
-    table = _read(path, scorer.spec)
-    _check_columns(table, scorer.spec, path)
+    table = read_expected(path, scorer.spec)
     expected = _expected(table, path)
     requests: list[PastRequest] = []
     scores, rows = np.full(len(table), np.nan), 0
@@ -130,6 +129,15 @@ def compare(
         f"than {tolerance:g}, by {worst:.3g} at most"
     )
     raise PublishError("\n".join([text, *_shown(comparison), *reasons(comparison)]))
+
+
+def read_expected(path: Path, spec: FeatureSpec) -> pd.DataFrame:
+    """The rows of a file of a team's scores. Raises PublishError."""
+    table = read_frame(path, texts=text_columns(spec))
+    if table.empty:
+        raise PublishError(f"{path.name}: has no rows")
+    _check_columns(table, spec, path)
+    return table
 
 
 def _scores(scorer: Scorer, request: PastRequest, table: pd.DataFrame) -> FloatArray:
@@ -182,13 +190,6 @@ def _check_columns(table: pd.DataFrame, spec: FeatureSpec, path: Path) -> None:
             f"{path.name}: this model reads nothing of {', '.join(unknown)}; beside "
             f"{', '.join((*IDS, SCORE))} there may be {', '.join(sorted(readable - {*IDS}))}"
         )
-
-
-def _read(path: Path, spec: FeatureSpec) -> pd.DataFrame:
-    table = read_frame(path, texts=text_columns(spec))
-    if table.empty:
-        raise PublishError(f"{path.name}: has no rows")
-    return table
 
 
 def _expected(table: pd.DataFrame, path: Path) -> NDArray[np.float64]:

@@ -15,21 +15,25 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from feedmodel.errors import PublishError
+from feedmodel.publish.ahead import Served
 from feedmodel.publish.batching import can_batch
+from feedmodel.publish.comparison import evenly
+from feedmodel.publish.expected import read_expected
 from feedmodel.publish.golden import KEPT_IN_BUNDLE, MONDAY_S, SEED, golden_case, parity_queries
 from feedmodel.publish.parity import Parity, named
+from feedmodel.publish.past_requests import past_requests
 from feedmodel.publish.rows import in_range
 from feedmodel.publish.scorers import Inputs, ScoredQuery, Scorers, quoted
 from feedmodel.publish.tables import FeatureTables
 from feedmodel.publish.tolerance import scale_of
 from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, Query
 from feedrank.errors import ScoringError
-from feedrank.features.spec import FeatureSpec
 from feedrank.model.engines.onnx import OnnxEngine
 
 TOP = 10
 MAX_CHANGED = 0.1  # of the places in the top 10, on average
 REQUESTS = 100  # of a hundred known items, in which the top 10 are compared
+MOST_OWN = 1_000  # of the team's requests
 TIMED = 200  # inferences
 QUANTIZED = {"DynamicQuantizeLinear", "DequantizeLinear", "DynamicQuantizeLSTM"}
 
@@ -56,13 +60,26 @@ def write_quantized(full: Path, path: Path) -> str:
 
 
 def compare_quantized(
-    full: Scorers, small: Scorers, spec: FeatureSpec, tables: FeatureTables, parity: Parity
+    full: Scorers,
+    small: Scorers,
+    whole: Served,
+    parity: Parity,
+    expect: Path | None = None,
 ) -> Parity:
-    """`parity` with the golden scores of 8 bits, and what they cost. `spec` and `tables` are the
-    whole model's. Raises PublishError where the top 10 change too much."""
-    queries = parity_queries(spec, tables)
-    samples = [_scored(small, query) for query in queries]
-    listed = [_scored(small, query) for query in _long_queries(tables)]
+    """`parity` with the golden scores of 8 bits, and what they cost in the team's own requests, or
+    in others. `whole` is before anything was computed ahead. Raises PublishError where the top 10
+    change too much."""
+    spec = whole.spec
+    samples = [_scored(small, query) for query in parity_queries(spec, whole.tables)]
+    own = _queries_of(small, expect) if expect else []
+    listed = [_scored(small, query) for query in own or _long_queries(whole.tables)]
+    where = f"{len(listed):,} generated requests"
+    if expect:
+        where = (
+            f"{len(own):,} requests of {expect.name}"
+            if own
+            else f"{where}, as {expect.name} has none of more than {TOP} items"
+        )
     pairs = [(full.onnx.score(each.inputs), each.expected) for each in listed]
     if not pairs:
         raise PublishError(f"--quantize int8: needs more than {TOP} items, to compare their order")
@@ -85,7 +102,7 @@ def compare_quantized(
         notes={
             **parity.notes,
             "int8": f"keeps {share:.1%} of the top {TOP}, NDCG@{TOP} {ndcg:.4f} of full precision, "
-            f"scores {apart:.1e} apart at most; {before:.0f} -> {after:.0f} us for "
+            f"scores {apart:.1e} apart at most, in {where}; {before:.0f} -> {after:.0f} us for "
             f"{DEFAULT_MAX_ITEMS} items on this machine",
         },
     )
@@ -100,6 +117,13 @@ def _scored(small: Scorers, query: Query) -> ScoredQuery:
     if not in_range(scores, small.spec):
         raise PublishError(f"--quantize int8: {named(query)}: a score leaves its range")
     return ScoredQuery(query, inputs, scores)
+
+
+def _queries_of(scorers: Scorers, expect: Path) -> list[Query]:
+    """Requests with more items than are compared, which small enough ones keep in any order."""
+    table = read_expected(expect, scorers.spec)
+    requests = past_requests(scorers.spec, table, scorers.candidates, expect.name)
+    return evenly([r.query for r in requests if len(r.query.item_ids) > TOP], MOST_OWN)
 
 
 def _long_queries(tables: FeatureTables) -> Iterator[Query]:

@@ -12,6 +12,7 @@ from feedmodel.publish.export import Program
 from feedmodel.publish.onnx_models import OnnxProgram
 from feedrank.domain import FloatArray, Query
 from feedrank.errors import DeadlineExceededError, ScoringError
+from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec
@@ -53,6 +54,7 @@ class Scorers:
         self.per_item = {input_.name for input_ in spec.inputs if input_.per == "item"}
         self._store = SnapshotStore(snapshot, spec)
         self._matrix = MatrixBuilder(spec, self._store.vocabularies)
+        self.candidates = CandidateFeatures(spec, self._store.vocabularies)
 
     def inputs(self, query: Query) -> Inputs:
         return self._matrix.build(query, self._store.look_up(query))
