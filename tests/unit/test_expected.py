@@ -214,9 +214,9 @@ def test_swapped_columns_are_seen_whatever_the_size_of_the_scores(
         expected.compare(Sized(tmp_path), _file(tmp_path, swapped))
 
 
-def _lines_of(path: Path, folder: Path) -> list[str]:
+def _lines_of(path: Path, directory: Path) -> list[str]:
     with pytest.raises(PublishError) as error:
-        expected.compare(Linear(folder), path)
+        expected.compare(Linear(directory), path)
     return str(error.value).splitlines()
 
 

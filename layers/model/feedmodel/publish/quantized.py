@@ -60,26 +60,14 @@ def write_quantized(full: Path, path: Path) -> str:
 
 
 def compare_quantized(
-    full: Scorers,
-    small: Scorers,
-    whole: Served,
-    parity: Parity,
-    expect: Path | None = None,
+    full: Scorers, small: Scorers, whole: Served, parity: Parity, expect: Path | None
 ) -> Parity:
     """`parity` with the golden scores of 8 bits, and what they cost in the team's own requests, or
     in others. `whole` is before anything was computed ahead. Raises PublishError where the top 10
     change too much."""
     spec = whole.spec
     samples = [_scored(small, query) for query in parity_queries(spec, whole.tables)]
-    own = _queries_of(small, expect) if expect else []
-    listed = [_scored(small, query) for query in own or _long_queries(whole.tables)]
-    where = f"{len(listed):,} generated requests"
-    if expect:
-        where = (
-            f"{len(own):,} requests of {expect.name}"
-            if own
-            else f"{where}, as {expect.name} has none of more than {TOP} items"
-        )
+    listed, where = _compared_requests(small, whole.tables, expect)
     pairs = [(full.onnx.score(each.inputs), each.expected) for each in listed]
     if not pairs:
         raise PublishError(f"--quantize int8: needs more than {TOP} items, to compare their order")
@@ -108,6 +96,20 @@ def compare_quantized(
     )
 
 
+def _compared_requests(
+    small: Scorers, tables: FeatureTables, expect: Path | None
+) -> tuple[list[ScoredQuery], str]:
+    """In which the order is compared, and what they are, in words."""
+    own = _own_queries(small, expect) if expect else []
+    listed = [_scored(small, query) for query in own or _long_queries(tables)]
+    where = f"{len(listed):,} generated requests"
+    if own and expect:
+        where = f"{len(own):,} requests of {expect.name}"
+    elif expect:
+        where += f", as {expect.name} has none of more than {TOP} items"
+    return listed, where
+
+
 def _scored(small: Scorers, query: Query) -> ScoredQuery:
     inputs = small.inputs(query)
     try:
@@ -119,7 +121,7 @@ def _scored(small: Scorers, query: Query) -> ScoredQuery:
     return ScoredQuery(query, inputs, scores)
 
 
-def _queries_of(scorers: Scorers, expect: Path) -> list[Query]:
+def _own_queries(scorers: Scorers, expect: Path) -> list[Query]:
     """Requests with more items than are compared, which small enough ones keep in any order."""
     table = read_expected(expect, scorers.spec)
     requests = past_requests(scorers.spec, table, scorers.candidates, expect.name)
