@@ -63,7 +63,8 @@ def test_near_saturation_every_response_is_good_and_memory_is_constant(
         HEADINGS,
         (serve.__name__.replace("_", " "), f"{saturation:.0f}", f"{rate:.0f}", f"{seconds:g}",
          f"{sent:,}", f"{load.statuses['200'] / sent:.2%}", f"{p50:.2f}", f"{p99:.2f}",
-         f"{np.percentile(load.late_ms, 99):.2f}", f"{before_mb:.0f}", f"{after_mb:.0f}", f"{others:.0%}"),
+         f"{np.percentile(load.late_ms, 99):.2f}", f"{before_mb:.0f}", f"{after_mb:.0f}",
+         f"{others:.0%}"),
     )  # fmt: skip
     assert load.statuses == {"200": round(rate * seconds)}
     if SECONDS:
