@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-rivals load dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-competitors load dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -99,7 +99,7 @@ build: $(READY)  ## Build the stack with SAM, without Docker; publish to layers/
 budget: $(READY)  ## Show the build's size against Lambda's limit
 	$(BIN)/feedrank budget $(ARGS)
 
-bench: $(READY)  ## Measure every figure in the README; run `make bench-rivals` first for comparisons
+bench: $(READY)  ## Measure every figure in the README; run `make bench-competitors` first for comparisons
 	$(BIN)/feedrank bench $(ARGS)
 
 bench-check: $(READY)  ## Measure, and report what got slower than the committed baseline
@@ -118,7 +118,7 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 	@.venv-load/bin/$(LOCKED) $<
 	@touch $@
 
-bench-rivals: .venv-bench/.ready  ## Install the servers that the benchmark compares with
+bench-competitors: .venv-bench/.ready  ## Install the servers that the benchmark compares with
 .venv-bench/.ready: infra/feedbench/competitors/requirements.txt
 	@echo "Installing the servers to compare with into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench

@@ -47,7 +47,7 @@ def bench(
     from feedbench.measures import LOST, measure
     from feedbench.report import comparison, markdown
     from feedbench.results import Results
-    from feedops.models.releases import newest_bundle
+    from feedops.models.bundles import newest_bundle
 
     last = DIRECTORY / "results.json"
     if set_baseline:
@@ -82,7 +82,7 @@ def load(
 ) -> None:
     """Load the HTTP front with Locust: 100 requests/s, saturation, overload, recovery."""
     from feedbench.load import drive
-    from feedops.models.releases import newest_bundle
+    from feedops.models.bundles import newest_bundle
 
     directory = (bundle or newest_bundle()).absolute()
     drive.run(directory, url, environments, seconds, console)

@@ -14,7 +14,7 @@ from feedbench.results import PLAN, Results, Row
 from feedmodel.errors import CommandError
 from feedops.errors import BuildError, OperationError
 from feedops.local.artifact import built_artifact, checkout
-from feedops.models.releases import manifest_of
+from feedops.models.bundles import manifest_of
 from feedops.workspace import DATA, scratch_directory
 
 MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {

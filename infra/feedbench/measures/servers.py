@@ -48,7 +48,7 @@ class Server(NamedTuple):
 def measure(bench: Bench) -> Iterator[Row]:
     python = COMPETITORS / "bin" / "python"
     if not python.exists():
-        raise OperationError("the other servers aren't installed: `make bench-rivals`")
+        raise OperationError("the other servers aren't installed: `make bench-competitors`")
     servers = [Server(name, **options) for name, options in PLAN["servers"].items()]
     if len(traffic.spec_of(bench.bundle).inputs) > 1:
         servers = [server for server in servers if not server.takes_matrix]
