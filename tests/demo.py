@@ -1,7 +1,7 @@
 """A small model of the demo's shape: 15 features, 200 users, 305 items, weights from a seed.
 
 Nothing is trained. What is here in plain Python (the spec, the tables, the networks) is what the
-tests compare the served scores with.
+tests hold the served scores against.
 """
 
 from pathlib import Path

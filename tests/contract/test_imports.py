@@ -21,6 +21,7 @@ ROOMS = (
     "feedbench",
     "feedops.cli",
     "feedops.cloudwatch",
+    "feedops.plan",
     "feedops.local",
     "feedops.models",
     "feedops.stack",

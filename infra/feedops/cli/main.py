@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from feedops.cli import bundles, cloudwatch, decisions, local, models, stack
+from feedops.cli import bundles, cloudwatch, decisions, local, models, plan, stack
 from feedops.cli.app import CommandLine, Group, MainGroup, messages
 
 app = CommandLine(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -57,7 +57,7 @@ app.add_commands(
     models.ui,
     checkout=False,
 )
-app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard)
+app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard, plan.plan)
 
 decision_records = CommandLine(cls=Group, no_args_is_help=True)
 decision_records.add_commands("Commands", decisions.erase, checkout=False)

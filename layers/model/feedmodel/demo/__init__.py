@@ -1,2 +1,1 @@
-"""The demo: a feed, its features, two networks, and their training; and a model of
-what else a spec can say."""
+"""The demo: a feed, its features, two networks, and their training."""

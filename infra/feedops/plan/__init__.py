@@ -1,0 +1,1 @@
+"""What a rate of requests needs: environments, quotas, parameters, and the bill."""
