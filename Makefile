@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-rivals load plan dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-competitors load plan dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,14 +14,17 @@ PIP := python -m pip --no-cache-dir --disable-pip-version-check --quiet
 LOCKED := $(PIP) install --no-deps --require-hashes --requirement
 # $(call locked_with_torch,ENVIRONMENT,LIST): torch first, because pip checks the hash of a wheel in a
 # PIP_FIND_LINKS directory only if that is the only candidate, and otherwise prefers PyPI's, with CUDA. The
-# CUDA libraries that PyPI's torch needs come last, without hashes.
+# CUDA libraries that PyPI's torch needs come last, from the GPU image's list.
 define locked_with_torch
 	@$1/bin/$(PIP) download --no-deps --dest $1/torch $(TORCH)
 	@sed -n '/^torch==/,/[^\\]$$/p' $2 > $1/torch.txt
 	@$1/bin/$(LOCKED) $1/torch.txt --no-index --find-links $1/torch
 	@rm -r $1/torch $1/torch.txt
 	@$1/bin/$(LOCKED) $2
-	@$1/bin/$(PIP) install $(TORCH)
+	@sed -En '/^(cuda|nvidia|triton)/,/[^\\]$$/p' infra/images/gpu/requirements.txt > $1/cuda.txt
+	@! grep -Eq '^Requires-Dist: (cuda|nvidia)' $1/lib/python3.*/site-packages/torch-*.dist-info/METADATA || \
+		$1/bin/$(LOCKED) $1/cuda.txt
+	@rm $1/cuda.txt
 endef
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' requirements-dev.lock)
 
@@ -60,6 +63,9 @@ chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and check t
 soak: $(READY)  ## Load servers at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
 	SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/long/test_soak.py tests/long/test_plan.py $(ARGS)
 
+test-containers: $(READY)  ## Build the CPU image and test it, and GPU_IMAGE if that names one; needs Docker or Podman
+	$(BIN)/python -m pytest tests/containers $(ARGS)
+
 serve: $(READY)  ## Serve the trained model, as `run` does, without training
 	$(BIN)/feedrank serve $(ARGS)
 
@@ -93,7 +99,7 @@ build: $(READY)  ## Build the stack with SAM, without Docker; publish to layers/
 budget: $(READY)  ## Show the build's size against Lambda's limit
 	$(BIN)/feedrank budget $(ARGS)
 
-bench: $(READY)  ## Measure every figure in the README; run `make bench-rivals` first for comparisons
+bench: $(READY)  ## Measure every figure in the README; run `make bench-competitors` first for comparisons
 	$(BIN)/feedrank bench $(ARGS)
 
 bench-check: $(READY)  ## Measure, and report what got slower than the committed baseline
@@ -115,7 +121,7 @@ dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run
 	@.venv-load/bin/$(LOCKED) $<
 	@touch $@
 
-bench-rivals: .venv-bench/.ready  ## Install the servers that the benchmark compares with
+bench-competitors: .venv-bench/.ready  ## Install the servers that the benchmark compares with
 .venv-bench/.ready: infra/feedbench/competitors/requirements.txt
 	@echo "Installing the servers to compare with into .venv-bench: minutes"
 	@$(PYTHON) -m venv .venv-bench

@@ -1,7 +1,7 @@
 """A small model of the demo's shape: 15 features, 200 users, 305 items, weights from a seed.
 
 Nothing is trained. What is here in plain Python (the spec, the tables, the networks) is what the
-tests hold the served scores against.
+tests compare the served scores with.
 """
 
 from pathlib import Path

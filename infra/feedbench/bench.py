@@ -3,29 +3,22 @@
 import json
 import os
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 from feedbench import traffic
 from feedops.errors import OperationError
-from feedops.local.artifact import with_runtime_client
-from feedops.local.emulator import ExecutionEnvironment, Function
+from feedops.local.emulator import Function
 from feedops.local.processes import LINES_QUOTED
 from feedops.workspace import PROJECT
 
-PROBES = Path(__file__).with_name("probes")
 INFRA = PROJECT / "infra"
 COMPETITORS_PATH = (INFRA, PROJECT / "layers" / "model")
 EVENTS = 64
 TIMEOUT_S = 900
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +41,15 @@ class Bench:
     def target_name(self) -> str:
         return "development environment" if self.target == self.development else "built artifact"
 
+    @property
+    def blocks(self) -> dict[str, Any]:
+        """How much a probe measures by turns."""
+        return {"rounds": self.effort.warm_rounds, "calls": self.effort.warm_calls}
+
     def events(self, items: int, count: int = EVENTS) -> str:
         """A file of requests with that many items."""
         bodies = traffic.requests(self.bundle, items, count)
-        return str(traffic.write_events(self.scratch / f"events-{items}.json", bodies))
+        return traffic.write_events(self.scratch / f"events-{items}.json", bodies)
 
     def environ(self, function: Function, *paths: Path) -> dict[str, str]:
         """The function's own variables, nothing of the shell's. `paths` are imported from after
@@ -68,12 +66,6 @@ class Bench:
         self.run(command(function, *arguments), self.environ(function, INFRA))
         return json.loads(result.read_bytes())
 
-    def time_to_finish(self, line: list[str], environ: dict[str, str], result: Path) -> float:
-        """Milliseconds from the spawn to the moment that the probe noted; its exit is not in it."""
-        start_ns = time.monotonic_ns()
-        self.run(line, environ)
-        return (int(result.read_text()) - start_ns) / 1e6
-
     def run(self, line: list[str], environ: dict[str, str]) -> str:
         """Its standard error. Raises OperationError with the end of that."""
         files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -87,32 +79,7 @@ class Bench:
             raise OperationError("\n".join([f"a probe failed: {' '.join(line[:6])}", *last]))
         return printed
 
-    @asynccontextmanager
-    async def environment(self, function: Function) -> AsyncIterator[ExecutionEnvironment]:
-        """The function in the emulator."""
-        log, function = self.scratch / "environment.log", with_runtime_client(function)
-        log.unlink(missing_ok=True)
-        environment = await ExecutionEnvironment.start(
-            function, log=log, temporary=self.scratch / "environment"
-        )
-        try:
-            yield environment
-        finally:
-            await environment.stop()
-
 
 def command(function: Function, *arguments: str | Path) -> list[str]:
     """Unbuffered, as the runtime client is; nothing is imported from beside the script."""
     return [str(function.python), "-u", "-P", *map(str, arguments)]
-
-
-def by_turns(samplers: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
-    """A sample of each in every round, so that the machine's drift falls on all of them. A first
-    round, which warms them up, is dropped."""
-    samples: dict[K, list[T]] = {name: [] for name in samplers}
-    for number in range(rounds + 1):
-        for name, sample in samplers.items():
-            value = sample()
-            if number:
-                samples[name].append(value)
-    return samples

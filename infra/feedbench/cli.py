@@ -23,6 +23,13 @@ Only = Annotated[
         help="Take this measurement alone; repeatable.",
     ),
 ]
+Quick = Annotated[bool, Option("--quick", help="Fewer rounds: minutes, not an hour.")]
+Check = Annotated[bool, Option("--check", help="Fail if something is worse than the baseline.")]
+Readme = Annotated[bool, Option("--readme", help="Write report and README from the last run.")]
+Set = Annotated[bool, Option("--set-baseline", help="Make the last run the baseline.")]
+Url = Annotated[str, Option(help="The address of a running server; without it one is started.")]
+Environments = Annotated[int, Option(min=1, max=64, help="Lambda environments of that server.")]
+Seconds = Annotated[int, Option(min=5, help="Length of the steady phase.")]
 
 console = Console()
 
@@ -30,23 +37,17 @@ console = Console()
 def bench(
     *,
     bundle: BundleOption = None,
-    quick: Annotated[bool, Option("--quick", help="Fewer rounds: minutes, not an hour.")] = False,
+    quick: Quick = False,
     only: Only,
-    check: Annotated[
-        bool, Option("--check", help="Fail if something is worse than the baseline.")
-    ] = False,
-    readme: Annotated[
-        bool, Option("--readme", help="Write report and README from the last run.")
-    ] = False,
-    set_baseline: Annotated[
-        bool, Option("--set-baseline", help="Make the last run the baseline.")
-    ] = False,
+    check: Check = False,
+    readme: Readme = False,
+    set_baseline: Set = False,
 ) -> None:
     """Measure cold start, latency, throughput, load, size, memory: with bars and competitors."""
     from feedbench.measures import LOST, measure
     from feedbench.report import comparison, markdown
     from feedbench.results import Results
-    from feedops.models.releases import newest_bundle
+    from feedops.models.bundles import newest_bundle
 
     last = DIRECTORY / "results.json"
     if set_baseline:
@@ -62,29 +63,26 @@ def bench(
     results.write(path)
     table = markdown.table(results.rows).replace("<br><sub>", " (").replace("</sub>", ")")
     console.print(Markdown(table))
-    console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
     for note in results.notes:
         console.print(note, style="yellow", markup=False)
+    console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
+    problems = [note for note in results.notes if note.startswith(LOST)]
     if check:
-        comparison.check(results, Results.read(comparison.BASELINE), console)
-    if any(note.startswith(LOST) for note in results.notes):
-        raise OperationError("a measurement failed, see above")
+        problems += comparison.got_worse(results, Results.read(comparison.BASELINE))
+    if problems:
+        raise OperationError("\n".join(problems))
 
 
 def load(
     *,
     bundle: BundleOption = None,
-    url: Annotated[
-        str, Option(help="The address of a running server; without it one is started.")
-    ] = "",
-    environments: Annotated[
-        int, Option(min=1, max=64, help="Lambda environments of that server.")
-    ] = 2,
-    seconds: Annotated[int, Option(min=5, help="Length of the steady phase.")] = 60,
+    url: Url = "",
+    environments: Environments = 2,
+    seconds: Seconds = 60,
 ) -> None:
-    """Load the HTTP front with Locust: 100 requests/s, saturation, three times that, recovery."""
+    """Load the HTTP front with Locust: 100 requests/s, saturation, overload, recovery."""
     from feedbench.load import drive
-    from feedops.models.releases import newest_bundle
+    from feedops.models.bundles import newest_bundle
 
     directory = (bundle or newest_bundle()).absolute()
     drive.run(directory, url, environments, seconds, console)

@@ -21,8 +21,8 @@ from typing import Any
 import aiohttp
 
 from feedbench.machine import on_last_core
-from feedbench.traffic import JSON
 from feedops.errors import OperationError
+from feedops.local.background import JSON
 from feedops.local.processes import LINES_QUOTED
 
 CONNECTIONS = 8

@@ -11,9 +11,10 @@ from typing import Any
 
 VERSIONS = """
 import importlib.metadata, json, platform, sys
-here = {each.name.lower(): each.version for each in importlib.metadata.distributions()}
+here = {"python": platform.python_version()}
+here |= {each.name.lower(): each.version for each in importlib.metadata.distributions()}
 versions = {name: here[name] for name in sys.argv[1:] if name in here}
-print(json.dumps({"python": platform.python_version(), **versions}))
+print(json.dumps(versions))
 """
 
 

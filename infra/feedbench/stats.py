@@ -1,8 +1,8 @@
-"""Samples to numbers: percentiles, and ratios of things that were measured by turns."""
+"""Samples by turns, and from samples to numbers: percentiles, and ratios of neighbours."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ CURVE_POINTS = 200
 
 Rounds = Sequence[Sequence[float]] | NDArray[np.float64]
 Samples = Rounds | Sequence[float]  # or one a round
+
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,18 @@ def ratio(numerator: Samples, denominator: Samples) -> Estimate:
     return estimate([float(np.median(a) / np.median(b)) for a, b in pairs])
 
 
-def difference(first: Rounds, second: Rounds) -> Estimate:
-    """How much the one is above the other: the median over rounds, as in `ratio`."""
-    pairs = zip(first, second, strict=True)
-    return estimate([float(np.median(a) - np.median(b)) for a, b in pairs])
-
-
 def tail_ratio(rounds: Rounds) -> Estimate:
     """p99 over p50."""
     return estimate(rounds, lambda samples: np.divide(*np.percentile(samples, [99, 50])))
+
+
+def by_turns(samplers: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
+    """A sample of each in every round, so that the machine's drift falls on all of them. A first
+    round, which warms them up, is dropped."""
+    samples: dict[K, list[T]] = {name: [] for name in samplers}
+    for number in range(rounds + 1):
+        for name, sample in samplers.items():
+            value = sample()
+            if number:
+                samples[name].append(value)
+    return samples

@@ -18,13 +18,6 @@ from feedrank.features.spec_reader import parse_spec
 SIZES = (5, 50, 100)  # items a request
 UNKNOWN_SHARE = 0.05  # of the items: new ones, which no table has yet
 MOMENT_S = 1_795_377_600.0  # 2026-11-22T20:00:00Z
-JSON = {"content-type": "application/json"}
-HEADERS = (
-    ("accept", "application/json"),
-    *JSON.items(),
-    ("host", "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"),
-    ("user-agent", "feedrank-bench/1"),
-)
 
 
 def spec_of(bundle: Path) -> FeatureSpec:
@@ -55,15 +48,14 @@ def requests(
 
 def event(body: dict[str, Any]) -> dict[str, Any]:
     """The request as API Gateway's HTTP API hands it to the function."""
-    request = gateway.HttpRequest(
-        "POST", "/predict", headers=HEADERS, body=json.dumps(body).encode(), source_ip="203.0.113.7"
-    )
-    return gateway.to_event(request, gateway.new_request_id(), MOMENT_S)
+    body_bytes = json.dumps(body).encode()
+    return dict(json.loads(gateway.example_event("POST", "/predict", body_bytes)))
 
 
-def write_events(path: Path, bodies: list[dict[str, Any]]) -> Path:
+def write_events(path: Path, bodies: list[dict[str, Any]]) -> str:
+    """The path, for a probe's options."""
     path.write_text(json.dumps([event(body) for body in bodies]))
-    return path
+    return str(path)
 
 
 def write_lines(path: Path, bodies: list[dict[str, Any]]) -> Path:

@@ -93,6 +93,17 @@ def test_what_is_deployed_is_what_is_tested(lock: str) -> None:
     }
 
 
+def test_the_libraries_of_cuda_that_torch_needs_are_in_the_list_of_the_gpu_image() -> None:
+    """They are what else it has, so `make` takes them from there, by hash."""
+    image, tested = _pins("infra/images/gpu/requirements.txt"), _pins("requirements-dev.lock")
+    cuda = image.keys() - tested.keys() - {"colorama"}
+    assert len(cuda) > 15
+    assert [name for name in cuda if not name.startswith(("cuda-", "nvidia-", "triton"))] == []
+    makefile = _text("Makefile")
+    assert r"'/^(cuda|nvidia|triton)/,/[^\\]$$/p' infra/images/gpu/requirements.txt" in makefile
+    assert re.findall(r"\$\(PIP\) install (?!--)", makefile) == []
+
+
 def test_every_command_that_installs_a_list_requires_hashes() -> None:
     installers = [f for f in FILES if re.search(r"(Makefile|Dockerfile)$", f)]
     commands = [
@@ -101,5 +112,5 @@ def test_every_command_that_installs_a_list_requires_hashes() -> None:
         for command in INSTALL.split(_text(file).replace("\\\n", " "))[1:]
     ]
     list_commands = [command for command in commands if "--requirement" in command]
-    assert len(list_commands) == 8
+    assert len(list_commands) == 9
     assert [c for c in list_commands if "--require-hashes" not in c or "--no-deps" not in c] == []

@@ -3,18 +3,20 @@
 python -m long.load URL BODIES CONNECTIONS SECONDS RATE_PER_S
 
 With a rate of 0 each connection sends again as soon as it has a response. With a rate, requests
-start at fixed moments, whatever became of those before, and a request's time runs from when it was
-due. The result is one line of JSON. A full HTTP client takes more of a core for each request than
-the servers do; this one knows only what they send: a status and a content-length.
+start at fixed moments, whatever became of those before, on a new connection where none is idle.
+The result is one line of JSON. A full HTTP client takes more of a core for each request than the
+servers do; this one knows only what they send: a status and a content-length.
 """
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
 from asyncio import SelectorEventLoop, Transport
-from collections import Counter, deque
+from collections import Counter
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from selectors import SelectSelector
@@ -22,15 +24,20 @@ from time import perf_counter
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
+from feedbench.machine import on_last_core
+
 TESTS = Path(__file__).parents[1]
 GRACE_S = 60.0  # for the last responses, and for the start of the process
 
 
 class Load(NamedTuple):
-    """Latencies are in ms; a status of 0 is a connection that ended without a response."""
+    """Milliseconds from a request's first byte out to its response's last byte in, and from the
+    moment that it was due to its first byte out, which the server can't delay. A status of 0 is a
+    connection that ended without a response."""
 
     per_s: float
     latencies_ms: list[float]
+    late_ms: list[float]
     statuses: dict[str, int]
 
 
@@ -39,51 +46,55 @@ def drive(
 ) -> Load:
     """`bodies` is a file with one body per line."""
     command = [sys.executable, "-m", "long.load", url, bodies, connections, seconds, rate_per_s]
-    process = subprocess.run(
-        list(map(str, command)),
+    done = subprocess.run(
+        on_last_core(list(map(str, command))),
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         timeout=seconds + 2 * GRACE_S,
         check=True,
         stdout=subprocess.PIPE,
     )
-    return Load(*json.loads(process.stdout))
+    return Load(*json.loads(done.stdout))
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time."""
+    """One request at a time; `done` is called with its status."""
+
+    def __init__(self, done: Callable[["Connection", int], None]) -> None:
+        self._done = done
+        self._received = b""
+        self._is_waiting = False
+        self.is_open = True
+        self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("Transport", transport)
-        self._response: asyncio.Future[int] | None = None
-        self._received = b""
-        self.is_open = True
 
-    def send(self, request: bytes) -> "asyncio.Future[int]":
-        """The status of its response, once that has arrived as a whole."""
-        self._response = asyncio.get_running_loop().create_future()
+    def send(self, request: bytes) -> None:
+        self._is_waiting = True
+        self.sent = perf_counter()
         self._transport.write(request)
-        return self._response
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         head, blank_line, body = self._received.partition(b"\r\n\r\n")
-        if not blank_line or self._response is None:
+        if not blank_line:
             return
-        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        head = head.lower()
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
         if len(body) >= int(length):
             self._received = b""
-            self.is_open = b"connection: close" not in head.lower()
-            self._response.set_result(int(head[9:12]))
+            self._is_waiting = False
+            self.is_open = b"connection: close" not in head
+            self._done(self, int(head[9:12]))
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.is_open = False
-        if self._response is not None and not self._response.done():
-            self._response.set_result(0)
+        if self._is_waiting:
+            self._is_waiting = False
+            self._done(self, 0)
 
 
 class Client:
-    """Idle connections are used again; with none there is a new one."""
-
     def __init__(self, url: str, bodies: Path) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname, parts.port)
@@ -93,55 +104,95 @@ class Client:
             f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
             for body in bodies.read_bytes().splitlines()
         )
-        self._idle: deque[Connection] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Connection] = []
+        self._waiting = 0  # requests without a response
+        self._then: Callable[[], None]  # after each response
+        self._finished = asyncio.Event()
+        self._opening: set[asyncio.Task[None]] = set()
         self.latencies_ms: list[float] = []
+        self.late_ms: list[float] = []
         self.statuses: Counter[int] = Counter()
 
-    async def post(self, due: float) -> None:
-        while self._idle and not self._idle[-1].is_open:
-            self._idle.pop()
-        connection = self._idle.pop() if self._idle else await self._connect()
-        status = await connection.send(next(self._requests))
-        self.latencies_ms.append(1_000 * (perf_counter() - due))
-        self.statuses[status] += 1
-        self._idle.append(connection)
+    async def closed_loop(self, connections: int, seconds: float) -> None:
+        end = perf_counter() + seconds
 
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Connection, *self._address))[1]
+        def again() -> None:
+            if (now := perf_counter()) < end:
+                self._post(now)
+            elif self._waiting == 0:
+                self._finished.set()
 
+        self._then = again
+        for _ in range(connections):
+            self._post(perf_counter())
+        await self._finished.wait()
 
-async def closed_loop(client: Client, connections: int, seconds: float) -> None:
-    end = perf_counter() + seconds
+    async def open_loop(self, rate_per_s: float, seconds: float) -> None:
+        start, total, sent = perf_counter(), round(rate_per_s * seconds), 0
 
-    async def repeat() -> None:
-        while (now := perf_counter()) < end:
-            await client.post(now)
+        def send_due() -> None:
+            nonlocal sent
+            while sent < total and (due := start + sent / rate_per_s) <= perf_counter():
+                sent += 1
+                self._post(due)
+            if sent < total:
+                self._loop.call_later(start + sent / rate_per_s - perf_counter(), send_due)
 
-    await asyncio.gather(*(repeat() for _ in range(connections)))
+        def is_last() -> None:
+            if sent == total and self._waiting == 0:
+                self._finished.set()
 
+        self._then = is_last
+        send_due()
+        await self._finished.wait()
 
-async def open_loop(client: Client, rate_per_s: float, seconds: float) -> None:
-    start = perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for number in range(round(rate_per_s * seconds)):
-            due = start + number / rate_per_s
-            await asyncio.sleep(max(0.0, due - perf_counter()))
-            group.create_task(client.post(due))
+    def _post(self, due: float) -> None:
+        self._waiting += 1
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                self._send(connection, due)
+                return
+        task = self._loop.create_task(self._open_and_send(due))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
-
-def _main(url: str, bodies: str, connections: str, seconds: str, rate_per_s: str) -> None:
-    client, rate = Client(url, Path(bodies)), float(rate_per_s)
-    # epoll sleeps whole milliseconds, select to the microsecond: no bursts that nobody sent.
-    with asyncio.Runner(loop_factory=lambda: SelectorEventLoop(SelectSelector())) as runner:
-        begun = perf_counter()
-        if rate:
-            runner.run(open_loop(client, rate, float(seconds)))
+    async def _open_and_send(self, due: float) -> None:
+        connection = Connection(self._done)
+        try:
+            await self._loop.create_connection(lambda: connection, *self._address)
+        except OSError:
+            connection.sent, connection.is_open = due, False
+            self._done(connection, 0)
         else:
-            runner.run(closed_loop(client, int(connections), float(seconds)))
-        per_s = client.statuses[200] / (perf_counter() - begun)
-    sys.stdout.write(json.dumps([per_s, client.latencies_ms, client.statuses]) + "\n")
+            self._send(connection, due)
+
+    def _send(self, connection: Connection, due: float) -> None:
+        connection.send(next(self._requests))
+        self.late_ms.append(1_000 * (connection.sent - due))
+
+    def _done(self, connection: Connection, status: int) -> None:
+        self.latencies_ms.append(1_000 * (perf_counter() - connection.sent))
+        self.statuses[status] += 1
+        self._waiting -= 1
+        self._idle.append(connection)
+        self._then()
+
+
+async def load(url: str, bodies: str, connections: str, seconds: str, rate_per_s: str) -> Load:
+    client, rate, begun = Client(url, Path(bodies)), float(rate_per_s), perf_counter()
+    if rate:
+        await client.open_loop(rate, float(seconds))
+    else:
+        await client.closed_loop(int(connections), float(seconds))
+    per_s = client.statuses[200] / (perf_counter() - begun)
+    statuses = {str(status): number for status, number in client.statuses.items()}
+    return Load(per_s, client.latencies_ms, client.late_ms, statuses)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    gc.disable()  # nothing here makes circles; a collection would delay requests
+    # epoll sleeps whole milliseconds, select to the microsecond: no bursts that nobody sent.
+    with asyncio.Runner(loop_factory=lambda: SelectorEventLoop(SelectSelector())) as runner:
+        sys.stdout.write(json.dumps(runner.run(load(*sys.argv[1:]))) + "\n")

@@ -109,6 +109,8 @@ def damaged(draw: st.DrawFn, kind: Kind) -> bytes:
             body[field] = [*body[field], draw(odd.filter(lambda one: one != SECRET))]
         case "item_ids", 1:
             body[field] = [SECRET] * (kind.sizes[-1] + 1)
+        case "item_ids", _:
+            body[field] = draw(odd.filter(lambda one: one != [SECRET]))
         case "context" | "features", 0:
             name = draw(st.sampled_from(["device", "temp", "clip", *kind.features, SECRET]))
             body[field] = body.get(field, {}) | {name: draw(odd)}

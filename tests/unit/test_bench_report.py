@@ -7,7 +7,7 @@ import pytest
 
 from feedbench.cli import README
 from feedbench.report import markdown, plots
-from feedbench.report.comparison import BASELINE, compare, got_worse
+from feedbench.report.comparison import BASELINE, got_worse
 from feedbench.results import BARS, FLOOR, OURS, Results, Row, row
 from feedops.errors import OperationError
 from feedops.stack import budget
@@ -141,29 +141,28 @@ def test_what_holds_no_results_is_refused_with_the_command_that_makes_them(
     ],
 )
 def test_only_what_is_slower_by_more_than_noise_got_worse(now: Row, *, is_worse: bool) -> None:
-    changes = compare(results(now), results(warm(1.5)))
+    worse = list(got_worse(results(now), results(warm(1.5))))
 
-    assert bool(got_worse(changes)) is is_worse
+    assert worse == (["got worse: warm: 1.5 -> 1.8 x, 1.20 times as bad"] if is_worse else [])
 
 
 def test_a_higher_throughput_is_better_and_a_lower_one_is_worse() -> None:
     before = results(warm(2.0, better="higher"))
 
-    better = compare(results(warm(2.5, better="higher")), before)
-    worse = compare(results(warm(1.5, better="higher")), before)
-
-    assert got_worse(better) == []
-    assert got_worse(worse) == worse
+    assert list(got_worse(results(warm(2.5, better="higher")), before)) == []
+    assert list(got_worse(results(warm(1.5, better="higher")), before)) == [
+        "got worse: warm: 2 -> 1.5 x, 1.33 times as bad"
+    ]
 
 
 def test_milliseconds_of_another_machine_are_not_compared() -> None:
     slow, fast = (warm(ms).model_copy(update={"portable": False}) for ms in (90.0, 1.0))
 
-    assert compare(results(slow), results(fast)) == []
+    assert list(got_worse(results(slow), results(fast))) == []
 
 
 def test_a_row_that_the_baseline_lacks_is_not_compared() -> None:
-    assert compare(results(warm(1.0)), results()) == []
+    assert list(got_worse(results(warm(1.0)), results())) == []
 
 
 def test_the_table_says_what_was_measured_against_which_bar() -> None:

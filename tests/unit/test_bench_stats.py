@@ -49,12 +49,6 @@ def test_the_tail_is_p99_over_p50_of_all_rounds() -> None:
     assert stats.tail_ratio(rounds).value == pytest.approx(3.0)
 
 
-def test_a_difference_is_the_median_over_rounds_of_what_neighbours_are_apart() -> None:
-    first, second = [[3.0, 5.0, 90.0], [14.0], [22.0]], [[1.0, 2.0, 3.0], [11.0], [20.0]]
-
-    assert stats.difference(first, second) == stats.estimate([3.0, 3.0, 2.0])
-
-
 def test_a_distribution_has_percentiles_and_a_curve_from_the_least_to_the_most() -> None:
     distribution = stats.distribution([float(n) for n in range(101)])
 

@@ -1,4 +1,4 @@
-"""Starts the front, runs Locust against it, and reports what its log says."""
+"""Starts the front, runs Locust against it, and reports what its statistics say."""
 
 import json
 import os
@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.table import Table
 
 from feedbench import machine, traffic
 from feedbench.load import verdict
 from feedops.display import steps
 from feedops.errors import OperationError, StartError
 from feedops.local.background import front_server
-from feedops.local.processes import tail
 from feedops.workspace import DATA, PROJECT, scratch_directory
 
 LOCUST = PROJECT / ".venv-load" / "bin" / "locust"
@@ -30,7 +29,6 @@ def run(bundle: Path, url: str, environments: int, seconds: int, console: Consol
         raise OperationError(
             "Locust has an environment of its own, .venv-load: `make load` installs it"
         )
-    log, page = ((DIRECTORY / name).absolute() for name in ("requests.jsonl", "load.html"))
     with scratch_directory(DIRECTORY / "run") as scratch, ExitStack() as stack:
         if not url:
             server = front_server(
@@ -38,20 +36,28 @@ def run(bundle: Path, url: str, environments: int, seconds: int, console: Consol
             )
             with steps(console, "Starting the local Lambda"):
                 url = stack.enter_context(server)
-        bodies, output = scratch / "bodies.json", scratch / "locust.log"
+        bodies = scratch / "bodies.json"
         sizes = {items: traffic.requests(bundle, items, BODIES) for items in traffic.SIZES}
         bodies.write_text(json.dumps(sizes))
-        environ = {"PATH": os.defpath, "HOME": str(scratch), "BODIES": str(bodies)}
-        environ |= {"LOG": str(log), "STEADY_S": str(seconds)}
-        line: list[str | Path] = [LOCUST, "-f", LOCUSTFILE, "--host", url, "--html", page]
-        line += ["--headless", "--only-summary", "--skip-log-setup"]
-        with steps(console, "Load"), output.open("wb") as file:
-            command = machine.on_last_core(line)
-            done = subprocess.run(command, env=environ, stdout=file, stderr=file, check=False)
-        if done.returncode not in (0, 1):  # 1: some requests failed: for the verdict to judge
-            raise StartError(f"locust ended with exit code {done.returncode}; {tail(output)}")
-    result = verdict.verdict(verdict.read(log))
-    console.print(Markdown(verdict.table(result)))
-    console.print(f"{page}, {log}", highlight=False)
-    if problems := list(verdict.problems(result)):
+        with steps(console, "Load"):
+            stats = _locust(url, {"BODIES": str(bodies), "STEADY_S": str(seconds)})
+    table = Table(*verdict.COLUMNS)
+    for phase in verdict.phases(stats).itertuples(index=False):
+        table.add_row(*map(str, phase))
+    console.print(table)
+    saturation, recovery = verdict.saturation_per_s(stats), verdict.recovery_s(stats)
+    console.print(f"Saturated at {saturation:.0f}/s; {recovery:.1f} s from overload to no refusal.")
+    console.print(f"{DIRECTORY / 'load.html'}", highlight=False)
+    if problems := list(verdict.problems(stats)):
         raise OperationError("\n".join(["the load found:", *problems]))
+
+
+def _locust(url: str, variables: dict[str, str]) -> verdict.Stats:
+    line: list[str | Path] = [LOCUST, "-f", LOCUSTFILE, "--host", url, "--headless", "--json"]
+    line += ["--html", (DIRECTORY / "load.html").absolute(), "--exit-code-on-error", "0"]
+    environ = {"PATH": os.defpath, "HOME": str(DIRECTORY.absolute()), **variables}
+    command = machine.on_last_core(line)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StartError(f"locust ended with exit code {done.returncode}\n{done.stderr[-2_000:]}")
+    return {each["name"]: each for each in json.loads(done.stdout)}

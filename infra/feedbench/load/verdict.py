@@ -1,89 +1,57 @@
-"""What the log of a load says, in numbers and in words."""
+"""What Locust's statistics say of a load, in numbers and in words."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("sent_s", "phase", "name", "status", "expected", "taken_ms")
-GOOD, THROTTLED, ERROR = "as expected", "429", "other error"
-STEADY, OVERLOAD, RECOVERY = "steady", "overload", "recovery"
+PHASES = ("steady", "ramp", "overload", "recovery")
+REFUSED = ", 429"  # ends the name of what was refused in a phase
+COLUMNS = ("phase", "seconds", "requests", "good/s", "p50 ms", "p99 ms", "429", "errors")
 RECOVERY_BAR_S = 5.0
-Verdict = dict[str, Any]
 WINDOW_S = 3  # of the ramp, for its saturation
 
-
-def read(log: Path) -> pd.DataFrame:
-    return requests([json.loads(line) for line in log.read_text().splitlines()])
+Stats = dict[str, dict[str, Any]]  # Locust's own, by name
 
 
-def requests(lines: list[list[Any]]) -> pd.DataFrame:
-    """A row a request in the order of sending, with its outcome, and the second of its response.
-    `sent_s` counts from the start; `status` is 0 where there was no response."""
-    frame = pd.DataFrame(lines, columns=list(COLUMNS)).sort_values("sent_s", ignore_index=True)
-    is_good, is_throttled = frame["status"] == frame["expected"], frame["status"] == int(THROTTLED)
-    frame["outcome"] = np.select([is_good, is_throttled], [GOOD, THROTTLED], ERROR)
-    frame["second"] = (frame["sent_s"] + frame["taken_ms"] / 1_000).astype(int)
-    return frame
+def phases(stats: Stats) -> pd.DataFrame:
+    """A row a phase. The latencies are those of good responses and of errors."""
+    return pd.DataFrame([_phase(stats, name) for name in PHASES if name in stats], columns=COLUMNS)
 
 
-def verdict(frame: pd.DataFrame) -> Verdict:
-    """`saturation_per_s` is the best mean of good responses in three seconds on end; `recovery_s`
-    the time from the overload's end to the last refusal."""
-    good = np.bincount(frame.loc[frame["outcome"] == GOOD, "second"])
-    window = min(WINDOW_S, len(good))
-    best = np.convolve(good, np.ones(window) / window, "valid").max() if window else 0.0
-    after = frame[frame["phase"] == RECOVERY]
-    refused = after.loc[after["outcome"] != GOOD, "sent_s"]
-    phases = [_phase(str(name), rows) for name, rows in frame.groupby("phase", sort=False)]
-    statuses = frame["status"].value_counts(sort=False)
-    return {
-        "phases": phases,
-        "saturation_per_s": float(best),
-        "recovery_s": float(refused.max() - after["sent_s"].min()) if len(refused) else 0.0,
-        "statuses": {str(status): int(count) for status, count in statuses.items()},
-    }
+def _phase(stats: Stats, name: str) -> list[Any]:
+    served, refused = stats[name], stats.get(name + REFUSED, {}).get("num_requests", 0)
+    seconds = max(served["last_request_timestamp"] - served["start_time"], 1.0)
+    times_ms = {float(ms): count for ms, count in served["response_times"].items()}
+    p50, p99 = np.percentile(np.repeat([*times_ms], [*times_ms.values()]), [50, 99]).round(2)
+    requests, errors = served["num_requests"], served["num_failures"]
+    good_per_s = round((requests - errors) / seconds, 1)
+    return [name, round(seconds, 1), requests + refused, good_per_s, p50, p99, refused, errors]
 
 
-def _phase(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    seconds = max(float(rows["sent_s"].max() - rows["sent_s"].min()), 1.0)
-    counts = rows["outcome"].value_counts()
-    good_ms = rows.loc[rows["outcome"] == GOOD, "taken_ms"]
-    p50, p99 = np.percentile(good_ms, [50, 99]).tolist() if len(good_ms) else (0.0, 0.0)
-    return {
-        "name": name,
-        "seconds": round(seconds, 1),
-        "requests": len(rows),
-        "good_per_s": round(len(good_ms) / seconds, 1),
-        "p50_ms": round(p50, 2),
-        "p99_ms": round(p99, 2),
-        "throttled": int(counts.get(THROTTLED, 0)),
-        "errors": int(counts.get(ERROR, 0)),
-    }
+def saturation_per_s(stats: Stats) -> float:
+    """The best mean of responses that weren't refused, over three seconds on end."""
+    by_second = pd.DataFrame([stats[name]["num_reqs_per_sec"] for name in PHASES if name in stats])
+    total = by_second.sum().sort_index()
+    return float(total.rolling(WINDOW_S, min_periods=1).mean().max())
 
 
-def table(verdict: Verdict) -> str:
-    """As Markdown."""
-    names = ("phase", "seconds", "requests", "good/s", "p50 ms", "p99 ms", "429", "errors")
-    rows = [[f"{value}" for value in phase.values()] for phase in verdict["phases"]]
-    lines = [" | ".join(row) for row in (names, ["---", *["--:"] * 7], *rows)]
-    saturation, recovery = verdict["saturation_per_s"], verdict["recovery_s"]
-    last = f"Saturated at {saturation:.0f}/s; {recovery:.1f} s from overload to no refusal."
-    return "\n".join([*lines, "", last])
+def recovery_s(stats: Stats) -> float:
+    """From the overload's end to the last refusal."""
+    refused = stats.get(PHASES[-1] + REFUSED)
+    return refused["last_request_timestamp"] - stats[PHASES[-1]]["start_time"] if refused else 0.0
 
 
-def problems(verdict: Verdict) -> Iterator[str]:
+def problems(stats: Stats) -> Iterator[str]:
     """What is wrong with a load, in words."""
-    phases = {phase["name"]: phase for phase in verdict["phases"]}
-    for name, phase in phases.items():
-        if phase["errors"]:
-            yield f"{phase['errors']} errors other than 429 in the phase {name}"
-    if throttled := phases.get(STEADY, {}).get("throttled"):
+    table = phases(stats).set_index("phase")
+    for name, errors in table["errors"].items():
+        if errors:
+            yield f"{errors} errors other than 429 in the phase {name}"
+    if throttled := table["429"].get("steady"):
         yield f"{throttled} requests were throttled at a steady load"
-    if phases.get(OVERLOAD, {}).get("throttled") == 0:
+    if table["429"].get("overload") == 0:
         yield "the overload was not throttled"
-    if not verdict["recovery_s"] <= RECOVERY_BAR_S:
-        yield f"recovery took {verdict['recovery_s']:.1f} s, over {RECOVERY_BAR_S:g} s"
+    if not (recovered_s := recovery_s(stats)) <= RECOVERY_BAR_S:
+        yield f"recovery took {recovered_s:.1f} s, over {RECOVERY_BAR_S:g} s"

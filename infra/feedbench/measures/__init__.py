@@ -1,5 +1,6 @@
 """All measurements: functions that yield rows, and add plain data to the run's details."""
 
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ from rich.console import Console
 from feedbench import bench, machine
 from feedbench.measures import cold_start, rich, servers, warm
 from feedbench.results import PLAN, Results, Row
+from feedmodel.errors import CommandError
 from feedops.errors import BuildError, OperationError
 from feedops.local.artifact import built_artifact, checkout
-from feedops.models.releases import manifest_of
+from feedops.models.bundles import manifest_of
 from feedops.workspace import DATA, scratch_directory
 
 MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {
@@ -28,6 +30,7 @@ MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {
     "memory": warm.measure_memory,
 }
 LOST = "not measured: "  # how the note on a measurement begins that failed
+LOSSES = (CommandError, OSError, subprocess.SubprocessError)
 
 
 def measure(
@@ -52,12 +55,12 @@ def measure(
             try:
                 rows += MEASURES[name](run)
                 console.print(f"[green]measured[/] {name}")
-            except OperationError as error:
+            except LOSSES as error:
                 notes.append(f"{LOST}{name}: {error}")
                 console.print(f"[red]failed[/] {name}")
     setup = {
         "target": run.target_name,
-        "python": machine.versions(target.python)["python"],
+        "python": machine.versions(target.python, "python")["python"],
         "bundle": f"{manifest.model_version} ({manifest.network})",
         "cores": machine.pinning(),
     }

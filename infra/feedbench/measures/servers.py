@@ -1,12 +1,12 @@
 """The same app on a plain web server, compared with other servers of the same model: requests/s.
 
-All of them run at once, one worker each, and are driven by turns; who isn't driven is idle.
+All of them run at once, one worker each, and are driven by turns; who isn't driven is idle. And
+the local HTTP front under a steady load.
 """
 
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -18,29 +18,28 @@ import numpy as np
 import yaml
 
 from feedbench import generator, machine, stats, traffic
-from feedbench.bench import COMPETITORS_PATH, INFRA, Bench, by_turns
+from feedbench.bench import COMPETITORS_PATH, INFRA, Bench
 from feedbench.competitors.candidates import Candidates
 from feedbench.results import FLOOR, OURS, PLAN, Row, row
 from feedbench.traffic import SIZES
-from feedops.errors import OperationError
+from feedops.errors import OperationError, StartError
 from feedops.local.background import front_server, running
 from feedops.local.processes import LOCALHOST, free_port
 from feedops.workspace import FUNCTION, PROJECT
 
 COMPETITORS = PROJECT / ".venv-bench"
 BODIES = 128
-FEW = SIZES[0]
 FRONT_ITEMS, FRONT_RATE_PER_S, FRONT_WARM_UP_S = 50, 100, 3.0
 ONNX_FASTAPI = "ONNX Runtime + FastAPI"  # rows of its own: it is what this project builds on
 LEAVES_OUT = "writes no decision record, log line or metric (ours: all three)"
 UVICORN = "--no-access-log --log-level warning --host {host} --port {port}"
 
 Rates = Mapping[tuple[int, str], Sequence[float]]  # by items and server, one a round
+Bodies = tuple[Path, Path]  # as ids, as matrices
 
 
 class Server(NamedTuple):
     name: str
-    package: str
     command: str
     path: str = "/predict"
     takes_matrix: bool = False
@@ -48,55 +47,37 @@ class Server(NamedTuple):
 
 def measure(bench: Bench) -> Iterator[Row]:
     python = COMPETITORS / "bin" / "python"
-    python = python if python.exists() else Path(sys.executable)
+    if not python.exists():
+        raise OperationError("the other servers aren't installed: `make bench-competitors`")
     servers = [Server(name, **options) for name, options in PLAN["servers"].items()]
-    versions = machine.versions(python, *PLAN["server_packages"], *(s.package for s in servers))
+    if len(traffic.spec_of(bench.bundle).inputs) > 1:
+        servers = [server for server in servers if not server.takes_matrix]
+        bench.notes.append("skipped: MLflow's server, which takes one matrix")
     bodies = {items: _bodies(bench, items) for items in SIZES}
     with ExitStack() as stack:
-        urls: dict[Server, str] = {}
+        samplers = {}
         for server in servers:
             bench.say(f"servers: starting {server.name}")
             try:
-                _check(bench, server, versions)
-                urls[server] = stack.enter_context(_running(bench, server, python, bodies[FEW]))
-            except OperationError as error:
+                url = stack.enter_context(_running(bench, server, python, bodies[SIZES[0]]))
+            except StartError as error:
                 if server.name in {OURS, FLOOR}:
                     raise
                 bench.notes.append(f"skipped: {server.name}, {error}")
-        samplers = {
-            (items, server.name): partial(
-                generator.requests_per_s, url, lines[server.takes_matrix], bench.effort.server_s
-            )
-            for items, lines in bodies.items()
-            for server, url in urls.items()
-        }
-        rates = by_turns(samplers, bench.effort.server_rounds)
+                continue
+            for items, files in bodies.items():
+                options = url, files[server.takes_matrix], bench.effort.server_s
+                samplers[items, server.name] = partial(generator.requests_per_s, *options)
+        rates = stats.by_turns(samplers, bench.effort.server_rounds)
     bench.details["servers"] = {
         "connections": generator.CONNECTIONS,
-        "versions": {name: versions[name] for name in PLAN["server_packages"] if name in versions},
+        "versions": machine.versions(python, *PLAN["server_packages"]),
         "requests_per_s": {
-            server.name: {str(n): asdict(stats.estimate(rates[n, server.name])) for n in SIZES}
-            for server in urls
+            name: {str(items): asdict(stats.estimate(rates[items, name])) for items in SIZES}
+            for name in dict.fromkeys(name for _, name in rates)
         },
     }
     yield from rows_of(rates)
-
-
-def measure_front(bench: Bench) -> Iterator[Row]:
-    """A steady load through the local HTTP front."""
-    bodies = traffic.requests(bench.bundle, FRONT_ITEMS, BODIES)
-    lines = traffic.write_lines(bench.scratch / "front.jsonl", bodies)
-    with front_server(bench.scratch, bench.bundle, environments=2, longest_wait_s=5.0) as address:
-        for seconds in (FRONT_WARM_UP_S, bench.effort.front_s):
-            load = generator.steady(f"{address}/predict", lines, seconds, FRONT_RATE_PER_S)
-    latency_ms = stats.distribution(load["latencies_ms"])
-    note = (
-        f"{latency_ms['samples']:,} requests in {bench.effort.front_s:g} s, 2 environments, "
-        "from the moment each was due"
-    )
-    yield row("load", latency_ms["p99"], note)
-    yield row("load errors", load["errors"])
-    bench.details["front"] = {"latency_ms": latency_ms}
 
 
 def rows_of(rates: Rates) -> Iterator[Row]:
@@ -122,43 +103,43 @@ def rows_of(rates: Rates) -> Iterator[Row]:
         )
 
 
-def _check(bench: Bench, server: Server, versions: Mapping[str, str]) -> None:
-    """Raises OperationError where the server can't serve this model here."""
-    inputs = len(traffic.spec_of(bench.bundle).inputs)
-    if server.package not in versions:
-        raise OperationError(f"which {COMPETITORS.name} would hold (`make bench-rivals`)")
-    if server.takes_matrix and inputs > 1:
-        raise OperationError(f"which takes one matrix, and the model reads {inputs}")
+def measure_front(bench: Bench) -> Iterator[Row]:
+    """A steady load through the local HTTP front."""
+    bodies = traffic.requests(bench.bundle, FRONT_ITEMS, BODIES)
+    lines = traffic.write_lines(bench.scratch / "front.jsonl", bodies)
+    with front_server(bench.scratch, bench.bundle, environments=2, longest_wait_s=5.0) as address:
+        for seconds in (FRONT_WARM_UP_S, bench.effort.front_s):
+            load = generator.steady(f"{address}/predict", lines, seconds, FRONT_RATE_PER_S)
+    latency_ms = stats.distribution(load["latencies_ms"])
+    requests = f"{latency_ms['samples']:,} requests in {bench.effort.front_s:g} s"
+    note = f"{requests}, 2 environments, from the moment each was due"
+    yield row("load", latency_ms["p99"], note)
+    yield row("load errors", load["errors"])
+    bench.details["front"] = {"latency_ms": latency_ms}
 
 
 @contextmanager
-def _running(
-    bench: Bench, server: Server, python: Path, bodies: tuple[Path, Path]
-) -> Iterator[str]:
+def _running(bench: Bench, server: Server, python: Path, bodies: Bodies) -> Iterator[str]:
     port, directory = free_port(), bench.scratch / server.name.replace(" ", "")
     directory.mkdir()
-    environ = (
-        bench.development.configuration(directory)
-        | PLAN["server_environment"]
-        | {
-            "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
-            "HOME": str(directory),
-            "BENTOML_HOME": str(directory),
-            "PYTHONPATH": os.pathsep.join(map(str, (FUNCTION, *COMPETITORS_PATH))),
-        }
-    )
+    environ = bench.development.configuration(directory) | PLAN["server_environment"]
+    environ |= {
+        "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
+        "HOME": str(directory),
+        "BENTOML_HOME": str(directory),
+        "PYTHONPATH": os.pathsep.join(map(str, (FUNCTION, *COMPETITORS_PATH))),
+    }
     command = server.command.replace("{uvicorn}", UVICORN)
     arguments = command.format(host=LOCALHOST, port=port, infra=INFRA).split()
     cwd = _unnamed(bench.bundle, directory) if server.takes_matrix else directory
-    url, body = f"http://{LOCALHOST}:{port}{server.path}", bodies[server.takes_matrix].read_bytes()
-    first = body.splitlines()[0]
-    with running(
-        [python, "-m", *arguments], directory / "server.log", environ, url, body=first, cwd=cwd
-    ):
+    url = f"http://{LOCALHOST}:{port}{server.path}"
+    first = bodies[server.takes_matrix].read_bytes().splitlines()[0]
+    line: list[str | Path] = [python, "-m", *arguments]
+    with running(line, directory / "server.log", environ, url, body=first, cwd=cwd):
         yield url
 
 
-def _bodies(bench: Bench, items: int) -> tuple[Path, Path]:
+def _bodies(bench: Bench, items: int) -> Bodies:
     """The same requests twice: as ids, and as the matrices that MLflow's server takes instead."""
     requests, candidates = traffic.requests(bench.bundle, items, BODIES), Candidates(bench.bundle)
     inputs = [candidates.inputs(**request, now_s=traffic.MOMENT_S) for request in requests]
@@ -174,9 +155,7 @@ def _unnamed(bundle: Path, directory: Path) -> Path:
     name, which its own signature asks for."""
     copy = Path(shutil.copytree(bundle, directory / "model"))
     model = yaml.safe_load((copy / "MLmodel").read_text())
-    inputs = json.loads(model["signature"]["inputs"])
-    for each in inputs:
-        del each["name"]
-    model["signature"]["inputs"] = json.dumps(inputs)
+    (tensor,) = json.loads(model["signature"]["inputs"])
+    model["signature"]["inputs"] = json.dumps([{k: v for k, v in tensor.items() if k != "name"}])
     (copy / "MLmodel").write_text(yaml.safe_dump(model))
     return copy

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from feedbench import stats, traffic
-from feedbench.bench import Bench, by_turns
+from feedbench.bench import Bench
 from feedbench.results import BARS, PLAN, REST, Row, row
 from feedbench.traffic import MOMENT_S, SIZES
 from feedops.errors import OperationError
-from feedops.local.artifact import with_variables
+from feedops.local.artifact import in_emulator, with_variables
 
 MANY, FEW = 100, 5  # items
 CONTESTS = {  # the probe's, as the report names them
@@ -70,17 +70,15 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 def _by_turns(bench: Bench, items: int) -> dict[str, list[list[float]]]:
     """Microseconds of each call, by what is called and round."""
-    options = {"rounds": bench.effort.warm_rounds, "calls": bench.effort.warm_calls}
-    ns = bench.probe("contests", events=bench.events(items), now_s=MOMENT_S, **options)
+    ns = bench.probe("contests", events=bench.events(items), now_s=MOMENT_S, **bench.blocks)
     return {name: (np.array(rounds) / 1_000).tolist() for name, rounds in ns.items()}
 
 
 def _stages(bench: Bench, items: int) -> dict[str, float]:
     """Median microseconds of each, and what is left of the whole request."""
     bench.say(f"stages of a warm request, {items} items")
-    options = {"stages": PLAN["stages"]["warm"], "rounds": bench.effort.warm_rounds // 2}
-    calls = bench.effort.warm_calls
-    medians = bench.probe("stages", events=bench.events(items), calls=calls, **options)
+    options = {"stages": PLAN["stages"]["warm"], **bench.blocks}
+    medians = bench.probe("stages", events=bench.events(items), **options)
     stages_ns = medians["stages_ns"]
     rest_ns = medians["whole_ns"] - sum(stages_ns.values())
     return {name: round(ns / 1_000, 1) for name, ns in {**stages_ns, REST: rest_ns}.items()}
@@ -91,15 +89,17 @@ def measure_engines(bench: Bench) -> Iterator[Row]:
 
     In the development environment: the artifact has no torch.
     """
-    files, seconds = [bench.events(items) for items in SIZES], bench.effort.engine_s
+    files = {items: bench.events(items) for items in SIZES}
+    options = {"events": [*files.values()], "rounds": 1, "calls": bench.effort.engine_calls}
     samplers = {}
     for engine in ENGINES:
         function = with_variables(bench.development, **LONE_THREAD, MODEL_ENGINE=engine)
-        options: dict[str, Any] = {"files": files, "seconds": seconds}
-        samplers[engine] = partial(bench.probe, "throughput", function, **options)
-    rounds = by_turns(samplers, bench.effort.engine_rounds)
-    for at, items in enumerate(SIZES):
-        onnx, torch = ([rates[at] for rates in rounds[engine]] for engine in ENGINES)
+        samplers[engine] = partial(bench.probe, "latency", function, **options)
+    rounds = stats.by_turns(samplers, bench.effort.engine_rounds)
+    for items, file in files.items():
+        onnx, torch = (
+            [1e9 / np.mean(spent_ns[file]) for spent_ns in rounds[engine]] for engine in ENGINES
+        )
         note = f"{np.median(onnx):,.0f} calls/s"
         yield row(f"engine, {items} items", stats.ratio(onnx, torch), note)
 
@@ -109,7 +109,7 @@ def measure_parity(bench: Bench) -> Iterator[Row]:
     bodies: list[Any] = []
     for items in PARITY_SIZES:
         bodies += traffic.requests(bench.bundle, items, PARITY_EACH, with_time=True)
-    events = str(traffic.write_events(bench.scratch / "parity.json", bodies))
+    events = traffic.write_events(bench.scratch / "parity.json", bodies)
     apart = bench.probe("parity", bench.development, events=events, now_s=MOMENT_S)
     rows = sum(len(body["item_ids"]) for body in bodies)
     yield row("parity", apart, f"{rows:,} rows")
@@ -140,7 +140,7 @@ def growth(readings_mb: list[float]) -> float:
 
 async def _peak_mb(bench: Bench, files: list[str]) -> float:
     events = [event for file in files for event in json.loads(Path(file).read_bytes())]  # noqa: ASYNC240
-    async with bench.environment(bench.target) as environment:
+    async with in_emulator(bench.target, bench.scratch) as environment:
         for event in islice(cycle(events), WARM_CALLS):
             await environment.invoke(json.dumps(event).encode())
         return float(environment.peak_memory_mb())

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from itertools import cycle, islice, repeat
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,6 +19,7 @@ import onnxruntime
 
 import handler
 from feedbench.probes.cold import LambdaContext
+from feedbench.stats import by_turns
 from feedrank.domain import Call, Query
 from feedrank.features.matrix import MatrixBuilder
 from feedrank.features.snapshot import SnapshotStore
@@ -31,7 +33,6 @@ BUDGET_S = 2.0
 WARM_UP_CALLS = 200
 MEMORY_WARM_UP_CALLS = 2_000
 READINGS = 50
-OK = 200
 
 Contest = Callable[[int], list[int]]  # makes a number of calls; the nanoseconds of each
 Spent = dict[str, list[list[int]]]  # by name and round
@@ -73,7 +74,7 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> Spent:
 
     floor_handler = Adapter(floor.app, ["application/"], StraightCycle)
     by_name = {
-        "handler": _contest(handler.lambda_handler, zip(requests, repeat(context))),
+        "handler": _serve(requests),
         "core": _contest(core, ((body.encode(),) for body in bodies)),
         "floor": _contest(floor_handler, zip(requests, repeat(context))),
         "minimum": _contest(minimum, zip(bodies, inputs, responses, strict=True)),
@@ -82,10 +83,9 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> Spent:
     return _by_turns(by_name, rounds, calls)
 
 
-def latency(events: str, rounds: int, calls: int) -> list[list[int]]:
-    """Nanoseconds of each call of the handler, by round."""
-    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(context)))
-    return _by_turns({"handler": serve}, rounds, calls)["handler"]
+def latency(events: list[str], rounds: int, calls: int) -> Spent:
+    """Nanoseconds of each call of the handler, by file of events and round."""
+    return _by_turns({file: _serve(read_events(file)) for file in events}, rounds, calls)
 
 
 def inputs(
@@ -103,13 +103,14 @@ def inputs(
 
 
 def _by_turns(contests: dict[str, Contest], rounds: int, calls: int) -> Spent:
-    for contest in contests.values():
-        contest(WARM_UP_CALLS)
-    spent_ns: Spent = defaultdict(list)
-    for _ in range(rounds):
-        for name, contest in contests.items():
-            spent_ns[name].append(contest(calls))
-    return spent_ns
+    return by_turns({name: partial(contest, calls) for name, contest in contests.items()}, rounds)
+
+
+def _serve(events: list[dict[str, Any]]) -> Contest:
+    response = handler.lambda_handler(events[0], context)
+    if response["statusCode"] != 200:  # noqa: PLR2004
+        sys.exit(f"no ranking: {response}")
+    return _contest(handler.lambda_handler, zip(events, repeat(context)))
 
 
 def _contest(call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) -> Contest:
@@ -123,6 +124,7 @@ def _contest(call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) 
             spent_ns.append(perf_counter_ns() - start)
         return spent_ns
 
+    calls(WARM_UP_CALLS)
     return calls
 
 
@@ -132,10 +134,9 @@ def stages(events: str, stages: dict[str, list[str]], rounds: int, calls: int) -
     A stopwatch around each callable, on and off by turns: the whole is measured without it. What
     the stages' medians leave of the whole's is roughly what stands between them.
     """
-    serve = _contest(handler.lambda_handler, zip(read_events(events), repeat(context)))
+    serve = _serve(read_events(events))
     watched_ns: defaultdict[str, list[int]] = defaultdict(list)
     watches = [_watch(path, watched_ns[path]) for paths in stages.values() for path in paths]
-    serve(WARM_UP_CALLS)
     whole_ns = []
     for _ in range(rounds):
         whole_ns += serve(calls)
@@ -162,22 +163,6 @@ def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
         return value
 
     return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)
-
-
-def throughput(files: list[str], seconds: float) -> list[float]:
-    """Calls a second with the requests of each file."""
-    return [_calls_per_s(cycle(read_events(name)), seconds) for name in files]
-
-
-def _calls_per_s(events: Iterator[dict[str, Any]], seconds: float) -> float:
-    for event in islice(events, WARM_UP_CALLS):
-        if handler.lambda_handler(event, context)["statusCode"] != OK:
-            sys.exit("the handler ranks nothing; its log says why")
-    calls, start = 0, perf_counter()
-    while perf_counter() < start + seconds:
-        handler.lambda_handler(next(events), context)
-        calls += 1
-    return calls / (perf_counter() - start)
 
 
 def parity(events: str, now_s: float) -> float:

@@ -1,4 +1,1 @@
-"""Results as Markdown and pictures, and compared with the committed baseline.
-
-`README.md` and the pictures here are made by `feedrank bench --readme`.
-"""
+"""Results as Markdown and pictures (`feedrank bench --readme`), and compared with the baseline."""

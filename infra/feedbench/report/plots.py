@@ -14,7 +14,7 @@ from feedbench.results import FLOOR, Results
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 INK, MUTED = "#1f2933", "#7b8794"
-BLUE, ORANGE, GREEN, PURPLE, RED = "#2563eb", "#ea580c", "#059669", "#7c3aed", "#dc2626"
+BLUE, ORANGE, GREEN, PURPLE = "#2563eb", "#ea580c", "#059669", "#7c3aed"
 PALE_BLUE = "#93b4f5"
 GREYS = ("#52606d", "#7b8794", "#9aa5b1", "#b8c2cc", "#d3d9e0")
 WIDTH_IN = 8.0
@@ -32,11 +32,8 @@ def draw(results: Results, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in names(results):
         with style.context(STYLE):
-            save(PICTURES[name][1](results.details), directory / f"{name}.png")
-
-
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Software": None})
+            figure = PICTURES[name][1](results.details)
+            figure.savefig(directory / f"{name}.png", metadata={"Software": None})
 
 
 def names(results: Results) -> list[str]:

@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from feedops.errors import BuildError
-from feedops.local.emulator import Function
+from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.stack.build import BUILD, find_python, runtime_packages
 from feedops.workspace import FUNCTION
 
@@ -37,12 +39,23 @@ def is_current(built: Path, source: Path = FUNCTION) -> bool:
     return built_files == files
 
 
-def with_runtime_client(function: Function) -> Function:
-    """With what Lambda provides as a layer, where the function's Python has none of it."""
-    if function.python == Path(sys.executable):
-        return function
-    return replace(function, layers=(*function.layers, runtime_packages(function.python)))
-
-
 def with_variables(function: Function, **variables: str) -> Function:
     return replace(function, variables={**function.variables, **variables})
+
+
+@asynccontextmanager
+async def in_emulator(function: Function, directory: Path) -> AsyncIterator[ExecutionEnvironment]:
+    """The function in the emulator, with what Lambda provides where its Python has none of it.
+    `directory` gets its log and its /tmp."""
+    if function.python != Path(sys.executable):
+        client = runtime_packages(function.python)
+        function = replace(function, layers=(*function.layers, client))
+    log = directory / "environment.log"
+    log.unlink(missing_ok=True)
+    environment = await ExecutionEnvironment.start(
+        function, log=log, temporary=directory / "environment"
+    )
+    try:
+        yield environment
+    finally:
+        await environment.stop()

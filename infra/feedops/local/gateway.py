@@ -98,9 +98,11 @@ def to_event(request: HttpRequest, request_id: str, time_s: float) -> dict[str, 
     return {key: value for key, value in event.items() if key not in absent}
 
 
-def example_event(method: str, path: str) -> bytes:
-    """An event with a request from this machine, JSON."""
-    request = HttpRequest(method, path, headers=[("host", API_ID), ("user-agent", "feedrank")])
+def example_event(method: str, path: str, body: bytes = b"") -> bytes:
+    """An event with a request from this machine, JSON. A body is JSON too."""
+    headers = [("host", API_ID), ("user-agent", "feedrank")]
+    headers += [("accept", _JSON), ("content-type", _JSON)] if body else []
+    request = HttpRequest(method, path, headers=headers, body=body)
     return json.dumps(to_event(request, new_request_id(), time())).encode()
 
 

@@ -12,7 +12,7 @@ from feedops.errors import FunctionError, OperationError
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.local.emulator_log import printed_by_function, reports
 from feedops.local.processes import lines_of
-from feedops.models.releases import manifest_of, newest_bundle
+from feedops.models.bundles import manifest_of, newest_bundle
 from feedops.workspace import FUNCTION, scratch_directory
 
 STANDARD_INPUT = "-"

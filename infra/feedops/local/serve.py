@@ -23,7 +23,7 @@ from feedops.local.emulator import Function, find_emulator
 from feedops.local.emulator_log import printed_by_function
 from feedops.local.processes import reserve, tail, until_signal
 from feedops.local.serve_options import FrontName, ServeOptions
-from feedops.models.releases import local_bundle, manifest_of, model_to_serve
+from feedops.models.bundles import local_bundle, manifest_of, model_to_serve
 from feedops.workspace import EVENTS, FUNCTION, PREDICTIONS, scratch_directory
 from feedrank.bundle.layout import Manifest
 

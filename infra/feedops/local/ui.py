@@ -11,7 +11,7 @@ from feedmodel.publish import tracking
 from feedops.display import print_whole, steps
 from feedops.errors import ModelMissingError, StartError
 from feedops.local.processes import LOCALHOST, Process, reserve, tail, until_signal
-from feedops.models.releases import has_store
+from feedops.models.bundles import has_store
 from feedops.workspace import LOGS
 
 START_TIMEOUT_S = 120.0

@@ -7,7 +7,7 @@ from feedmodel.publish.promotion import Comparison, compare
 from feedmodel.publish.promotion import promote as move_alias
 from feedops.display import print_whole
 from feedops.errors import ModelMissingError, OperationError
-from feedops.models.releases import has_store
+from feedops.models.bundles import has_store
 
 # Metrics of training, and of baselines, which are the same for every model on the same data.
 NOT_SHOWN = (

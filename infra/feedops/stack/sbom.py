@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageMetadata, distribution, distributions
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
+from typing import Any
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
@@ -20,6 +23,7 @@ from feedops.workspace import PROJECT
 from feedrank.bundle.layout import MANIFEST, parse_manifest
 
 IMAGES = ("cpu", "gpu")
+DEVELOPMENT_LIST = PROJECT / "requirements-dev.lock"
 LAYER_LIST = PROJECT / "layers" / "runtime" / "requirements.txt"
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.13.0"}
 # SPDX ids, by what packages without a License-Expression have in their metadata.
@@ -43,9 +47,11 @@ has agreed to.
 
 """
 TABLE = "| package | licence |\n| --- | --- |"
-CUDA = """`unknown`: the development environment has no CUDA, so nobody has read these licences.
-Most are NVIDIA's own terms: read them before you pass on a GPU image.
+CUDA = """`LicenseRef-NVIDIA-Proprietary` and `NVIDIA Proprietary Software` are NVIDIA's own terms:
+read them before you pass on a GPU image. cuda-toolkit has no files, and names no licence.
 """
+# What pip reads of the packages that the development environment lacks; `make lock` writes it.
+CUDA_LICENCES = PROJECT / "infra" / "images" / "gpu" / "licences.json"
 
 
 def write_boms(build: Path, into: Path) -> list[Path]:
@@ -70,7 +76,9 @@ def write_boms(build: Path, into: Path) -> list[Path]:
 def runtime_layer(site: Path) -> Bom:
     """Of the packages that are installed in this directory."""
     packages = distributions(path=[str(site)])
-    return Bom(components=[_package(d.name, d.version, licence_of(d.metadata)) for d in packages])
+    return Bom(
+        components=[_package(d.name, d.version, licence_of(d.metadata.json)) for d in packages]
+    )
 
 
 def model_layer(model: Path) -> Bom:
@@ -102,9 +110,8 @@ def locked(path: Path) -> list[tuple[str, str]]:
     ]
 
 
-def licence_of(metadata: PackageMetadata) -> str:
+def licence_of(fields: Mapping[str, Any]) -> str:
     """An SPDX expression, else the text in the metadata, else `unknown`."""
-    fields = metadata.json
     if expression := fields.get("license_expression"):
         return str(expression)
     text = str(fields.get("license") or "").strip()
@@ -159,12 +166,33 @@ def _licence_in(entries: list[dict[str, object]]) -> str:
 
 def _licence_here(name: str, version: str) -> str:
     """From the development environment, which has the images' packages except CUDA's."""
+    if licence := _cuda_licences().get(f"{canonicalize_name(name)} {version}"):
+        return licence
     try:
         here: Distribution = distribution(name)
     except ModuleNotFoundError:
         return UNKNOWN
     same = here.version.partition("+")[0] == version
-    return licence_of(here.metadata) if same else UNKNOWN
+    return licence_of(here.metadata.json) if same else UNKNOWN
+
+
+@cache
+def _cuda_licences() -> dict[str, str]:
+    licences: dict[str, str] = json.loads(CUDA_LICENCES.read_bytes())
+    return licences
+
+
+def write_cuda_licences(report: Path) -> None:
+    """Of what pip reports of the GPU image's list, those that the development environment's list
+    lacks."""
+    installs = [entry["metadata"] for entry in json.loads(report.read_bytes())["install"]]
+    here = {canonicalize_name(name) for name, _ in locked(DEVELOPMENT_LIST)}
+    licences = {
+        f"{canonicalize_name(metadata['name'])} {metadata['version']}": licence_of(metadata)
+        for metadata in installs
+        if canonicalize_name(metadata["name"]) not in here
+    }
+    CUDA_LICENCES.write_text(json.dumps(licences, indent=1, sort_keys=True) + "\n")
 
 
 def _package(name: str, version: str, licence: str) -> Component:
@@ -196,5 +224,7 @@ def _file(path: Path, root: Path, model_version: str) -> Component:
 
 
 if __name__ == "__main__":
+    for report in sys.argv[1:]:
+        write_cuda_licences(Path(report))
     for path, text in tables().items():
         path.write_text(text)

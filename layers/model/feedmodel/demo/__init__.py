@@ -1,1 +1,2 @@
-"""The demo: a feed, its features, two networks, and their training."""
+"""The demo: a feed, its features, two networks, and their training; and a model of
+what else a spec can say."""

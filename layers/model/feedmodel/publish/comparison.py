@@ -73,7 +73,7 @@ class Comparison:
         return near
 
 
-class Columns(NamedTuple):
+class FeaturePlace(NamedTuple):
     """Where a feature stands in a model input."""
 
     input: str
@@ -86,12 +86,12 @@ class Columns(NamedTuple):
         return inputs[self.input].reshape(-1, self.width)[:, self.at]
 
 
-def columns_of(spec: FeatureSpec) -> Iterator[Columns]:
+def places_of(spec: FeatureSpec) -> Iterator[FeaturePlace]:
     for input_ in spec.inputs:
         start = 0
         for feature in input_.features:
             at = slice(start, start + feature.width)
-            yield Columns(input_.name, at, feature, input_.width)
+            yield FeaturePlace(input_.name, at, feature, input_.width)
             start += feature.width
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feedmodel.publish.comparison import Columns, Comparison, columns_of, evenly
+from feedmodel.publish.comparison import Comparison, FeaturePlace, evenly, places_of
 from feedmodel.publish.past_requests import REQUEST, PastRequest, columns_read
 from feedmodel.publish.single_changes import single_change
 from feedrank.domain import MAX_ITEMS, BoolArray
@@ -32,7 +32,7 @@ class _Sample:
     """Some requests, row by row. `cells` are (rows, the feature's columns)."""
 
     rows: NDArray[np.int64]  # positions in the table
-    cells: list[tuple[Columns, NDArray[Any]]]
+    cells: list[tuple[FeaturePlace, NDArray[Any]]]
     unknown_user: BoolArray
     unknown_item: BoolArray
 
@@ -125,11 +125,11 @@ def _sample(comparison: Comparison) -> _Sample:
         items = len(request.rows)
         inputs = comparison.scorer.inputs(request.query)
         rows = comparison.scorer.look_up(request.query)
-        columns = [each.of(inputs) for each in columns_of(comparison.scorer.spec)]
+        columns = [each.of(inputs) for each in places_of(comparison.scorer.spec)]
         parts.append([np.broadcast_to(cells, (items, cells.shape[1])) for cells in columns])
         unknown_users.append(np.full(items, rows.unknown_user))
         unknown_items.append(rows.unknown_items)
-    places = columns_of(comparison.scorer.spec)
+    places = places_of(comparison.scorer.spec)
     return _Sample(
         np.concatenate([request.rows for request in requests]),
         [

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from feedmodel.publish.comparison import Columns, Comparison, Inputs, columns_of, evenly
+from feedmodel.publish.comparison import Comparison, FeaturePlace, Inputs, evenly, places_of
 from feedmodel.publish.files import read_frame
 from feedmodel.publish.past_requests import PastRequest
 from feedmodel.publish.tables import TABLES
@@ -103,8 +103,8 @@ def _mends(
 
 
 def _changes(comparison: Comparison) -> Iterator[Change]:
-    places: dict[str, list[Columns]] = {}
-    for columns in columns_of(comparison.scorer.spec):
+    places: dict[str, list[FeaturePlace]] = {}
+    for columns in places_of(comparison.scorer.spec):
         places.setdefault(columns.feature.name, []).append(columns)
     for name, of_feature in places.items():
         yield from _of_values(name, of_feature)
@@ -114,7 +114,7 @@ def _changes(comparison: Comparison) -> Iterator[Change]:
     yield from _other_columns(comparison, places)
 
 
-def _of_values(name: str, places: Sequence[Columns]) -> Iterator[Change]:
+def _of_values(name: str, places: Sequence[FeaturePlace]) -> Iterator[Change]:
     feature = places[0].feature
     if feature.size:
         for text, function in LISTS.items():
@@ -130,7 +130,7 @@ def _of_values(name: str, places: Sequence[Columns]) -> Iterator[Change]:
 
 
 def _each(
-    places: Sequence[Columns], function: Callable[[Values], Values]
+    places: Sequence[FeaturePlace], function: Callable[[Values], Values]
 ) -> Callable[[PastRequest, Inputs], None]:
     def apply(_request: PastRequest, inputs: Inputs) -> None:
         for place in places:
@@ -150,7 +150,7 @@ def _filled_behind(defaults: Values, lists: Values) -> Values:
     return filled
 
 
-def _of_time(comparison: Comparison, places: Sequence[Sequence[Columns]]) -> Iterator[Change]:
+def _of_time(comparison: Comparison, places: Sequence[Sequence[FeaturePlace]]) -> Iterator[Change]:
     """The calendar of another zone."""
     calendar = [
         place
@@ -188,7 +188,7 @@ def _offset_s(zone: str, time_s: float) -> float:
     return offset.total_seconds() if offset else 0.0
 
 
-def _swapped(places: Mapping[str, Sequence[Columns]]) -> Iterator[Change]:
+def _swapped(places: Mapping[str, Sequence[FeaturePlace]]) -> Iterator[Change]:
     """Two features of one size, in each other's place."""
     pairs = combinations((of_feature[0] for of_feature in places.values()), 2)
     for tried, (one, other) in enumerate(pairs):
@@ -198,7 +198,10 @@ def _swapped(places: Mapping[str, Sequence[Columns]]) -> Iterator[Change]:
             continue
 
         def apply(
-            _request: PastRequest, inputs: Inputs, one: Columns = one, other: Columns = other
+            _request: PastRequest,
+            inputs: Inputs,
+            one: FeaturePlace = one,
+            other: FeaturePlace = other,
         ) -> None:
             first, second = one.of(inputs), other.of(inputs)
             if first.shape != second.shape or first.dtype != second.dtype:
@@ -223,7 +226,7 @@ def _swapped_inputs(comparison: Comparison) -> Iterator[Change]:
 
 
 def _other_columns(
-    comparison: Comparison, places: Mapping[str, Sequence[Columns]]
+    comparison: Comparison, places: Mapping[str, Sequence[FeaturePlace]]
 ) -> Iterator[Change]:
     """A feature read from another column of its table's file."""
     for name, (source, keys) in TABLES.items():
@@ -247,7 +250,7 @@ def _other_columns(
 
 
 def _from_column(
-    places: Sequence[Columns], cells: pd.Series, keys: Sequence[str]
+    places: Sequence[FeaturePlace], cells: pd.Series, keys: Sequence[str]
 ) -> Callable[[PastRequest, Inputs], None]:
     def apply(request: PastRequest, inputs: Inputs) -> None:
         user, items = request.query.user_id, list(request.query.item_ids)

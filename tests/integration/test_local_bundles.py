@@ -14,7 +14,7 @@ from feedmodel.demo.options import TrainOptions, TrainResult
 from feedmodel.publish.build import BuiltBundle, PublishOptions
 from feedmodel.publish.tracking import tracking_uri
 from feedops.errors import ModelMissingError, OperationError
-from feedops.models.releases import local_bundle, manifest_of, model_to_serve, newest_bundle
+from feedops.models.bundles import local_bundle, manifest_of, model_to_serve, newest_bundle
 
 CONSOLE = Console(quiet=True)
 

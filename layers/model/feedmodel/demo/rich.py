@@ -1,5 +1,5 @@
 """A model that reads more than numbers: text ids, a history, int64 and float32 inputs, candidate
-features, three outputs. Its bundle may be as large as one likes."""
+features, three outputs. It is untrained, its bundle as large as one likes: for measurements."""
 
 from pathlib import Path
 from time import time
@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from feedbench.stats import SEED
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedmodel.publish.tables import TableName
 from feedmodel.training.runs import EXAMPLE_ROWS, log_features, log_network, tracked_run
 from feedrank.features.spec_reader import parse_spec
 
+SEED = 7
 USERS, FILMS, HISTORY, WIDTH = 1_000, 2_000, 50, 16
 GENRES = ["action", "comedy", "documentary", "drama"]
 IDS = [f"film-{number:05}" for number in range(FILMS)]
@@ -35,7 +35,10 @@ SPEC = parse_spec(
                 {"name": "retrieval_score", "source": "candidate", "default": 0.5}]},
         ],
         "vocabularies": {"films": IDS, "genres": GENRES},
-        "outputs": {"click": 1.0, "like": 2.0, "dwell": 0.01},
+        "outputs": [
+            {"name": "click", "weight": 1.0},
+            {"name": "like", "weight": 2.0},
+            {"name": "dwell", "weight": 0.01}],
         "range": None,
     }
 )  # fmt: skip
@@ -56,7 +59,7 @@ class RichModel(nn.Module):
         return torch.sigmoid(click), torch.sigmoid(like), 100 * torch.sigmoid(dwell)
 
 
-def publish_rich(directory: Path, megabytes: int = 0) -> Path:
+def publish(directory: Path, megabytes: int = 0) -> Path:
     """The model's bundle, with an embedding of so many megabytes where its films need fewer."""
     directory.mkdir(parents=True)
     torch.manual_seed(SEED)
