@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from feedops.cloudwatch.points import Key, Points
@@ -84,13 +85,15 @@ class Chart:
 
     def statistic(self, key: Key, stat: str) -> Array:
         """Sum, Average, Minimum, Maximum, SampleCount or a percentile such as p99."""
-        values = np.full(self._periods, np.nan)
         points = np.array(self._points.get(key, ())).reshape(-1, 2)
         periods = (points[:, 0] - self.times_s[0]) // self.period_s
-        for period in range(self._periods):
-            if len(sample := points[periods == period, 1]):
-                values[period] = _statistic(sample, stat)
-        return values
+        samples = pd.Series(points[:, 1]).groupby(periods)
+        values = (
+            samples.quantile(float(stat[1:]) / 100)
+            if stat.startswith("p")
+            else samples.agg(_STATISTICS[stat])
+        )
+        return values.reindex(range(self._periods)).to_numpy(np.float64)
 
     def calculated(self, expression: str, by_id: Mapping[str, Array]) -> Array:
         """The value of metric math. Raises ValueError for what is not implemented here."""
@@ -123,19 +126,9 @@ class Chart:
         return np.broadcast_to(np.asarray(result, float), (self._periods,))
 
 
-def _statistic(sample: Array, stat: str) -> float:
-    if stat.startswith("p"):
-        return float(np.percentile(sample, float(stat[1:])))
-    return float(_STATISTICS[stat](sample))
-
-
-_STATISTICS: Mapping[str, Callable[[Array], Any]] = {
-    "Sum": np.sum,
-    "Average": np.mean,
-    "Minimum": np.min,
-    "Maximum": np.max,
-    "SampleCount": len,
-}
+_STATISTICS = {
+    "Sum": "sum", "Average": "mean", "Minimum": "min", "Maximum": "max", "SampleCount": "count"
+}  # fmt: skip
 _OPERATORS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
