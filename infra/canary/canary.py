@@ -102,8 +102,8 @@ def compare(case: dict[str, Any], response: dict[str, Any], *, drops: bool) -> i
     actual = _by_item((p["item_id"], p["score"]) for p in response["predictions"])
     # Of scores without a range the case says what each may be off; others are in [0, 1].
     allowed = case.get("allowed") or [TOLERANCE * max(1.0, abs(score)) for score in case["scores"]]
-    wanted = zip(case["scores"], allowed, strict=True)
-    expected = _by_item(zip(case["item_ids"], wanted, strict=True))
+    bounds = zip(case["scores"], allowed, strict=True)
+    expected = _by_item(zip(case["item_ids"], bounds, strict=True))
     if drops:
         for item in response.get("unknown", {}).get("items", ()):
             expected.pop(item, None)

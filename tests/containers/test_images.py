@@ -68,11 +68,11 @@ class Container(NamedTuple):
 
 
 def docker(*arguments: str, content: str = "") -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["docker", *arguments], input=content, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 def lacks_an_engine() -> bool:
@@ -174,8 +174,8 @@ def test_it_has_the_packages_of_its_bill_of_materials(
     image: Image, packages: dict[str, dict[str, Any]]
 ) -> None:
     listed = {part.name: part.version for part in sbom.image(image.name).components}
-    found = {name: metadata["version"] for name, metadata in packages.items()}
-    assert {name: found[name] for name in found.keys() - OF_THE_BASE_IMAGE} == listed
+    installed = {name: metadata["version"] for name, metadata in packages.items()}
+    assert {name: installed[name] for name in installed.keys() - OF_THE_BASE_IMAGE} == listed
 
 
 def test_its_licences_are_the_listed_ones(packages: dict[str, dict[str, Any]]) -> None:

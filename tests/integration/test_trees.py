@@ -53,13 +53,13 @@ def options_of(
     )
 
 
-def _event(shown: pd.DataFrame) -> bytes:
-    moment = pd.Timestamp(shown["timestamp"].iloc[0], unit="s", tz="UTC").isoformat()
+def _event(impression: pd.DataFrame) -> bytes:
+    moment = pd.Timestamp(impression["timestamp"].iloc[0], unit="s", tz="UTC").isoformat()
     body = {
-        "user_id": int(shown["user_id"].iloc[0]),
-        "item_ids": shown["item_id"].tolist(),
+        "user_id": int(impression["user_id"].iloc[0]),
+        "item_ids": impression["item_id"].tolist(),
         "context": {"timestamp": moment},
-        "features": {"retrieval": shown["retrieval"].tolist()},
+        "features": {"retrieval": impression["retrieval"].tolist()},
     }
     event = json.loads((EVENTS / "predict.json").read_text())
     return json.dumps(event | {"body": json.dumps(body), "isBase64Encoded": False}).encode()
@@ -72,11 +72,11 @@ def test_what_is_served_is_what_the_library_scores(
     built = build_bundle(options_of(library, tracking_uri, tmp_path))
     assert built.agreement
     assert built.agreement.rows == len(SCORES)
-    requests = [shown for _, shown in SCORES.groupby("user_id")]
-    events = [_event(shown) for shown in requests]
+    requests = [impression for _, impression in SCORES.groupby("user_id")]
+    events = [_event(impression) for impression in requests]
     responses = asyncio.run(responses_of(built.directory, events, tmp_path))
-    for shown, response in zip(requests, responses, strict=True):
-        native = dict(zip(shown["item_id"].tolist(), shown[library], strict=True))
+    for impression, response in zip(requests, responses, strict=True):
+        native = dict(zip(impression["item_id"].tolist(), impression[library], strict=True))
         served = {each["item_id"]: each["score"] for each in response["predictions"]}
         assert served.keys() == native.keys()
         expected = [native[item] for item in served]

@@ -46,14 +46,14 @@ def drive(
 ) -> Load:
     """`bodies` is a file with one body per line."""
     command = [sys.executable, "-m", "long.load", url, bodies, connections, seconds, rate_per_s]
-    done = subprocess.run(
+    process = subprocess.run(
         on_last_core(list(map(str, command))),
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         timeout=seconds + 2 * GRACE_S,
         check=True,
         stdout=subprocess.PIPE,
     )
-    return Load(*json.loads(done.stdout))
+    return Load(*json.loads(process.stdout))
 
 
 class Connection(asyncio.Protocol):

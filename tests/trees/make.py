@@ -35,18 +35,20 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def requests(users: list[int], items: int) -> pd.DataFrame:
     """A list of items for each user."""
-    shown = pd.DataFrame(
+    impressions = pd.DataFrame(
         [(user, item) for user in users for item in RANDOM.choice(items, SHOWN, replace=False)],
         columns=["user_id", "item_id"],
     )
-    shown["timestamp"] = 1_790_000_000 + shown["user_id"] * 7_211
-    shown["retrieval"] = RANDOM.random(len(shown)).round(4)
-    return shown
+    impressions["timestamp"] = 1_790_000_000 + impressions["user_id"] * 7_211
+    impressions["retrieval"] = RANDOM.random(len(impressions)).round(4)
+    return impressions
 
 
-def matrix(shown: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> NDArray[np.float32]:
+def matrix(
+    impressions: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame
+) -> NDArray[np.float32]:
     """What nobody knows is NaN."""
-    rows = shown.merge(users, how="left").merge(items, how="left")
+    rows = impressions.merge(users, how="left").merge(items, how="left")
     rows["hour"] = rows["timestamp"] // 3_600 % 24
     return rows[COLUMNS].to_numpy(np.float32)
 
@@ -61,9 +63,9 @@ def relevance(x: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def main() -> None:
     users, items = tables()
-    shown = requests([*range(USERS)] * 20, ITEMS)
-    x = matrix(shown, users, items)
-    y, of_user = relevance(x), shown["user_id"].to_numpy()
+    impressions = requests([*range(USERS)] * 20, ITEMS)
+    x = matrix(impressions, users, items)
+    y, of_user = relevance(x), impressions["user_id"].to_numpy()
     order = np.argsort(of_user, kind="stable")
     x, y, of_user = x[order], y[order], of_user[order]
 

@@ -42,8 +42,8 @@ def test_scores_of_any_size_are_told_apart(size: float) -> None:
     case = orjson.loads(golden(*scores.tolist()))["cases"][0]
     case["allowed"] = within(scores, scale_of(scores, None)).tolist()
     raw = orjson.dumps({"cases": [case]})
-    for given, is_right in ((scores, True), (scores[::-1], False), (scores * np.nan, False)):
-        scored = np.array(given, np.float32)
+    for variant, is_right in ((scores, True), (scores[::-1], False), (scores * np.nan, False)):
+        scored = np.array(variant, np.float32)
         if is_right:
             check_golden(raw, lambda *_, scored=scored: scored, None)
         else:

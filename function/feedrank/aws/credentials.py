@@ -200,11 +200,11 @@ def _is_loopback(host: str) -> bool:
 
 def _lease(content: bytes) -> Lease:
     try:
-        found = orjson.loads(content)
+        document = orjson.loads(content)
         credentials = Credentials(
-            found["AccessKeyId"], found["SecretAccessKey"], found.get("Token") or ""
+            document["AccessKeyId"], document["SecretAccessKey"], document.get("Token") or ""
         )
-        expires_at_s = datetime.fromisoformat(found["Expiration"]).timestamp()
+        expires_at_s = datetime.fromisoformat(document["Expiration"]).timestamp()
     except (ValueError, KeyError, TypeError) as error:
         raise CredentialsError("the container's endpoint responds with no credentials") from error
     early_s = min(RENEW_S, max(0.0, expires_at_s - time.time()) / 2)

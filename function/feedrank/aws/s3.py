@@ -58,20 +58,20 @@ class Bucket:
         Raises AwsError, TooLargeError among them, and OSError where the file can't be written.
         """
         headers = {"x-amz-checksum-mode": "ENABLED"}
-        found = self._get(
+        first = self._get(
             key, headers, lambda exchange: _begin(exchange, file, max_bytes, deadline_s), deadline_s
         )
-        if not found.etag:
-            return found.sha256
+        if not first.etag:
+            return first.sha256
 
         def fetch(part: Part) -> None:
             """If the object has been replaced, S3 refuses the range: 412."""
-            headers = {"range": f"bytes={part.begin}-{part.end - 1}", "if-match": found.etag}
+            headers = {"range": f"bytes={part.begin}-{part.end - 1}", "if-match": first.etag}
             self._get(
-                key, headers, lambda response: _read_part(response, file, part, found), deadline_s
+                key, headers, lambda response: _read_part(response, file, part, first), deadline_s
             )
 
-        return fetch_parts(fetch, file, found.size, deadline_s)
+        return fetch_parts(fetch, file, first.size, deadline_s)
 
     def _get(
         self,

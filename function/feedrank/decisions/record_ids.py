@@ -54,14 +54,14 @@ def _read_key(secret: str) -> str:
     limits = Limits(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, MAX_TRIES)
     try:
         client = JsonClient(SECRETS_MANAGER, limits, region)
-        found = client.call("GetSecretValue", {"SecretId": secret}, perf_counter() + MAX_TIME_S)
+        response = client.call("GetSecretValue", {"SecretId": secret}, perf_counter() + MAX_TIME_S)
     except ServiceError as error:
         raise SettingsError(
             f"RECORD_ID_KEY_SECRET: Secrets Manager responds with {error.code}{error.hint}"
         ) from error
     except AwsError as error:
         raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
-    key: str = found.get("SecretString", "")
+    key: str = response.get("SecretString", "")
     if len(key.strip()) < MIN_KEY_LENGTH:
         raise SettingsError(
             f"RECORD_ID_KEY_SECRET: its text must have at least {MIN_KEY_LENGTH} characters"

@@ -53,9 +53,9 @@ class LimitedColumns:
         """`cells` are (..., width). Raises InvalidRequestError that names what the request sent, or
         ScoringError for what it didn't send."""
         numbers = cells[..., self._at]
-        taken = (numbers >= self._smallest) & (numbers <= self._largest)  # NaN is not
-        if not taken.all():
-            first = int(taken.reshape(-1, len(self._at)).all(axis=0).argmin())
+        is_valid = (numbers >= self._smallest) & (numbers <= self._largest)  # NaN is not
+        if not is_valid.all():
+            first = int(is_valid.reshape(-1, len(self._at)).all(axis=0).argmin())
             raise _refusal(self._columns[first], query)
 
 

@@ -170,9 +170,9 @@ def _for_any_model(models: Mapping[str, Any], max_items: int) -> dict[str, Any]:
     request = models["PredictRequest"]
     either = {"anyOf": models["Prediction"]["properties"]["item_id"]["anyOf"]}
     user, items = (request["properties"][name] for name in ("user_id", "item_ids"))
-    told = {name: user[name] for name in ("title", "description")}
+    texts = {name: user[name] for name in ("title", "description")}
     ids = {
-        "user_id": {**told, **either},
+        "user_id": {**texts, **either},
         "item_ids": {**items, "items": either, "maxItems": max_items},
     }
     return {**request, "properties": {**request["properties"], **ids}}

@@ -41,28 +41,28 @@ def running(
     with asyncio.Runner() as runner:
         process = runner.run(Process.start(url, command, log, environ, cwd=cwd))
         try:
-            runner.run(_until_it_answers(process, url, body))
+            runner.run(_until_it_responds(process, url, body))
             yield
         finally:
             runner.run(process.stop())
 
 
-async def _until_it_answers(process: Process, url: str, body: bytes | None) -> None:
+async def _until_it_responds(process: Process, url: str, body: bytes | None) -> None:
     """Some listen before their model is there."""
-    method, answer = "POST" if body else "GET", ""
+    method, text = "POST" if body else "GET", ""
     async with aiohttp.ClientSession(headers=JSON) as client:
         for _ in range(round(START_TIMEOUT_S / POLL_S)):
             try:
                 async with client.request(method, url, data=body) as response:
-                    answer = await response.text()
+                    text = await response.text()
                     if response.ok:
                         return
             except aiohttp.ClientError as error:
-                answer = repr(error)
+                text = repr(error)
             await asyncio.sleep(POLL_S)
             if not process.is_running:
                 break
-    raise StartError(f"it answers {answer[:200]!r}; {tail(process.log)}")
+    raise StartError(f"it responds with {text[:200]!r}; {tail(process.log)}")
 
 
 @contextmanager

@@ -43,10 +43,10 @@ class TextNumbers:
         self._index = pd.Index(list(texts), dtype=object)
 
     def of(self, texts: NDArray[Any]) -> IntArray:
-        found: IntArray = (
+        numbers: IntArray = (
             self._index.get_indexer(pd.Index(texts, dtype=object)).astype(np.int64) + 1
         )
-        return found
+        return numbers
 
     @property
     def sample(self) -> str:

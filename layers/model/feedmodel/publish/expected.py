@@ -160,9 +160,9 @@ def _unknown(scorer: Scorer, requests: Sequence[PastRequest]) -> tuple[int, int]
     """Rows of users and of items that no table has."""
     users = items = 0
     for request in requests:
-        found = scorer.look_up(request.query)
-        users += found.unknown_user * len(request.rows)
-        items += int(found.unknown_items.sum())
+        rows = scorer.look_up(request.query)
+        users += rows.unknown_user * len(request.rows)
+        items += int(rows.unknown_items.sum())
     return users, items
 
 

@@ -79,14 +79,14 @@ def _other_scores(comparison: Comparison) -> str | None:
         return None
     factor = float(np.median(expected) / np.median(scores)) if np.median(scores) else 1.0
     shift = float(np.median(expected - scores))
-    told = {
+    texts = {
         f"each score of the file is {factor:.6g} times the bundle's": scores * factor,
         f"each score of the file is the bundle's plus {shift:.6g}": scores + shift,
         "the file has the logits of the bundle's scores": _logits(scores),
         "the bundle gives the logits of the file's scores": 1
         / (1 + np.exp(-np.clip(scores, -MAX_LOGIT, MAX_LOGIT))),
     }
-    return next((text for text, of in told.items() if comparison.near(of, expected).all()), None)
+    return next((text for text, of in texts.items() if comparison.near(of, expected).all()), None)
 
 
 def _lists_torn_apart(comparison: Comparison) -> Iterator[str]:
