@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -409,6 +410,12 @@ def test_the_layers_bundle_stands_in_for_a_refused_one(demo_bundle: Path, tmp_pa
         ranked = json.loads(_call(module, http_api_v2("POST", "/predict", BODY))["body"])
     assert (health["status"], health["model_version"]) == ("degraded", "feed_ranker-1")
     assert ranked["degraded"] == ["model:layer"]
+
+
+def test_garbage_is_collected_again_after_init(demo_bundle: Path) -> None:
+    gc.disable()
+    with fakes.container(MODEL_URI=str(demo_bundle)):
+        assert gc.isenabled()
 
 
 def test_wrong_settings_fail_at_init() -> None:

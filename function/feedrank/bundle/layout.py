@@ -77,11 +77,9 @@ class Manifest:
         """Tells two bundles of one version apart."""
         return self.digest[:SHORT_DIGEST_DIGITS]
 
-    def snapshot_age_s(self, now: datetime) -> float | None:
+    def snapshot_age_s(self, now_s: float) -> float | None:
         """None where the moment of the feature tables is unknown."""
-        if self.snapshot_as_of is None:
-            return None
-        return now.timestamp() - _unix_s(self.snapshot_as_of)
+        return None if self.snapshot_as_of is None else now_s - _unix_s(self.snapshot_as_of)
 
     def public(self) -> dict[str, Any]:
         """What `/model` responds with: no file names, no place."""

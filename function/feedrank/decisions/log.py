@@ -41,9 +41,12 @@ class DecisionLog:
     async def record(self, ranking: Ranking) -> int:
         """The number of sinks that refused the record. Waits for the sinks within the request's
         time, without the event loop where the request is alone."""
-        record = self._print(ranking)
+        line = orjson.dumps(decision(ranking, self._user_hash), option=ONE_LINE)
+        if self._prints_all:
+            output.write(line)
         if not self._sinks:
             return 0
+        record = DecisionRecord(line, ranking.timestamp[:10], ranking.call.deadline_s)
         try:
             refusals = await self._write(record, is_alone=ranking.call.is_alone)
         except asyncio.CancelledError:  # the server ends, or the caller went away
@@ -54,12 +57,6 @@ class DecisionLog:
         if refusals:
             self._spill(record)
         return len(refusals)
-
-    def _print(self, ranking: Ranking) -> DecisionRecord:
-        line = orjson.dumps(decision(ranking, self._user_hash), option=ONE_LINE)
-        if self._prints_all:
-            output.write(line)
-        return DecisionRecord(line, ranking.timestamp[:10], ranking.call.deadline_s)
 
     async def _write(self, record: DecisionRecord, *, is_alone: bool) -> list[tuple[str, str]]:
         """Names of the sinks that refused it, with the reason of each."""

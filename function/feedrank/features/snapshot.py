@@ -32,6 +32,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 NAMES: Mapping[Source, str] = {"user": "users", "item": "items", "pair": "pairs"}
 Blocks = dict[Block, NDArray[Any]]
 NO_BLOCKS: Blocks = {}
+ALL_ROWS, NO_ROWS = slice(None), slice(0)
 TYPES: Mapping[Block, str] = {"values": "f", "integers": "i", "times": "f"}
 
 
@@ -45,52 +46,45 @@ class Cells(NamedTuple):
         """(columns,)"""
         return self.defaults if at is None else self.rows[at]
 
-    def many(self, at: IntArray, unknown: BoolArray, gaps: int) -> NDArray[Any]:
-        """(at, columns)"""
-        rows = self.rows.take(at, 0, mode="clip")
+    def many(self, at: IntArray, own: slice, unknown: BoolArray, gaps: int) -> NDArray[Any]:
+        """(at, columns), counted from the first of the `own` rows."""
+        rows = self.rows[own].take(at, 0, mode="clip")
         if gaps:
             np.copyto(rows, self.defaults, where=unknown[:, np.newaxis])
         return rows
 
     def missing(self, rows: int) -> NDArray[Any]:
         """(rows, columns)"""
-        return np.broadcast_to(self.defaults, (rows, len(self.defaults)))
+        return self.defaults[np.newaxis].repeat(rows, 0)
 
 
-class Table(NamedTuple):
+class Table:
     """Rows by id. `ids` is (rows,) and ascending. A block that the spec doesn't need has no
     columns, or, of `integers` and `times`, isn't there."""
 
-    ids: IntArray
-    values: Cells
-    others: Mapping[Block, Cells]
-
-    @property
-    def has_columns(self) -> bool:
-        return len(self.values.defaults) > 0 or bool(self.others)
+    def __init__(self, ids: IntArray, values: Cells, others: Mapping[Block, Cells]) -> None:
+        self.ids, self.values, self.others = ids, values, others
+        self.has_columns = len(values.defaults) > 0 or bool(others)
+        self._unknown_row = np.array([self.has_columns])  # where there are no rows
 
     def find(self, id_: int) -> int | None:
         at = int(self.ids.searchsorted(id_))
         return at if at < len(self.ids) and self.ids[at] == id_ else None
 
-    def find_all(self, ids: IntArray) -> tuple[NDArray[Any], BoolArray, Blocks]:
-        """(ids, columns) of `values`, (ids,) which of them have no row, and the other blocks."""
-        if not len(self.ids) or not self.has_columns:
+    def find_all(self, ids: IntArray, own: slice) -> tuple[NDArray[Any], BoolArray, Blocks]:
+        """(ids, columns) of `values`, (ids,) which of them have no row, and the other blocks, where
+        only the table's `own` rows count."""
+        own_ids = self.ids[own]
+        if not len(own_ids) or not self.has_columns:
             others = {block: cells.missing(len(ids)) for block, cells in self.others.items()}
-            return self.values.missing(len(ids)), np.full(len(ids), self.has_columns), others
-        at = self.ids.searchsorted(ids)
-        unknown = self.ids.take(at, mode="clip") != ids
+            return self.values.missing(len(ids)), self._unknown_row.repeat(len(ids)), others
+        at = own_ids.searchsorted(ids)
+        unknown = own_ids.take(at, mode="clip") != ids
         gaps = int(np.count_nonzero(unknown))
         others = NO_BLOCKS
         if self.others:
-            others = {b: cells.many(at, unknown, gaps) for b, cells in self.others.items()}
-        return self.values.many(at, unknown, gaps), unknown, others
-
-    def part(self, own: slice) -> "Table":
-        others = self.others
-        if others:
-            others = {block: Cells(c.rows[own], c.defaults) for block, c in others.items()}
-        return Table(self.ids[own], Cells(self.values.rows[own], self.values.defaults), others)
+            others = {b: cells.many(at, own, unknown, gaps) for b, cells in self.others.items()}
+        return self.values.many(at, own, unknown, gaps), unknown, others
 
 
 class SnapshotStore:
@@ -125,8 +119,8 @@ class SnapshotStore:
         user_id = text_key(query.user_id) if isinstance(query.user_id, str) else query.user_id
         users = self._users
         at = users.find(user_id)
-        items, unknown_items, of_items = self._items.find_all(item_ids)
-        pairs, _, of_pairs = self._pairs_of(user_id).find_all(item_ids)
+        items, unknown_items, of_items = self._items.find_all(item_ids, ALL_ROWS)
+        pairs, _, of_pairs = self._pairs.find_all(item_ids, self._pairs_of(user_id))
         rows = FeatureRows(
             user=users.values.one(at),
             items=items,
@@ -145,13 +139,13 @@ class SnapshotStore:
         }
         return rows._replace(others=others)
 
-    def _pairs_of(self, user_id: int) -> Table:
-        users, pairs = self._pair_users, self._pairs
-        if not pairs.has_columns:
-            return pairs
+    def _pairs_of(self, user_id: int) -> slice:
+        if not self._pairs.has_columns:
+            return NO_ROWS
+        users = self._pair_users
         at = users.searchsorted(user_id)
         known = at < len(users) and users[at] == user_id
-        return pairs.part(slice(*self._pair_starts[at : at + 2]) if known else slice(0))
+        return slice(*self._pair_starts[at : at + 2]) if known else NO_ROWS
 
     def _check_pairs(self) -> None:
         starts, pairs = self._pair_starts, len(self._pairs.ids)

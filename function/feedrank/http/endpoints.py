@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope
 
 from feedrank import __version__
 from feedrank.errors import InvalidRequestError, ModelUnavailableError, RequestTooLargeError
-from feedrank.features.spec import Ids
 from feedrank.http.fast_path import JSON
 from feedrank.http.payload import parse, response_body, to_query
 from feedrank.http.request_context import request_context
@@ -46,7 +45,9 @@ class Endpoints:
         """The body of `predict`, which the fast path sends by itself."""
         context = request_context(scope)
         body = await read_body(receive, self._settings.max_body_bytes)
-        request = parse(body, self._context_keys, self._ids(), self._settings.max_items)
+        model = self._slot.ready  # else a request may wait for it, and is then compared with it
+        ids = model.spec.ids if model else None
+        request = parse(body, self._context_keys, ids, self._settings.max_items)
         query = to_query(request, context.call.time_s)
         context.ranking = ranking = await self._ranker.rank(query, context.call)
         return response_body(ranking)
@@ -95,12 +96,6 @@ class Endpoints:
 
     async def docs(self) -> Response:
         return Response(DOCS_PAGE.read_bytes(), headers=DOCS_HEADERS, media_type="text/html")
-
-    def _ids(self) -> Ids | None:
-        """Not known for sure until the configured bundle is ready: a request may wait for it, and
-        its kind is then checked against the model that ranks."""
-        model = self._slot.ready
-        return model.spec.ids if model else None
 
     def _context_keys(self) -> Iterable[str]:
         try:

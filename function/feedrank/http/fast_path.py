@@ -148,27 +148,6 @@ def may_wait(app: object, scope: Scope) -> bool:
     return app.app.may_wait(scope)
 
 
-class Cycle:
-    """One request and its response: Mangum's cycle of an event loop, or a straight one."""
-
-    def __init__(self, scope: Scope, body: bytes) -> None:
-        self._scope = scope
-        self._body = body
-
-    def __call__(self, app: ASGI) -> Response:
-        if not may_wait(app, self._scope):
-            straight = StraightCycle(self._scope, self._body)
-            try:
-                return straight(app)
-            except LoopNeededError as error:
-                logger.warning("a request waited: from now on each has an event loop")
-                app.app.always_wait()  # type: ignore[attr-defined]  # `may_wait` knows its class
-                if error.has_ended:  # and has its record, its log line and its metrics
-                    return straight.response
-                del self._scope[NO_LOOP]
-        return HTTPCycle(self._scope, self._body)(app)
-
-
 class StraightCycle:
     """Runs a request that waits for nothing, without an event loop. Raises LoopNeededError."""
 
@@ -191,6 +170,22 @@ class StraightCycle:
             self.response["headers"] = message["headers"]
         else:
             self.response["body"] += message["body"]
+
+
+class Cycle(StraightCycle):
+    """A straight cycle, or Mangum's of an event loop for a request that may wait."""
+
+    def __call__(self, app: ASGI) -> Response:
+        if not may_wait(app, self._scope):
+            try:
+                return super().__call__(app)
+            except LoopNeededError as error:
+                logger.warning("a request waited: from now on each has an event loop")
+                app.app.always_wait()  # type: ignore[attr-defined]  # `may_wait` knows its class
+                if error.has_ended:  # and has its record, its log line and its metrics
+                    return self.response
+                del self._scope[NO_LOOP]
+        return HTTPCycle(self._scope, self._body)(app)
 
 
 def run_through(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -1,9 +1,10 @@
 """The request as one paragraph."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import compress
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import orjson
 from feedrank.decisions.log import DecisionLog
 from feedrank.domain import NO_CONTEXT, Call, FeatureRows, FloatArray, Query, Ranking
 from feedrank.errors import DeadlineExceededError, InvalidRequestError, ScoringError
+from feedrank.features import FeatureStore
 from feedrank.features.expressions import FLOAT32_MAX
 from feedrank.features.spec import IDS_ARE, PROBABILITY
 from feedrank.model.engines import Explaining, can_explain
@@ -69,7 +71,7 @@ class Ranker:
             query = query._replace(candidates=candidates)
         started_s = perf_counter()
         with self._span("features"):
-            rows = await _fetch(model, query, call)
+            rows = await _fetch(model.features, query, call)
         fetched_s = perf_counter()
         with self._span("scoring"):
             explaining = _explaining(model) if query.explain or self._record_outputs else None
@@ -104,7 +106,7 @@ class Ranker:
             latency_ms=_milliseconds(perf_counter() - call.started_s),
             unknown=_unknown(query, rows) if rows.unknown_user or unknown_items else None,
             warnings=warnings,
-            snapshot_age_s=model.manifest.snapshot_age_s(now),
+            snapshot_age_s=model.manifest.snapshot_age_s(call.time_s),
             context=context,
             context_dropped=dropped,
             stages=self._stage_names,
@@ -155,8 +157,7 @@ def known_first(order: list[int], rows: FeatureRows, *, drop: bool) -> list[int]
 
 def _unknown(query: Query, rows: FeatureRows) -> dict[str, Any]:
     """An item that the request names twice stands here once."""
-    flags = rows.unknown_items.tolist()
-    items = [item for item, unknown in zip(query.item_ids, flags, strict=True) if unknown]
+    items = compress(query.item_ids, rows.unknown_items.tolist())
     return {"user": rows.unknown_user, "items": list(dict.fromkeys(items))}
 
 
@@ -173,12 +174,14 @@ def _outputs(model: Model, outputs: FloatArray) -> dict[str, list[float | None]]
     return dict(zip(model.spec.output_names, decimals, strict=True))
 
 
-async def _fetch(model: Model, query: Query, call: Call) -> FeatureRows:
-    if not model.features.waits:
-        return await model.features.fetch(query, call.deadline_s)
+def _fetch(store: FeatureStore, query: Query, call: Call) -> Awaitable[FeatureRows]:
+    return _in_time(store, query, call) if store.waits else store.fetch(query, call.deadline_s)
+
+
+async def _in_time(store: FeatureStore, query: Query, call: Call) -> FeatureRows:
     try:
         async with asyncio.timeout(call.deadline_s - perf_counter()):
-            return await model.features.fetch(query, call.deadline_s)
+            return await store.fetch(query, call.deadline_s)
     except TimeoutError as error:
         raise DeadlineExceededError("the feature store took too long") from error
 

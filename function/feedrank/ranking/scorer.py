@@ -4,7 +4,7 @@ composition root chooses at init."""
 import atexit
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cached_property
+from functools import cached_property, partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from time import perf_counter
@@ -70,17 +70,17 @@ class InlineScorer:
         inputs = model.matrix.build(query, rows)
         if perf_counter() > call.deadline_s:
             raise DeadlineExceededError(TOO_LATE)
-
-        def run() -> FloatArray:
-            return inference.score(model.engine, inputs, call.deadline_s, self._purpose)
-
-        scores = run() if is_stoppable(model.engine) else self._in_thread(run, call)
+        if is_stoppable(model.engine):
+            scores = inference.score(model.engine, inputs, call.deadline_s, self._purpose)
+        else:
+            scores = self._in_thread(model, inputs, call)
         if perf_counter() > call.deadline_s:
             raise DeadlineExceededError(inference.TIMED_OUT)
         return scores
 
-    def _in_thread(self, run: Callable[[], FloatArray], call: Call) -> FloatArray:
+    def _in_thread(self, model: Model, inputs: dict[str, FloatArray], call: Call) -> FloatArray:
         scores: Future[FloatArray] = Future()
+        run = partial(inference.score, model.engine, inputs, call.deadline_s, self._purpose)
         self._thread.queue.put((run, scores))
         try:
             return scores.result(call.deadline_s - perf_counter())

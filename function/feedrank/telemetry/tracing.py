@@ -16,8 +16,10 @@ class Tracing(Protocol):
 
 
 class NoTracing:
+    _span = nullcontext()
+
     def span(self, _name: str) -> AbstractContextManager[Any]:
-        return nullcontext()
+        return self._span
 
     def handler(self, handler: LambdaHandler) -> LambdaHandler:
         return handler
