@@ -203,7 +203,7 @@ class Settings(BaseModel):
         max_length=2_048,
         validate_default=True,
         description="Name or ARN of the secret in AWS Secrets Manager that holds the key; read at "
-        "init",
+        "init, with SnapStart when a version is published",
     )
     tracing: Literal["on", "off"] = Field(
         default="off", description="`on`: X-Ray segments by Powertools' Tracer"

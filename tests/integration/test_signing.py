@@ -9,11 +9,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import boto3
 import mlflow
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from moto.kms.responses import KmsResponse
+from moto.kms.utils import ECDSAPrivateKey
 from typer.testing import CliRunner
 
 from feedmodel.errors import SigningError
@@ -25,6 +30,7 @@ from feedrank.bundle.layout import parse_manifest
 from shop import Registry, Shop
 
 PEM = serialization.Encoding.PEM
+SIGN_BY_MOTO = KmsResponse.sign
 
 
 class Keys:
@@ -55,7 +61,7 @@ def signed(options: PublishOptions, registry: Registry, keys: Keys) -> PublishOp
     client = mlflow.MlflowClient(registry.uri)
     model = client.get_logged_model(uri.removeprefix("models:/"))
     client.log_dict(model.source_run_id, {"note": 1}, "features/note.json")
-    sign_model(uri, registry.uri, keys.private, None)
+    sign_model(uri, registry.uri, str(keys.private), None)
     return replace(options, model_uri=uri, verify_key=keys.public)
 
 
@@ -177,8 +183,59 @@ def test_without_a_key_nothing_is_verified(signed: PublishOptions) -> None:
 def test_a_key_may_have_a_password(registry: Registry, shop_uri: str, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "sealed", b"sesame")
     with pytest.raises(SigningError, match="no private EC key that can be read"):
-        sign_model(shop_uri, registry.uri, keys.private, "wrong")
-    assert sign_model(shop_uri, registry.uri, keys.private, "sesame")
+        sign_model(shop_uri, registry.uri, str(keys.private), "wrong")
+    assert sign_model(shop_uri, registry.uri, str(keys.private), "sesame")
+
+
+def _sign_digest(self: ECDSAPrivateKey, message: bytes, algorithm: str) -> bytes:
+    """As AWS documents it for a message that is a digest, which moto takes for the message."""
+    hashed = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+    assert self.valid_signing_algorithms == [algorithm]
+    return self.private_key.sign(message, ec.ECDSA(Prehashed(hashed[algorithm[-3:]])))
+
+
+def _checks_its_kind(response: KmsResponse) -> str:
+    assert response._get_param("MessageType") == "DIGEST"
+    return SIGN_BY_MOTO(response)
+
+
+@pytest.fixture
+def kms(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """In another region than the environment's."""
+    monkeypatch.setattr(ECDSAPrivateKey, "sign", _sign_digest)
+    monkeypatch.setattr(KmsResponse, "sign", _checks_its_kind)
+    return boto3.client("kms", region_name="eu-west-1")
+
+
+@pytest.mark.parametrize("spec", ["ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521"])
+def test_a_key_in_kms_signs_as_one_of_a_file(
+    spec: str, kms: Any, registry: Registry, options: PublishOptions, shop_uri: str
+) -> None:
+    key = kms.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    der = serialization.load_der_public_key(kms.get_public_key(KeyId=key)["PublicKey"])
+    public = options.bundles.parent / "kms.pub"
+    public.write_bytes(der.public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    assert sign_model(shop_uri, registry.uri, f"awskms:///{key}", None)
+    assert _library_exit_code(registry.artifact(shop_uri), public) == 0
+    build_bundle(replace(options, model_uri=shop_uri, verify_key=public))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("RSA_2048", "is no EC key"),
+        ("ECC_SECG_P256K1", "Unsupported key for curve 'secp256k1'"),
+        (None, "NotFoundException"),
+    ],
+)
+def test_a_key_in_kms_that_cannot_sign_is_named(
+    spec: str | None, reason: str, kms: Any, registry: Registry, shop_uri: str
+) -> None:
+    key = "arn:aws:kms:eu-west-1:123456789012:alias/nobodys"
+    if spec:
+        key = kms.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    with pytest.raises(SigningError, match=f"awskms:///{key}: .*{reason}"):
+        sign_model(shop_uri, registry.uri, f"awskms:///{key}", None)
 
 
 @pytest.mark.parametrize("text", ["", "not a key", None])
@@ -189,7 +246,7 @@ def test_an_invalid_key_is_named(text: str | None, signed: PublishOptions, tmp_p
     with pytest.raises(SigningError, match=r"some\.pem: no public EC key"):
         build_bundle(replace(signed, verify_key=key))
     with pytest.raises(SigningError, match=r"some\.pem: no private EC key"):
-        sign_model(signed.model_uri, signed.tracking_uri, key, None)
+        sign_model(signed.model_uri, signed.tracking_uri, str(key), None)
 
 
 def test_a_key_in_the_environment_applies_to_every_publish(

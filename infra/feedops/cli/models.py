@@ -125,9 +125,10 @@ def sign(
     model: ModelArgument = IN_PRODUCTION,
     *,
     key: Annotated[
-        Path,
+        str,
         typer.Option(
-            help="Private EC key (PEM). Its password, if any, is read from FEEDRANK_KEY_PASSWORD."
+            help="Private EC key (PEM), whose password, if any, is read from "
+            "FEEDRANK_KEY_PASSWORD; or a key in AWS KMS, such as awskms:///alias/feedrank."
         ),
     ],
     tracking_uri: TrackingUriOption = None,

@@ -22,26 +22,21 @@ from feedmodel.publish.tracking import tracking_uri as resolve_tracking_uri
 
 if TYPE_CHECKING:
     from model_signing.hashing import Config as Hashing
+    from model_signing.signing import Config as Signer
     from model_signing.verifying import Config as Verifier
 
 SIGNATURE = "model.sig"
+KMS = "awskms:///"  # and an ARN, an id or alias/NAME, as cosign has it
 MAX_REASON = 400  # characters
 _DIFFERENCES = "Hash mismatch|Extra files|Missing files"  # the library's texts start so
 PASSWORD_VARIABLE = "FEEDRANK_KEY_PASSWORD"  # noqa: S105 a name
 
 
-def sign_model(uri: str, tracking_uri: str | None, key: Path, password: str | None) -> list[str]:
+def sign_model(uri: str, tracking_uri: str | None, key: str, password: str | None) -> list[str]:
     """Sign the model's artifact, and its run's features directory if it has one; each gets its
-    `model.sig`. Returns their URIs in MLflow. Raises SigningError or PublishError."""
-    from model_signing import signing
-
-    try:
-        signer = signing.Config().use_elliptic_key_signer(
-            private_key=key,
-            password=password.encode() if password else None,  # type: ignore[arg-type]
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise SigningError(f"{key}: no private EC key that can be read: {error}") from error
+    `model.sig`. `key` is a path, or `awskms:///` and the key's name in KMS. Returns the URIs of
+    both in MLflow. Raises SigningError or PublishError."""
+    signer = _signer(key, password)
     store = resolve_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory() as scratch, tracking_at(store):
         model = fetch_model(uri, store, Path(scratch))
@@ -81,6 +76,24 @@ def verify_model(model: TrackedModel, uri: str, key: Path) -> None:
                 "if you know the change, sign it again: "
                 f"feedrank sign {uri} --key PRIVATE_KEY; otherwise train it anew: feedrank train"
             ) from error
+
+
+def _signer(key: str, password: str | None) -> "Signer":
+    from model_signing.signing import Config
+
+    config = Config()
+    if key.startswith(KMS):
+        from feedmodel.publish.kms import KmsSigner
+
+        config._signer = KmsSigner(key)  # noqa: SLF001 the library has no other way to set one
+        return config
+    try:
+        return config.use_elliptic_key_signer(
+            private_key=key,
+            password=password.encode() if password else None,  # type: ignore[arg-type]
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise SigningError(f"{key}: no private EC key that can be read: {error}") from error
 
 
 def _log(signature: Path, artifact_uri: str) -> None:
