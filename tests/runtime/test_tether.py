@@ -104,6 +104,17 @@ def test_a_child_that_started_a_session_of_its_own_ends_too() -> None:
             process.stdin.close()
 
 
+def test_a_command_that_was_stopped_ends_with_the_pipe_all_the_same() -> None:
+    """Its parent is told of a stop by the same signal as of an end."""
+    with tether_of(family(f"os.kill(os.getpid(), {signal.SIGSTOP})\n{STAY}")) as process:
+        assert process.stdin
+        with ends(child_of(process)):
+            _tether, command, _child = members_of(process.pid)
+            while " T " not in Path(f"/proc/{command}/stat").read_text():
+                os.sched_yield()
+            process.stdin.close()
+
+
 def test_no_process_survives_a_parent_that_is_killed() -> None:
     command = [sys.executable, "-c", PARENT, *TETHER, *family(STAY)]
     with (

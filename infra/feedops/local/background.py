@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import aiohttp
 
@@ -24,6 +25,7 @@ from feedops.workspace import FUNCTION
 
 JSON = {"content-type": "application/json"}
 START_TIMEOUT_S = 120.0
+RESPONSE_TIMEOUT_S = 15.0
 POLL_S = 0.1
 
 
@@ -48,16 +50,17 @@ def running(
 
 
 async def _until_it_responds(process: Process, url: str, body: bytes | None) -> None:
-    """Some listen before their model is there."""
-    method, text = "POST" if body else "GET", ""
-    async with aiohttp.ClientSession(headers=JSON) as client:
-        for _ in range(round(START_TIMEOUT_S / POLL_S)):
+    """Some listen before their model is there, and may never respond to what comes too early."""
+    method, text, end_s = "POST" if body else "GET", "", monotonic() + START_TIMEOUT_S
+    timeout = aiohttp.ClientTimeout(total=RESPONSE_TIMEOUT_S)
+    async with aiohttp.ClientSession(headers=JSON, timeout=timeout) as client:
+        while monotonic() < end_s:
             try:
                 async with client.request(method, url, data=body) as response:
                     text = await response.text()
                     if response.ok:
                         return
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 text = repr(error)
             await asyncio.sleep(POLL_S)
             if not process.is_running:

@@ -94,8 +94,10 @@ def _read(path: str) -> bytes:
 
 def _on_child_exit(_signal: int, _frame: FrameType | None) -> None:
     try:
-        _, status = os.wait()
+        pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:  # the command was never started
+        return
+    if not pid:  # it was stopped or continued, and hasn't ended
         return
     code = os.waitstatus_to_exitcode(status)
     _end(code if code >= 0 else 128 - code)
