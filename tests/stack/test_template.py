@@ -11,7 +11,9 @@ from typing import Any
 
 import orjson
 import pytest
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
+from feedops.stack.budget import LARGEST_TMP_BYTES, TMP_BYTES
 from feedops.workspace import PROJECT
 from feedrank.domain import MAX_ITEMS
 from feedrank.http.last_response import TIMEOUT_S
@@ -125,6 +127,19 @@ def test_the_function_accepts_the_fewest_and_the_most_items() -> None:
 
 def test_a_pinned_layer_keeps_its_digest() -> None:
     assert _variables(ModelDigest="cd" * 32)["MODEL_DIGEST"] == "cd" * 32
+
+
+def test_tmp_is_what_the_parameter_says_within_what_aws_allows_and_publishing_assumes() -> None:
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(
+        "us-east-1", "AWS::Lambda::Function"
+    ).schema
+    size = schema["definitions"]["EphemeralStorage"]["properties"]["Size"]
+    parameter = template()["Parameters"]["EphemeralStorage"]
+    assert size["minimum"] == parameter["MinValue"] < parameter["MaxValue"] <= size["maximum"]
+    assert parameter["Default"] * 1_000_000 == TMP_BYTES
+    assert parameter["MaxValue"] * 1_000_000 == LARGEST_TMP_BYTES
+    function = _stack(EphemeralStorage="1280")["Resources"]["Function"]["Properties"]
+    assert function["EphemeralStorage"] == {"Size": "1280"}
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])

@@ -144,7 +144,9 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         (144, "144.0 MB on Lambda: a layer (about 144 MB are left) or S3"),
         (145, "145.0 MB on Lambda: S3 alone (/tmp has 512 MB)"),
         (512, "512.0 MB on Lambda: S3 alone"),
-        (1_200, "1,200.0 MB on Lambda: S3, with more EphemeralStorage than /tmp's 512 MB"),
+        (1_200, "1,200.0 MB on Lambda: S3, with EphemeralStorage=1280 (/tmp has 512 MB)"),
+        (10_240, "10,240.0 MB on Lambda: S3, with EphemeralStorage=10240 (/tmp has"),
+        (10_241, "10,241.0 MB on Lambda: nowhere; /tmp has 10,240 MB at most"),
     ],
 )
 def test_publishing_says_what_fits_where(megabytes: int, says: str) -> None:

@@ -1,5 +1,6 @@
 """The unzipped size of a build, by part and by dependency, compared with Lambda's limit."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ LIMIT_BYTES = 262_144_000  # Lambda: function and layers, unzipped
 BAR_BYTES = 200_000_000  # the project's own limit, with room to grow
 LEFT_BYTES = 144_000_000  # for the model layer, beside the function and its runtime layer
 TMP_BYTES = 512_000_000  # of a function's /tmp, unless EphemeralStorage says more
+LARGEST_TMP_BYTES = 10_240_000_000
+STORAGE_STEP_MB = 256
 PARTS = {"Function": "function", "RuntimeLayer": "runtime layer", "ModelLayer": "model layer"}
 # Import names that differ from the name of their distribution.
 DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry_api"}
@@ -31,7 +34,10 @@ def where_it_fits(size_bytes: int) -> str:
         return f"{size}: a layer (about {layer} are left) or S3 (/tmp has {tmp})"
     if size_bytes <= TMP_BYTES:
         return f"{size}: S3 alone (/tmp has {tmp}); a layer has about {layer} left"
-    return f"{size}: S3, with more EphemeralStorage than /tmp's {tmp}; or a container image"
+    if size_bytes > LARGEST_TMP_BYTES:
+        return f"{size}: nowhere; /tmp has {LARGEST_TMP_BYTES / 1e6:,.0f} MB at most"
+    storage_mb = STORAGE_STEP_MB * math.ceil(size_bytes / 1e6 / STORAGE_STEP_MB)
+    return f"{size}: S3, with EphemeralStorage={storage_mb} (/tmp has {tmp}); or a container image"
 
 
 @dataclass(frozen=True, slots=True)
