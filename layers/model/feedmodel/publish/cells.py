@@ -60,8 +60,9 @@ def float32_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
         flat, offsets = _flat_lists(series, place)
         absent = 0 if feature.keep else _absent_vectors(series, offsets, feature, place)
         numbers = float32_column(flat, place)
-        rows = _last_of_each(numbers.astype(np.float64), offsets, feature)
-        return Cells(rows.astype(np.float32), int(np.isnan(numbers).sum()) + absent)
+        return Cells(
+            _last_of_each(numbers, offsets, feature), int(np.isnan(numbers).sum()) + absent
+        )
     numbers = float32_column(series, place)
     missing = np.isnan(numbers)
     if feature.default is not None:
@@ -74,7 +75,7 @@ def integer_cells(series: pd.Series, feature: Feature, place: str) -> Cells:
     if feature.size:
         flat, offsets = _flat_lists(series, place)
         numbers, missing = _whole(flat, feature, place)
-        rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
+        rows = _last_of_each(numbers, offsets, feature)
         return Cells(rows, int(missing.sum()))
     numbers, missing = _whole(series, feature, place)
     return Cells(numbers[:, np.newaxis], int(missing.sum()))
@@ -87,7 +88,7 @@ def vocabulary_cells(
     if feature.size:
         flat, offsets = _flat_lists(series, place)
         numbers, missing, unknown = _numbered(flat, feature, place, vocabulary)
-        rows = _last_of_each(numbers, offsets, feature).astype(np.int64)
+        rows = _last_of_each(numbers, offsets, feature)
         return Cells(rows, missing, unknown)
     numbers, missing, unknown = _numbered(series, feature, place, vocabulary)
     return Cells(numbers[:, np.newaxis], missing, unknown)
@@ -212,14 +213,13 @@ def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) ->
     """(rows, size): the last ones of each list, behind as many defaults as it takes."""
     rows, size = len(offsets) - 1, feature.size
     whole = numbers.dtype.kind == "i"
-    default: Any = int(number_of(feature)) if whole else np.nan
-    padded = np.append(numbers, default) if len(numbers) else np.array([default])
-    table = np.empty((rows, size), padded.dtype)
-    for start in range(0, rows, CHUNK_ROWS):
+    default = int(number_of(feature)) if whole else np.nan
+    table = np.full((rows, size), default, numbers.dtype)
+    for start in range(0, rows if len(numbers) else 0, CHUNK_ROWS):
         first = offsets[start : start + CHUNK_ROWS + 1]
         at = first[1:, np.newaxis] - size + np.arange(size)
-        at[at < first[:-1, np.newaxis]] = len(padded) - 1  # in front of the list
-        table[start : start + CHUNK_ROWS] = padded[at]
+        in_list = at >= first[:-1, np.newaxis]  # not in front of it
+        np.copyto(table[start : start + CHUNK_ROWS], numbers.take(at, mode="clip"), where=in_list)
     if not whole:
         np.copyto(table, feature.default_cells, where=np.isnan(table))
     return table

@@ -23,15 +23,42 @@ def read_frame(
 
     Raises PublishError.
     """
-    if path.suffix not in SUFFIXES:
-        raise PublishError(f"{path.name}: a table is a .parquet or a .csv file")
-    if not path.is_file():
-        raise PublishError(f"{path}: there is no such file")
+    _check_file(path)
     try:
         frame = _read_csv(path, texts) if path.suffix == ".csv" else _read_parquet(path, columns)
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise PublishError(f"{path.name}: can't be read: {error}") from error
-    return frame if columns is None else frame[[name for name in frame if name in columns]]
+    if columns is None or {*frame} <= {*columns}:
+        return frame
+    return frame[[name for name in frame if name in columns]]
+
+
+class TableFile:
+    """A table's columns, each read where it is used: a large Parquet file is never in memory as a
+    whole. A CSV is read at once.
+
+    Raises PublishError where it can't be read.
+    """
+
+    def __init__(self, path: Path, columns: Collection[str], texts: Collection[str]) -> None:
+        _check_file(path)
+        self.name = path.name
+        self._path = path
+        self._csv = read_frame(path, columns, texts) if path.suffix == ".csv" else None
+        self.columns = [*self._csv] if self._csv is not None else _parquet_columns(path)
+
+    def read(self, columns: Collection[str]) -> pd.DataFrame:
+        frame = read_frame(self._path, columns) if self._csv is None else self._csv
+        if absent := sorted({*columns} - {*frame}):
+            raise PublishError(f"{self.name}: lacks the column {', '.join(absent)}")
+        return frame[[*columns]]
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise PublishError(f"{path.name}: a table is a .parquet or a .csv file")
+    if not path.is_file():
+        raise PublishError(f"{path}: there is no such file")
 
 
 def _read_csv(path: Path, texts: Collection[str]) -> pd.DataFrame:
@@ -56,10 +83,21 @@ def _read_csv(path: Path, texts: Collection[str]) -> pd.DataFrame:
     return frame
 
 
+def _parquet_columns(path: Path) -> list[str]:
+    """With those that pandas stored as an index of equal steps, which has no column of its own."""
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, ValueError) as error:
+        raise PublishError(f"{path.name}: can't be read: {error}") from error
+    index = (schema.pandas_metadata or {}).get("index_columns", ())
+    return [*schema.names, *(each["name"] for each in index if isinstance(each, dict))]
+
+
 def _read_parquet(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     names = pq.read_schema(path).names
     _check_names(path, names)
-    stored = None if columns is None else [column for column in names if column in columns]
+    # Without any column pandas forgets an index that is described, not stored.
+    stored = None if columns is None else [n for n in names if n in columns] or names[:1]
     try:
         frame = pd.read_parquet(path, columns=stored)
     except (TypeError, pa.ArrowInvalid):  # a type that pandas writes and can't read, such as lists

@@ -71,5 +71,6 @@ def _to_bytes(data: Mapping[str, Any]) -> bytes:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}

@@ -57,7 +57,7 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
     try:
         samples = [_score_by_torch(scorers, query) for query in queries]
     except _TorchError:
-        check_rows(scorers, tables, step)  # names the row, if one row is the reason
+        check_rows(scorers, tables, step, batches=False)  # names the row, if one is the reason
         raise
     scale = scale_of(np.concatenate([each.expected for each in samples]), scorers.spec.range)
     apart = max(_difference(scorers, sample, scale) for sample in samples)
@@ -68,12 +68,13 @@ def compare(scorers: Scorers, tables: FeatureTables, step: Step = lambda _: None
     _check_merged(scorers, samples)
     if scorers.spec.range:
         _check_saturated(samples)
-    check_rows(scorers, tables, step, scale)
+    batches = can_batch(scorers, samples)
+    notes |= check_rows(scorers, tables, step, scale, batches=batches)
     golden = [samples[number] for number in KEPT_IN_BUNDLE]
     return Parity(
         apart=apart,
         rows=sum(len(sample.expected) for sample in samples),
-        batches=can_batch(scorers, samples),
+        batches=batches,
         cases=[golden_case(each.query, each.expected, scorers.spec, scale) for each in golden],
         notes=notes,
     )

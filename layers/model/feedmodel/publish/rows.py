@@ -1,7 +1,7 @@
 """Scores each row of the tables once: a category beyond the model's vocabulary fails only where it
 is read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID
-from feedmodel.publish.scorers import Inputs, Scorers, quoted
+from feedmodel.publish.scorers import Inputs, Scorers, one_thread, quoted
 from feedmodel.publish.tables import TABLES, FeatureTable, FeatureTables, TableName
 from feedmodel.publish.tolerance import Scale, are_near
 from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, IntArray, Query
@@ -18,8 +18,10 @@ from feedrank.errors import ScoringError
 from feedrank.features.matrix import days_since, number_of
 from feedrank.features.spec import Block, Feature, FeatureSpec, Input, Source
 
-MAX_PAIRS = 20_000  # different pairs that are scored: each needs its own user and item
+ROWS_AT_ONCE = 250  # where an item's score doesn't depend on the others: few enough for a cache
+MAX_ALONE = 20_000  # users or pairs that are scored where each needs a request of its own
 PROGRESS_ROWS = 50_000
+MULTIPLIER, SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)  # odd, and near the golden ratio
 VOCABULARY = "is a value beyond the model's vocabulary?"
 NAN_HELP = (
     "a mean or an attention over nothing, such as an empty history, is the usual cause: let the "
@@ -31,62 +33,111 @@ Cells = Callable[[slice, float], NDArray[Any]]
 Step = Callable[[str], None]
 
 
+@one_thread()
 def check_rows(
-    scorers: Scorers, tables: FeatureTables, step: Step, scale: Scale | None = None
-) -> None:
-    """Compare ONNX Runtime with torch on each user, each item, and up to MAX_PAIRS pairs.
+    scorers: Scorers,
+    tables: FeatureTables,
+    step: Step,
+    scale: Scale | None = None,
+    *,
+    batches: bool,
+) -> dict[str, str]:
+    """Compare ONNX Runtime with torch on each user, each item, and up to MAX_ALONE different pairs;
+    of users whose input is one row a request on up to MAX_ALONE and those with the smallest and
+    the largest values. `batches` tells whether scores are the same in any batch.
 
-    Raises PublishError that names the first row without a score or with a different one.
+    Gives in words what was left out. Raises PublishError that names the first row without a score
+    or with a different one.
     """
+    at_once = ROWS_AT_ONCE if batches else DEFAULT_MAX_ITEMS
+    notes: dict[str, str] = {}
     for name, batches_of in BATCHES.items():
-        rows, count = len(tables[name].ids), 0
-        for ids, inputs in batches_of(scorers, tables):
-            if count % PROGRESS_ROWS == 0:
+        rows, count, milestone = len(tables[name].ids), 0, 0
+        for ids, inputs in batches_of(scorers, tables, at_once):
+            if count >= milestone:
                 step(f"scoring the rows of {name}: {count:,} of {rows:,}")
+                milestone += PROGRESS_ROWS
             if problem := _problem(scorers, inputs, len(ids), scale):
                 raise PublishError(_first_bad_row(scorers, name, ids, inputs, scale) or problem)
             count += len(ids)
+        if name == "users" and count < rows:
+            notes["users scored"] = f"{count:,} of {rows:,}, each in a request of its own"
+    return notes
 
 
-def _item_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
+def _item_batches(scorers: Scorers, tables: FeatureTables, at_once: int) -> Iterator[Batch]:
     ids = tables["items"].ids
-    for start in range(0, len(ids), DEFAULT_MAX_ITEMS):
-        part = ids[start : start + DEFAULT_MAX_ITEMS]
+    for start in range(0, len(ids), at_once):
+        part = ids[start : start + at_once]
         yield part, scorers.inputs(Query(UNKNOWN_ID, part[:, 0].tolist(), {}, MONDAY_S))
 
 
-def _user_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
+def _user_batches(scorers: Scorers, tables: FeatureTables, at_once: int) -> Iterator[Batch]:
     """With the first item. A request has one user, so batches of several users are laid out here;
     where an input is one row a request, users are scored one by one."""
     table = tables["users"]
     item = tables["items"].ids[:1, 0].tolist() or [UNKNOWN_ID]
     if len(scorers.per_item) < len(scorers.spec.inputs):
-        for row in table.ids:
+        for row in table.ids[_telling_rows(table)]:
             yield row[np.newaxis], scorers.inputs(Query(int(row[0]), item, {}, MONDAY_S))
         return
-    yield from _varied(scorers, "user", table, Query(UNKNOWN_ID, item, {}, MONDAY_S))
+    yield from _varied(scorers, "user", table, Query(UNKNOWN_ID, item, {}, MONDAY_S), at_once)
 
 
-def _pair_batches(scorers: Scorers, tables: FeatureTables) -> Iterator[Batch]:
+def _telling_rows(table: FeatureTable) -> IntArray:
+    """All of them, or MAX_ALONE spread over the table, and each column's smallest and largest
+    value: those are the categories that a model may lack, and the lists that are empty."""
+    rows = len(table.ids)
+    if rows <= MAX_ALONE:
+        return np.arange(rows)
+    extremes = [
+        at
+        for block in _blocks(table)
+        for column in block.T
+        for at in (column.argmin(), column.argmax())
+    ]
+    spread = np.linspace(0, rows - 1, MAX_ALONE).astype(np.int64)
+    return np.unique(np.concatenate([spread, np.array(extremes, np.int64)]))
+
+
+def _pair_batches(scorers: Scorers, tables: FeatureTables, at_once: int) -> Iterator[Batch]:
     """Each pair with its own user and item. Pairs are many and mostly counts, so of equal rows one
     is scored."""
     pairs = tables["pairs"]
     if not len(pairs.ids):
         return
-    blocks = [b for b in (pairs.values, pairs.integers, pairs.times) if b.shape[1]]
-    rows = blocks[0].ravel() if len(blocks) == blocks[0].shape[1] == 1 else np.hstack(blocks)
-    _, first = np.unique(rows, axis=0, return_index=True)
-    for at in first[np.linspace(0, len(first) - 1, min(len(first), MAX_PAIRS)).astype(int)]:
-        user, item = pairs.ids[at]
-        query = Query(int(user), [int(item)], {}, MONDAY_S)
-        yield pairs.ids[at : at + 1], scorers.inputs(query)
+    _, first = np.unique(_mixed(_blocks(pairs)), return_index=True)
+    chosen = first[np.linspace(0, len(first) - 1, min(len(first), MAX_ALONE)).astype(int)]
+    together = at_once if len(scorers.per_item) == len(scorers.spec.inputs) else 1
+    for start in range(0, len(chosen), together):
+        ids = pairs.ids[chosen[start : start + together]]
+        inputs = [scorers.inputs(Query(u, [i], {}, MONDAY_S)) for u, i in ids.tolist()]
+        yield ids, {name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}
 
 
-def _varied(scorers: Scorers, source: Source, table: FeatureTable, base: Query) -> Iterator[Batch]:
+def _blocks(table: FeatureTable) -> list[NDArray[Any]]:
+    return [b for b in (table.values, table.integers, table.times) if b.shape[1]]
+
+
+def _mixed(blocks: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
+    """(rows,) a hash of each row, which sorts faster than the row. Of two that share one, which is
+    most unlikely, one isn't scored."""
+    mixed = np.zeros(len(blocks[0]), np.uint64)
+    for block in blocks:
+        for column in block.T:
+            bits = np.ascontiguousarray(column).view(f"u{column.itemsize}").astype(np.uint64)
+            mixed = (mixed ^ bits) * MULTIPLIER
+            mixed ^= mixed >> SHIFT
+    return mixed
+
+
+def _varied(
+    scorers: Scorers, source: Source, table: FeatureTable, base: Query, at_once: int
+) -> Iterator[Batch]:
     """The one row of `base`, repeated, with each row of the table in its source's columns."""
     one = scorers.inputs(base)
-    for start in range(0, len(table.ids), DEFAULT_MAX_ITEMS):
-        part = slice(start, start + DEFAULT_MAX_ITEMS)
+    for start in range(0, len(table.ids), at_once):
+        part = slice(start, start + at_once)
         inputs = {name: np.repeat(row, len(table.ids[part]), axis=0) for name, row in one.items()}
         for input_ in scorers.spec.inputs:
             flat = inputs[input_.name].reshape(-1, input_.width)
@@ -123,7 +174,7 @@ def _cells(feature: Feature, stored: NDArray[Any], rows: slice, time_s: float) -
     return days
 
 
-BATCHES: dict[TableName, Callable[[Scorers, FeatureTables], Iterator[Batch]]] = {
+BATCHES: dict[TableName, Callable[[Scorers, FeatureTables, int], Iterator[Batch]]] = {
     "items": _item_batches,
     "users": _user_batches,
     "pairs": _pair_batches,

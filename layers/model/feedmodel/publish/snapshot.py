@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from feedmodel.publish.tables import FeatureTables
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
@@ -35,4 +35,4 @@ def write_snapshot(
     for key, vocabulary in vocabularies.items():
         tensors[f"vocabulary.{key}.keys"] = vocabulary.keys
         tensors[f"vocabulary.{key}.indices"] = vocabulary.indices
-    path.write_bytes(save({name: np.ascontiguousarray(a) for name, a in tensors.items()}))
+    save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, path)

@@ -17,10 +17,9 @@ from feedmodel.publish.cells import (
     integer_cells,
     smallest,
     time_cells,
-    together,
     vocabulary_cells,
 )
-from feedmodel.publish.files import SUFFIXES, read_frame
+from feedmodel.publish.files import SUFFIXES, TableFile
 from feedmodel.publish.float32 import check_default
 from feedrank.domain import MAX_ID, MAX_ID_LENGTH, FloatArray, IntArray
 from feedrank.features.spec import Block, Feature, FeatureSpec, Source
@@ -33,6 +32,7 @@ TABLES: Mapping[TableName, tuple[Literal["user", "item", "pair"], tuple[str, ...
     "items": ("item", ("item_id",)),
     "pairs": ("pair", ("user_id", "item_id")),
 }
+TYPES: Mapping[Block, Any] = {"values": np.float32, "integers": np.int64, "times": np.float64}
 ROWS_NAMED = 1_000  # at most: golden requests need the texts of some ids
 TEXT_KINDS = {"string", "categorical", "empty"}
 
@@ -41,9 +41,9 @@ TEXT_KINDS = {"string", "categorical", "empty"}
 class FeatureTable:
     """`ids` is (rows, id columns) int64 in ascending order; `values` float32, `integers` int32 or
     int64 and `times` float64 (Unix seconds) are (rows, columns) in the order of
-    `FeatureSpec.block`. `missing` counts, by column, the empty cells, which hold the spec's
-    default, `unknown` the cells that no vocabulary has, which are 0. `names` are the texts of some
-    ids, where ids are text."""
+    `FeatureSpec.block`. `missing`
+    counts, by column, the empty cells, which hold the spec's default, `unknown` the cells that no
+    vocabulary has, which are 0. `names` are the texts of some ids, where ids are text."""
 
     ids: IntArray
     values: FloatArray
@@ -96,54 +96,81 @@ def _read_table(
             f"give one with --{name}, or log it to the run as features/{name}.parquet"
         )
     columns = {*keys, *(feature.column for feature in features)}
-    frame = read_frame(path, columns, _texts(spec, source, keys))
-    if absent := sorted(columns - {*frame.columns}):
+    file = TableFile(path, columns, _texts(spec, source, keys))
+    if absent := sorted(columns - {*file.columns}):
         raise PublishError(f"{path.name}: lacks the column {', '.join(absent)}")
-    ids = _text_ids(frame, keys, path) if spec.ids == "text" else _ids(frame, keys, path)
-    order = np.lexsort(ids.T[::-1])
-    if not (order[1:] > order[:-1]).all():  # no copy where the table is sorted already
-        ids, frame = ids[order], frame.take(order)
-    table = _table_of(spec, source, frame, ids, path=path, vocabularies=vocabularies)
-    return replace(table, names=_names(frame, keys, ids)) if spec.ids == "text" else table
+    ids = _read_ids(spec, file, keys)
+    order = _sort(ids)
+    if (ids[1:] == ids[:-1]).all(axis=1).any():
+        raise PublishError(f"{path.name}: {' and '.join(keys)} must be unique")
+    table = _table_of(spec, source, file, ids, order=order, vocabularies=vocabularies)
+    return replace(table, names=_names(file, keys, ids, order)) if spec.ids == "text" else table
 
 
-def _names(frame: pd.DataFrame, keys: Sequence[str], ids: IntArray) -> dict[int, str]:
+def _read_ids(spec: FeatureSpec, file: TableFile, keys: Sequence[str]) -> IntArray:
+    """(rows, id columns), in the order of the file; each column contiguous."""
+    read = _text_ids if spec.ids == "text" else _ids
+    return np.array([read(file.read([key])[key], f"{file.name}: {key}") for key in keys]).T
+
+
+def _sort(ids: IntArray) -> IntArray | None:
+    """Sorts the rows in place, and gives where each was; None where they were sorted."""
+    order = _order(ids)
+    if order is not None:
+        for column in ids.T:
+            column[:] = column[order]
+    return order
+
+
+def _order(ids: IntArray) -> IntArray | None:
+    if ids.shape[1] == 1:
+        key = ids[:, 0]
+    elif len(ids) and (int(ids[:, 0].max()) + 1) * (span := int(ids[:, 1].max()) + 1) <= MAX_ID:
+        key = ids[:, 0] * span + ids[:, 1]  # one number a row sorts five times as fast as two
+    else:
+        order = np.lexsort(ids.T[::-1])
+        return None if (order[1:] > order[:-1]).all() else order
+    return None if (key[1:] >= key[:-1]).all() else np.argsort(key)
+
+
+def _names(
+    file: TableFile, keys: Sequence[str], ids: IntArray, order: IntArray | None
+) -> dict[int, str]:
     """Of rows throughout the table."""
     at = np.linspace(0, len(ids) - 1, min(len(ids), ROWS_NAMED)).astype(np.int64)
-    texts = frame[list(keys)].iloc[at].astype(str).to_numpy(dtype=object)
+    rows = at if order is None else order[at]
+    texts = file.read(keys)[[*keys]].iloc[rows].astype(str).to_numpy(dtype=object)
     return dict(zip(ids[at].ravel().tolist(), texts.ravel().tolist(), strict=True))
 
 
 def _table_of(
     spec: FeatureSpec,
     source: Source,
-    frame: pd.DataFrame,
+    file: TableFile,
     ids: IntArray,
     *,
-    path: Path,
+    order: IntArray | None,
     vocabularies: Mapping[str, TextNumbers],
 ) -> FeatureTable:
-    cells: dict[Block, dict[str, Cells]] = {}
+    """Column by column into its block, in the order of the ids."""
+    missing: dict[str, int] = {}
+    unknown: dict[str, int] = {}
+    blocks: dict[Block, NDArray[Any]] = {}
     for block in get_args(Block):
-        cells[block] = {
-            feature.name: _cells(
-                block,
-                frame[feature.column],
-                feature,
-                f"{path.name}: column {feature.column}",
-                vocabularies,
-            )
-            for feature in spec.block(source, block)
-        }
-    flat = {name: each for block in cells.values() for name, each in block.items()}
-    return FeatureTable(
-        ids,
-        together(cells["values"], len(ids), np.float32),
-        {name: each.missing for name, each in flat.items() if each.missing},
-        {name: each.unknown for name, each in flat.items() if each.unknown},
-        smallest(together(cells["integers"], len(ids), np.int64), spec.integer_defaults(source)),
-        together(cells["times"], len(ids), np.float64),
-    )
+        features = spec.block(source, block)
+        blocks[block] = np.empty((len(ids), sum(f.width for f in features)), TYPES[block])
+        start = 0
+        for feature in features:
+            series = file.read([feature.column])[feature.column]
+            place = f"{file.name}: column {feature.column}"
+            cells = _cells(block, series, feature, place, vocabularies)
+            rows = cells.rows if order is None else cells.rows.take(order, axis=0)
+            blocks[block][:, start : start + feature.width] = rows
+            start += feature.width
+            missing |= {feature.name: cells.missing} if cells.missing else {}
+            unknown |= {feature.name: cells.unknown} if cells.unknown else {}
+    integers = smallest(blocks["integers"], spec.integer_defaults(source))
+    return FeatureTable(ids, blocks["values"], missing, unknown, integers, blocks["times"])
 
 
 def _cells(
@@ -171,34 +198,26 @@ def _texts(spec: FeatureSpec, source: Source, keys: Collection[str]) -> set[str]
     return texts | {*keys} if spec.ids == "text" else texts - {*keys}
 
 
-def _ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
-    for key in keys:
-        if not pd.api.types.is_integer_dtype(frame[key]) or frame[key].isna().any():
-            raise PublishError(f"{path.name}: {key} must hold whole numbers, in every row")
-        if len(frame) and frame[key].min() < 0:
-            raise PublishError(f"{path.name}: {key} must not be negative")
-        if len(frame) and (largest := int(frame[key].max())) > MAX_ID:
-            raise PublishError(f"{path.name}: {key} holds {largest}, the largest id is {MAX_ID}")
-    if frame.duplicated(list(keys)).any():
-        raise PublishError(f"{path.name}: {' and '.join(keys)} must be unique")
-    ids: IntArray = frame[list(keys)].to_numpy(dtype=np.int64)
+def _ids(series: pd.Series, place: str) -> IntArray:
+    if not pd.api.types.is_integer_dtype(series) or series.isna().any():
+        raise PublishError(f"{place} must hold whole numbers, in every row")
+    if len(series) and series.min() < 0:
+        raise PublishError(f"{place} must not be negative")
+    if len(series) and (largest := int(series.max())) > MAX_ID:
+        raise PublishError(f"{place} holds {largest}, the largest id is {MAX_ID}")
+    ids: IntArray = series.to_numpy(dtype=np.int64)
     return ids
 
 
-def _text_ids(frame: pd.DataFrame, keys: Sequence[str], path: Path) -> IntArray:
+def _text_ids(series: pd.Series, place: str) -> IntArray:
     """The 63-bit keys of the texts. Raises PublishError where two texts share one."""
-    columns = []
-    for key in keys:
-        if frame[key].isna().any() or pd.api.types.infer_dtype(frame[key]) not in TEXT_KINDS:
-            raise PublishError(f"{path.name}: {key} must hold texts, in every row, as ids are text")
-        texts = frame[key].astype(str)
-        if len(texts) and (texts.str.len().max() > MAX_ID_LENGTH or texts.str.len().min() == 0):
-            raise PublishError(f"{path.name}: {key} must have 1 to {MAX_ID_LENGTH} characters")
-        unique, which = np.unique(texts.to_numpy(dtype=object), return_inverse=True)
-        text_ids = text_keys(unique.tolist())
-        if len(np.unique(text_ids)) < len(unique):
-            raise PublishError(f"{path.name}: two values of {key} share a 63-bit key; rename one")
-        columns.append(text_ids[which])
-    if frame.duplicated(list(keys)).any():
-        raise PublishError(f"{path.name}: {' and '.join(keys)} must be unique")
-    return np.stack(columns, axis=1)
+    if series.isna().any() or pd.api.types.infer_dtype(series) not in TEXT_KINDS:
+        raise PublishError(f"{place} must hold texts, in every row, as ids are text")
+    texts = series.astype(str)
+    if len(texts) and (texts.str.len().max() > MAX_ID_LENGTH or texts.str.len().min() == 0):
+        raise PublishError(f"{place} must have 1 to {MAX_ID_LENGTH} characters")
+    unique, which = np.unique(texts.to_numpy(dtype=object), return_inverse=True)
+    text_ids = text_keys(unique.tolist())
+    if len(np.unique(text_ids)) < len(unique):
+        raise PublishError(f"{place}: two of its values share a 63-bit key; rename one")
+    return text_ids[which]
