@@ -188,6 +188,26 @@ def test_a_request_is_answered_504_even_if_nobody_can_end_its_inference(
     assert "an inference hangs: the process ends" in deployed.log
 
 
+@pytest.mark.parametrize("name", ["demo_bundle", "everything_bundle"])
+def test_another_python_reads_the_same_of_a_bundle(
+    name: str, laid_out: Lambda, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Published by this Python, read by Lambda's: the same inputs to the last bit."""
+    bundle = request.getfixturevalue(name)
+    script = [Path(__file__).parent / "read_bundle.py", bundle, tmp_path]
+    artifact = {"PYTHONPATH": f"{laid_out.task}:{laid_out.opt}/python", "PYTHONNOUSERSITE": "1"}
+    here = subprocess.check_output([sys.executable, *script])
+    there = subprocess.check_output(
+        [laid_out.interpreter, *script], env={"PATH": os.environ["PATH"], **artifact}
+    )
+    published, lambdas = json.loads(here), json.loads(there)
+    assert (published["python"], lambdas["python"]) == ([*sys.version_info[:2]], [3, 13])
+    assert len(published["requests"]) == len(lambdas["requests"]) > 4
+    for mine, other in zip(published["requests"], lambdas["requests"], strict=True):
+        assert other["inputs"] == mine["inputs"]
+        assert other["scores"] == pytest.approx(mine["scores"], rel=0, abs=1e-6)
+
+
 def test_every_module_is_of_the_artifact_or_of_lambda(
     handled: Handled, laid_out: Lambda, responses: dict[str, dict[str, Any]]
 ) -> None:
