@@ -260,3 +260,48 @@ def test_zones_are_known_without_a_database_of_the_system() -> None:
 def test_a_column_of_times_has_each_its_own_offset() -> None:
     half_a_year = np.array([NOW_S, NOW_S + 180 * DAY_S])
     assert parse("hour(Europe/Berlin)").compute({}, half_a_year).tolist() == [9.0, 10.0]
+
+
+VECTOR = {"name": "v", "source": "item", "size": 2, "store": "float16"}
+
+
+@pytest.mark.parametrize(
+    ("feature", "says"),
+    [
+        (VECTOR | {"store": "int8"}, "store must be 'float32' or 'float16', not 'int8'"),
+        (VECTOR | {"source": "pair"}, "float16 is for a float32 list of a user or an item"),
+        (VECTOR | {"vocabulary": "words"}, "float16 is for a float32 list of a user or an item"),
+        (VECTOR | {"size": 1, "default": 0.1}, "default must be a float16 number"),
+        (VECTOR | {"default": 1e6}, "default must be a float16 number"),
+        (VECTOR | {"default": [0.5, 0.3]}, "default must be a float16 number"),
+        ({"name": "v", "source": "item", "store": "float16"}, "float16 is for a float32 list"),
+    ],
+)
+def test_float16_is_for_vectors_whose_default_it_can_hold(
+    feature: dict[str, Any], says: str
+) -> None:
+    words = {"vocabularies": {"words": ["a"]}} if "vocabulary" in feature else {}
+    with pytest.raises(SpecError, match=says):
+        parse_spec({"inputs": [{"name": "x", "features": [feature]}]} | words)
+    with pytest.raises(SpecError, match="float16 is for a float32 list"):
+        parse_spec({"inputs": [{"name": "x", "type": "int64", "features": [VECTOR]}]})
+
+
+def test_float16_vectors_reach_the_model_as_float32(tmp_path: Path) -> None:
+    inputs = [RICH["inputs"][0], RICH["inputs"][1], dict(RICH["inputs"][2])]
+    inputs[2]["features"] = [
+        f | ({"store": "float16"} if f["name"] == "embedding" else {})
+        for f in RICH["inputs"][2]["features"]
+    ]
+    spec = parse_spec(RICH | {"inputs": inputs})
+    assert parse_spec(spec.to_json()) == spec
+    order = np.argsort(text_keys(["i", "j"]))
+    halves = np.array([[0.1, 0.2], [0.3, 0.4]], np.float16)[order]
+    store = fullspec.store(
+        tmp_path, spec, **{"items.values": np.zeros((2, 1), np.float32), "items.halves": halves}
+    )
+    query = _query("ann", ["i", "nobody", "j"], {})
+    dense = MatrixBuilder(spec, store.vocabularies).build(query, store.look_up(query))["dense"]
+    expected = np.array([[0.1, 0.2], [-0.5, 0.5], [0.3, 0.4]], np.float16).astype(np.float32)
+    assert dense.dtype == np.float32
+    np.testing.assert_array_equal(dense[:, :2], expected)

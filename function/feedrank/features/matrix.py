@@ -18,6 +18,7 @@ Columns = slice | list[int]
 Tensor = NDArray[Any]  # float32 or int64
 Fill = Callable[[Tensor, Query, FeatureRows], None]
 TABLES: tuple[Source, ...] = ("user", "item", "pair")
+COPIED: tuple[Block, ...] = ("integers", "halves")
 
 
 class MatrixBuilder:
@@ -174,20 +175,23 @@ def _list_of_context(feature: Feature, start: int, vocabularies: Mapping[str, Vo
 
 
 def _others(spec: FeatureSpec, input_: Input, sources: Sequence[Source]) -> list[Fill]:
-    """Fills the columns that come of the tables' whole numbers and times."""
-    fills = []
+    """Fills the columns that come of the tables' whole numbers, times and float16 numbers."""
+    fills: list[Fill] = []
     for source in sources:
-        if columns := _columns(spec, input_, source, "integers"):
-            fills.append(_copied(source, *columns))
+        fills += [
+            _copied(source, block, *columns)
+            for block in COPIED
+            if (columns := _columns(spec, input_, source, block))
+        ]
         if columns := _columns(spec, input_, source, "times"):
             times = [f for f in input_.features if f.source == source and f.is_time]
             fills.append(_days_since(source, *columns, np.array([number_of(f) for f in times])))
     return fills
 
 
-def _copied(source: Source, to: Columns, of: Columns) -> Fill:
+def _copied(source: Source, block: Block, to: Columns, of: Columns) -> Fill:
     def fill(matrix: Tensor, _query: Query, rows: FeatureRows) -> None:
-        matrix[..., to] = rows.others[source, "integers"][..., of]
+        matrix[..., to] = rows.others[source, block][..., of]
 
     return fill
 

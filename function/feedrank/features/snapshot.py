@@ -26,6 +26,7 @@ LARGEST_SIZE = 1 << 48
 DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
+    "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
@@ -33,7 +34,7 @@ NAMES: Mapping[Source, str] = {"user": "users", "item": "items", "pair": "pairs"
 Blocks = dict[Block, NDArray[Any]]
 NO_BLOCKS: Blocks = {}
 ALL_ROWS, NO_ROWS = slice(None), slice(0)
-TYPES: Mapping[Block, str] = {"values": "f", "integers": "i", "times": "f"}
+TYPES: Mapping[Block, str] = {"values": "f", "integers": "i", "times": "f", "halves": "f"}
 
 
 class Cells(NamedTuple):
@@ -60,7 +61,7 @@ class Cells(NamedTuple):
 
 class Table:
     """Rows by id. `ids` is (rows,) and ascending. A block that the spec doesn't need has no
-    columns, or, of `integers` and `times`, isn't there."""
+    columns, or, of all but `values`, isn't there."""
 
     def __init__(self, ids: IntArray, values: Cells, others: Mapping[Block, Cells]) -> None:
         self.ids, self.values, self.others = ids, values, others
@@ -186,6 +187,7 @@ def _defaults(spec: FeatureSpec, source: Source) -> dict[Block, NDArray[Any]]:
         "values": spec.defaults(source),
         "integers": spec.integer_defaults(source),
         "times": np.full(len(spec.block(source, "times")), np.nan),
+        "halves": spec.defaults(source, "halves").astype(np.float16),
     }
 
 

@@ -25,7 +25,8 @@ a vector, which has exactly that many, unless `"keep": "last"` makes it a list, 
 
 A default stands in for whatever is unknown: a user or an item that no table has, an empty cell, a
 context key that the caller left out. `null` lets the model see NaN in its place; a list from a
-table may have a list of defaults, one for each of its values. With a vocabulary, texts and ids
+table may have a list of defaults, one for each of its values. With `"store": "float16"` a list of a
+user or an item is rounded to 16 bits, which halves its room. With a vocabulary, texts and ids
 become 1, 2, 3... in its order, and whatever it lacks becomes 0.
 
 Optional keys beside "inputs": `"unknown_items"` says where an item goes that no table has:
@@ -50,8 +51,10 @@ from feedrank.domain import FloatArray, IntArray
 Source = Literal["user", "item", "context", "pair", "candidate"]
 Per = Literal["item", "request"]
 Type = Literal["float32", "int64"]
-# Where a table keeps a feature: float32 numbers, whole numbers, or times as float64 Unix seconds.
-Block = Literal["values", "integers", "times"]
+# Where a table keeps a feature: float32 numbers, whole numbers, times as float64 Unix seconds, or
+# numbers that are rounded to float16.
+Block = Literal["values", "integers", "times", "halves"]
+Store = Literal["float32", "float16"]
 # The smallest and the largest number of each cell of a feature; None where there is none.
 Limits = tuple[tuple[float | None, float | None], ...]
 UnknownItems = Literal["default", "last", "drop"]
@@ -72,7 +75,7 @@ class Feature:
     computes, or `since(column)` of a table. A `default` of None is NaN; `defaults`, where they are
     given, are those of each value of a list. `keep` tells of a float32 list that it may have any
     length: without it, it is a vector of exactly `size` numbers. Whole numbers and texts are lists
-    in any case."""
+    in any case. `store` is what a table keeps it as."""
 
     name: str
     source: Source
@@ -82,6 +85,7 @@ class Feature:
     vocabulary: str = ""
     defaults: tuple[float, ...] = ()
     keep: Keep = ""
+    store: Store = "float32"
 
     @property
     def width(self) -> int:
@@ -133,7 +137,9 @@ class Input:
     def block_of(self, feature: Feature) -> Block:
         if feature.is_time:
             return "times"
-        return "integers" if self.type == "int64" else "values"
+        if self.type == "int64":
+            return "integers"
+        return "halves" if feature.store == "float16" else "values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +173,9 @@ class FeatureSpec:
             }.values()
         )
 
-    def defaults(self, source: Source) -> FloatArray:
-        """(columns of this source's values,) float32."""
-        cells = [cell for f in self.block(source, "values") for cell in f.default_cells]
+    def defaults(self, source: Source, block: Block = "values") -> FloatArray:
+        """(columns of this source's values or halves,) float32."""
+        cells = [cell for f in self.block(source, block) for cell in f.default_cells]
         return np.array(cells, np.float32)
 
     def integer_defaults(self, source: Source) -> IntArray:
@@ -266,4 +272,6 @@ def _feature_to_json(feature: Feature) -> dict[str, Any]:
         entry["keep"] = feature.keep
     if feature.vocabulary:
         entry["vocabulary"] = feature.vocabulary
+    if feature.store != "float32":
+        entry["store"] = feature.store
     return entry | {"default": list(feature.defaults) or feature.default}

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from feedrank.domain import MAX_ID
 from feedrank.errors import SpecError
 from feedrank.features import expressions
@@ -18,6 +20,7 @@ from feedrank.features.spec import (
     Limits,
     Per,
     Source,
+    Store,
     Type,
     UnknownItems,
 )
@@ -27,7 +30,7 @@ KEYS = {
     "inputs", "unknown_items", "context", "ids", "vocabularies", "outputs", "score", "range",
 }  # fmt: skip
 INPUT_KEYS = {"name", "type", "per", "shape", "limits", "features"}
-FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary", "keep"}
+FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary", "keep", "store"}
 OUTPUT_KEYS = {"name", "weight"}
 MOST_VALUES = 10_000  # of a list
 MOST_OUTPUTS = 100
@@ -102,6 +105,7 @@ def _feature(data: object, place: str, type_: Type) -> Feature:
         _text(entry, "vocabulary", place),
         _defaults(default, f"{place}.default") if is_list else (),
         cast("Keep", entry.get("keep", "")),
+        cast("Store", _one_of(entry, "store", get_args(Store), place)),
     )
     if "keep" in entry and not (feature.keep == "last" and feature.size):
         raise SpecError(f'{place}.keep must be "last", of a feature with a size')
@@ -115,7 +119,21 @@ def _feature(data: object, place: str, type_: Type) -> Feature:
     _check_expression(feature, place, type_)
     if feature.vocabulary and (feature.default != 0 or is_list):
         raise SpecError(f"{place}: what a vocabulary lacks is 0, so the default can't be another")
+    if feature.store == "float16":
+        _check_float16(feature, place, type_)
     return feature
+
+
+def _check_float16(feature: Feature, place: str, type_: Type) -> None:
+    is_vector = type_ == "float32" and feature.size and not feature.vocabulary
+    if feature.source not in {"user", "item"} or not is_vector:
+        raise SpecError(f"{place}.store: float16 is for a float32 list of a user or an item")
+    with np.errstate(over="ignore"):
+        rounded = np.array(feature.default_cells, np.float16)
+    if not np.array_equal(rounded, feature.default_cells, equal_nan=True):
+        raise SpecError(
+            f"{place}.default must be a float16 number, such as 0 or 0.5, as its store is"
+        )
 
 
 def _check_expression(feature: Feature, place: str, type_: Type) -> None:

@@ -122,6 +122,7 @@ def _part(
         items.unknown,
         smallest(together(blocks["integers"], rows, np.int64), after.integer_defaults("item")),
         together(blocks["times"], rows, np.float64),
+        halves=together(blocks["halves"], rows, np.float32),
     )
 
 
@@ -138,15 +139,26 @@ def _item_inputs(spec: FeatureSpec, items: FeatureTable) -> Iterator[Inputs]:
     builder = MatrixBuilder(spec)
     for start in range(0, len(items.ids), BATCH):
         part = slice(start, start + BATCH)
-        yield builder.build(*_request(items.values[part], items.integers[part]))
+        yield builder.build(*_request(*_rows(items, part)))
 
 
 def _default_inputs(spec: FeatureSpec) -> Inputs:
-    rows = spec.defaults("item")[np.newaxis], spec.integer_defaults("item")[np.newaxis]
-    return MatrixBuilder(spec).build(*_request(*rows))
+    return MatrixBuilder(spec).build(
+        *_request(
+            spec.defaults("item")[np.newaxis],
+            spec.integer_defaults("item")[np.newaxis],
+            spec.defaults("item", "halves")[np.newaxis],
+        )
+    )
 
 
-def _request(values: FloatArray, integers: NDArray[Any]) -> tuple[Query, FeatureRows]:
+def _rows(items: FeatureTable, at: slice) -> tuple[FloatArray, NDArray[Any], NDArray[Any]]:
+    return items.values[at], items.integers[at], items.halves[at].astype(np.float16)
+
+
+def _request(
+    values: FloatArray, integers: NDArray[Any], halves: NDArray[Any]
+) -> tuple[Query, FeatureRows]:
     items = len(values)
     nobody = np.empty(0, np.float32)
     rows = FeatureRows(
@@ -155,7 +167,7 @@ def _request(values: FloatArray, integers: NDArray[Any]) -> tuple[Query, Feature
         pairs=np.empty((items, 0), np.float32),
         unknown_user=True,
         unknown_items=np.zeros(items, np.bool_),
-        others={("item", "integers"): integers},
+        others={("item", "integers"): integers, ("item", "halves"): halves},
     )
     return Query(0, range(items), {}, 0.0), rows
 
@@ -169,7 +181,7 @@ def _check_independent(
     builder = MatrixBuilder(spec)
     for at in range(min(len(vectors), TRIED_ALONE)):
         row = slice(at, at + 1)
-        inputs = builder.build(*_request(items.values[row], items.integers[row]))
+        inputs = builder.build(*_request(*_rows(items, row)))
         if not same(vectors_of(inputs), vectors[row]):
             names = ", ".join(input_.name for input_ in spec.inputs)
             raise PublishError(

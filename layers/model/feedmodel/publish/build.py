@@ -35,6 +35,7 @@ from feedmodel.publish.onnx_models import OnnxProgram, load_onnx, onnx_file
 from feedmodel.publish.parity import Parity, compare
 from feedmodel.publish.quantized import compare_quantized, write_quantized
 from feedmodel.publish.registry import TrackedModel, fetch_model
+from feedmodel.publish.rounding import cost_of_float16
 from feedmodel.publish.scorers import Scorers
 from feedmodel.publish.signing import verify_model
 from feedmodel.publish.snapshot import write_snapshot
@@ -248,6 +249,8 @@ def _write_serving(
     parity = compare(scorers, whole.tables, step)
     check_tables(limited, whole.tables)
     whole = replace(whole, spec=limited)
+    if cost := cost_of_float16(scorers, whole.tables, options.tolerance, root.parent):
+        parity.notes["float16"] = cost
     served = whole
     if options.precompute:
         step("computing item vectors")

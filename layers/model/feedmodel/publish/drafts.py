@@ -248,6 +248,8 @@ def _explained(feature: Feature) -> str:
         parts.append(f"numbered by the vocabulary {feature.vocabulary}, 0 where it isn't in it")
     if feature.size:
         parts.append(f"the last {feature.size} of a list, filled in front")
+    if feature.store == "float16":
+        parts.append("rounded to float16")
     if not feature.vocabulary:
         missing = "NaN" if feature.default is None else f"{feature.default:g}"
         missing = "a list of defaults" if feature.defaults else missing

@@ -14,6 +14,7 @@ DATES = {
     "datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period",
 }  # fmt: skip
 MAX_EXACT = 2**24  # float32 holds all whole numbers up to this one
+MAX_FLOAT16 = 65_504
 
 
 def float32_column(series: pd.Series, place: str) -> FloatArray:
@@ -44,6 +45,16 @@ def check_default(value: float | None, place: str) -> None:
         return
     exact = np.array([value])
     _check_whole_numbers(exact, exact.astype(np.float32), place)
+
+
+def check_float16(values: FloatArray, place: str) -> None:
+    """Raises PublishError for a number that is too large for float16."""
+    large = np.abs(values) > MAX_FLOAT16
+    if large.any():
+        raise PublishError(
+            f"{place} holds {values[large][0]:g}; float16 ends at {MAX_FLOAT16:,}: divide it, or "
+            'leave "store" out of the feature spec'
+        )
 
 
 def _check_kind(series: pd.Series, place: str) -> None:

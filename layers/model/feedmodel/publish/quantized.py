@@ -71,7 +71,7 @@ def compare_quantized(
     pairs = [(full.onnx.score(each.inputs), each.expected) for each in listed]
     if not pairs:
         raise PublishError(f"--quantize int8: needs more than {TOP} items, to compare their order")
-    share = float(np.mean([_kept(exact, scores) for exact, scores in pairs]))
+    share = float(np.mean([share_of_top(exact, scores) for exact, scores in pairs]))
     if not 1 - share <= MAX_CHANGED:
         raise PublishError(
             f"--quantize int8 changes {1 - share:.1%} of the places in the top {TOP}; at most "
@@ -101,7 +101,7 @@ def _compared_requests(
 ) -> tuple[list[ScoredQuery], str]:
     """In which the order is compared, and what they are, in words."""
     own = _own_queries(small, expect) if expect else []
-    listed = [_scored(small, query) for query in own or _long_queries(tables)]
+    listed = [_scored(small, query) for query in own or long_queries(tables)]
     where = f"{len(listed):,} generated requests"
     if own and expect:
         where = f"{len(own):,} requests of {expect.name}"
@@ -128,7 +128,7 @@ def _own_queries(scorers: Scorers, expect: Path) -> list[Query]:
     return evenly([r.query for r in requests if len(r.query.item_ids) > TOP], MOST_OWN)
 
 
-def _long_queries(tables: FeatureTables) -> Iterator[Query]:
+def long_queries(tables: FeatureTables) -> Iterator[Query]:
     """Known users and different known items."""
     random = np.random.default_rng(SEED)
     users, items = tables["users"].ids[:, 0], tables["items"].ids[:, 0]
@@ -145,7 +145,7 @@ def _top(scores: FloatArray) -> Sequence[int]:
     return [int(at) for at in np.argsort(-scores, kind="stable")[:TOP]]
 
 
-def _kept(exact: FloatArray, scores: FloatArray) -> float:
+def share_of_top(exact: FloatArray, scores: FloatArray) -> float:
     """The share of the top 10 that stays in it."""
     return len({*_top(exact)} & {*_top(scores)}) / TOP
 

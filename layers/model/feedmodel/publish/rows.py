@@ -116,7 +116,8 @@ def _pair_batches(scorers: Scorers, tables: FeatureTables, at_once: int) -> Iter
 
 
 def _blocks(table: FeatureTable) -> list[NDArray[Any]]:
-    return [b for b in (table.values, table.integers, table.times) if b.shape[1]]
+    blocks = (table.values, table.integers, table.times, table.halves)
+    return [block for block in blocks if block.shape[1]]
 
 
 def _mixed(blocks: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
@@ -168,6 +169,8 @@ def _columns(
 
 def _cells(feature: Feature, stored: NDArray[Any], rows: slice, time_s: float) -> NDArray[Any]:
     """(rows, width)"""
+    if feature.store == "float16":
+        return stored[rows].astype(np.float16)
     if not feature.is_time:
         return stored[rows]
     days: NDArray[Any] = days_since(stored[rows], time_s, number_of(feature))

@@ -12,10 +12,14 @@ from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 
 def write_snapshot(
-    tables: FeatureTables, path: Path, vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES
+    tables: FeatureTables,
+    path: Path,
+    vocabularies: Mapping[str, Vocabulary] = NO_VOCABULARIES,
+    *,
+    rounded: bool = True,
 ) -> None:
     """The same tables give the same bytes. `feedrank.features.snapshot` reads them. `vocabularies`
-    are those that a request needs."""
+    are those that a request needs; `halves` are float16 where they are `rounded`."""
     pairs = tables["pairs"]
     pair_users, starts = np.unique(pairs.ids[:, 0], return_index=True)
     tensors: dict[str, NDArray[np.generic]] = {
@@ -29,9 +33,9 @@ def write_snapshot(
         "pairs.values": pairs.values,
     }
     for name, table in tables.items():
-        for block, cells in (("integers", table.integers), ("times", table.times)):
-            if cells.shape[1]:
-                tensors[f"{name}.{block}"] = cells
+        halves = table.halves.astype(np.float16) if rounded else table.halves
+        others = {"integers": table.integers, "times": table.times, "halves": halves}
+        tensors |= {f"{name}.{block}": cells for block, cells in others.items() if cells.shape[1]}
     for key, vocabulary in vocabularies.items():
         tensors[f"vocabulary.{key}.keys"] = vocabulary.keys
         tensors[f"vocabulary.{key}.indices"] = vocabulary.indices

@@ -20,7 +20,7 @@ from feedmodel.publish.cells import (
     vocabulary_cells,
 )
 from feedmodel.publish.files import SUFFIXES, TableFile
-from feedmodel.publish.float32 import check_default
+from feedmodel.publish.float32 import check_default, check_float16
 from feedrank.domain import MAX_ID, MAX_ID_LENGTH, FloatArray, IntArray
 from feedrank.features.spec import Block, Feature, FeatureSpec, Source
 from feedrank.features.vocabulary import text_keys
@@ -32,7 +32,12 @@ TABLES: Mapping[TableName, tuple[Literal["user", "item", "pair"], tuple[str, ...
     "items": ("item", ("item_id",)),
     "pairs": ("pair", ("user_id", "item_id")),
 }
-TYPES: Mapping[Block, Any] = {"values": np.float32, "integers": np.int64, "times": np.float64}
+TYPES: Mapping[Block, Any] = {
+    "values": np.float32,
+    "integers": np.int64,
+    "times": np.float64,
+    "halves": np.float32,
+}
 ROWS_NAMED = 1_000  # at most: golden requests need the texts of some ids
 TEXT_KINDS = {"string", "categorical", "empty"}
 
@@ -41,7 +46,7 @@ TEXT_KINDS = {"string", "categorical", "empty"}
 class FeatureTable:
     """`ids` is (rows, id columns) int64 in ascending order; `values` float32, `integers` int32 or
     int64 and `times` float64 (Unix seconds) are (rows, columns) in the order of
-    `FeatureSpec.block`. `missing`
+    `FeatureSpec.block`, as are `halves`, float32 that the snapshot rounds to float16. `missing`
     counts, by column, the empty cells, which hold the spec's default, `unknown` the cells that no
     vocabulary has, which are 0. `names` are the texts of some ids, where ids are text."""
 
@@ -52,6 +57,7 @@ class FeatureTable:
     integers: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     times: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     names: Mapping[int, str] = field(default_factory=dict)
+    halves: FloatArray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 FeatureTables = Mapping[TableName, FeatureTable]
@@ -170,7 +176,15 @@ def _table_of(
             missing |= {feature.name: cells.missing} if cells.missing else {}
             unknown |= {feature.name: cells.unknown} if cells.unknown else {}
     integers = smallest(blocks["integers"], spec.integer_defaults(source))
-    return FeatureTable(ids, blocks["values"], missing, unknown, integers, blocks["times"])
+    return FeatureTable(
+        ids,
+        blocks["values"],
+        missing,
+        unknown,
+        integers,
+        blocks["times"],
+        halves=blocks["halves"],
+    )
 
 
 def _cells(
@@ -186,7 +200,10 @@ def _cells(
         return vocabulary_cells(series, feature, place, vocabularies[feature.vocabulary])
     if block == "integers":
         return integer_cells(series, feature, place)
-    return float32_cells(series, feature, place)
+    cells = float32_cells(series, feature, place)
+    if block == "halves":
+        check_float16(cells.rows, place)
+    return cells
 
 
 def _texts(spec: FeatureSpec, source: Source, keys: Collection[str]) -> set[str]:
