@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
+from starlette.testclient import TestClient
 
+import clients
+import fakes
 from fakes import LogLines, StandardOutput, log_to
+from feedrank.model.load import load_model
 from feedrank.telemetry.output import output
 from no_skips import pytest_runtest_makereport  # noqa: F401 a hook
 
@@ -82,6 +86,13 @@ def two_tower_bundle(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
     import demo
 
     return _published("two_tower", demo.two_tower_spec(), tracking_uri, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["demo_bundle", "two_tower_bundle"])
+def served(request: pytest.FixtureRequest) -> tuple[TestClient, Path]:
+    """The app around a real bundle, and the bundle."""
+    bundle: Path = request.getfixturevalue(request.param)
+    return clients.client(load_model(str(bundle), "", fakes.settings())), bundle
 
 
 @pytest.fixture(scope="session")

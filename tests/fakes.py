@@ -168,6 +168,20 @@ class LambdaContext:
         return self._remaining_ms
 
 
+def http_event(method: str, path: str, body: object = None, **headers: str) -> dict[str, Any]:
+    """A small event of an HTTP API; tests of events have complete ones."""
+    http = {"method": method, "path": path, "sourceIp": "192.0.2.1"}
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": headers,
+        "requestContext": {"requestId": "r", "http": http},
+        "body": orjson.dumps(body).decode(),
+        "isBase64Encoded": False,
+    }
+
+
 def small_spec() -> FeatureSpec:
     return parse_spec(SMALL_SPEC)
 

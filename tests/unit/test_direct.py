@@ -287,21 +287,8 @@ def _extended(
             yield module
 
 
-def _event(method: str, path: str, **headers: str) -> dict[str, Any]:
-    http = {"method": method, "path": path, "sourceIp": "192.0.2.1"}
-    return {
-        "version": "2.0",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": headers,
-        "requestContext": {"requestId": "r", "http": http},
-        "body": json.dumps(REQUEST),
-        "isBase64Encoded": False,
-    }
-
-
 def _ask(module: ModuleType, method: str, path: str, **headers: str) -> dict[str, Any]:
-    event = _event(method, path, **headers)
+    event = fakes.http_event(method, path, REQUEST, **headers)
     response: dict[str, Any] = module.lambda_handler(event, fakes.LambdaContext())
     return response
 

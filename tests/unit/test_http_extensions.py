@@ -46,16 +46,7 @@ def with_router(demo_bundle: Path) -> Iterator[ModuleType]:
 
 
 def _on_lambda(handler: ModuleType, method: str, path: str, **headers: str) -> dict[str, Any]:
-    http = {"method": method, "path": path, "sourceIp": "192.0.2.1"}
-    event = {
-        "version": "2.0",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": headers,
-        "requestContext": {"requestId": "r", "http": http},
-        "body": json.dumps(REQUEST),
-        "isBase64Encoded": False,
-    }
+    event = fakes.http_event(method, path, REQUEST, **headers)
     response: dict[str, Any] = handler.lambda_handler(event, fakes.LambdaContext())
     return response
 

@@ -18,19 +18,11 @@ import fakes
 from clients import REQUEST
 from feedrank.bundle.layout import GOLDEN
 from feedrank.http.schemas import PredictResponse
-from feedrank.model.load import load_model
 
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     return clients.client(fakes.model())
-
-
-@pytest.fixture(scope="module", params=["demo_bundle", "two_tower_bundle"])
-def served(request: pytest.FixtureRequest) -> tuple[TestClient, Path]:
-    """The app around a real bundle, and the bundle."""
-    bundle: Path = request.getfixturevalue(request.param)
-    return clients.client(load_model(str(bundle), "", fakes.settings())), bundle
 
 
 def test_items_come_back_ranked(client: TestClient) -> None:

@@ -13,20 +13,13 @@ from clients import REQUEST, problem
 from feedrank.errors import BundleError
 from feedrank.http.schemas import About, ContainerMetrics, Health, ModelCard, Probe
 from feedrank.model.inference import HUNG_S, Inference, watchdog
-from feedrank.model.load import Model, load_model
+from feedrank.model.load import Model
 from feedrank.model.slot import ModelSlot
 
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     return clients.client(fakes.model())
-
-
-@pytest.fixture(scope="module", params=["demo_bundle", "two_tower_bundle"])
-def served(request: pytest.FixtureRequest) -> tuple[TestClient, Path]:
-    """The app around a real bundle, and the bundle."""
-    bundle: Path = request.getfixturevalue(request.param)
-    return clients.client(load_model(str(bundle), "", fakes.settings())), bundle
 
 
 def test_health_tells_a_healthy_container() -> None:
