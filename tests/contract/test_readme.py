@@ -1,25 +1,22 @@
 """The README agrees with the code; a new user reads it first."""
 
-import io
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
-from rich.console import Console
 
 from feedbench.measures.servers import ONNX_FASTAPI
 from feedbench.report.comparison import BASELINE
 from feedbench.report.markdown import provenance, table
 from feedbench.results import Results
-from feedops.cli.plan import plan as plan_command
+from feedops.plan.readme import with_example
 from feedrank.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-PLAN_WIDTH = 120
 
 
 def block(name: str) -> str:
@@ -56,19 +53,9 @@ def test_every_linked_file_exists(link: str) -> None:
     assert (ROOT / link).exists()
 
 
-def planned() -> str:
-    """What the command prints in the README's block. If it differs, put the new text there."""
-    text = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("feedops.cli.plan.output", Console(file=text, width=PLAN_WIDTH))
-        plan_command(rate=10_000)
-    lines = [line.rstrip() for line in text.getvalue().splitlines()]
-    shown = "\n".join(line for line in lines if line)
-    return f"```console\n$ feedrank plan --rate 10000\n{shown}\n```"
-
-
 def test_the_plan_for_10_000_requests_a_second_is_what_the_command_prints() -> None:
-    assert block("plan") == planned()
+    """`feedrank bench --readme` writes it anew."""
+    assert with_example(README) == README
 
 
 def test_every_figure_of_performance_is_that_of_the_committed_run() -> None:

@@ -15,10 +15,7 @@ from feedops.plan.options import Given
 from feedops.plan.traffic import traffic
 from feedops.plan.workload import Workload
 
-GIVEN = Given(
-    None, "constant", None, None, (None, None, None), None, None, None, None, 0.0, 0, None, 300.0,
-    "logs", 0.0,
-)  # fmt: skip
+GIVEN = Given()
 # As Lambda writes them, in text and in JSON, where `aws logs tail` puts a time in front.
 TEXT = (
     "REPORT RequestId: 8f5-{n}\tDuration: {ms:.2f} ms\tBilled Duration: 6 ms\t"

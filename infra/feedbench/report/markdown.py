@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from feedbench.report import plots
 from feedbench.results import FLOOR, Results, Row
 from feedops.errors import OperationError
+from feedops.plan.readme import with_example
 
 DIRECTORY = Path(__file__).parent
 BEGIN = "<!-- performance: made by `feedrank bench --readme` -->"
@@ -25,9 +26,10 @@ def write(results: Results, directory: Path) -> Path:
 
 
 def write_readme(results: Results, readme: Path) -> Path:
-    """The report beside this module, and the README's block with its pictures."""
+    """The report beside this module, and the README's block with its pictures; and the plan, which
+    is made of the baseline."""
     block = readme_block(results, f"{DIRECTORY.relative_to(readme.parent)}/")
-    readme.write_text(into_readme(readme.read_text(), block))
+    readme.write_text(with_example(into_readme(readme.read_text(), block)))
     return write(results, DIRECTORY)
 
 

@@ -38,14 +38,13 @@ def plan(
         Path | None,
         typer.Option(
             help="Log with Lambda's REPORT lines, text or JSON: durations, inits, memory.",
-            show_default="none",
         ),
     ] = None,
     p50_ms: Annotated[
         float | None, typer.Option(min=0.01, help="Duration; takes --p95-ms and --p99-ms too.")
     ] = None,
-    p95_ms: Annotated[float | None, typer.Option(min=0.01)] = None,
-    p99_ms: Annotated[float | None, typer.Option(min=0.01)] = None,
+    p95_ms: Annotated[float | None, typer.Option(min=0.01, help="Duration.")] = None,
+    p99_ms: Annotated[float | None, typer.Option(min=0.01, help="Duration.")] = None,
     init_ms: Annotated[
         float | None, typer.Option(min=1, max=60_000, help="Init of an environment.")
     ] = None,
@@ -88,9 +87,7 @@ def plan(
         ),
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="PNG file to draw the day into.", show_default="none")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to draw the day into.")] = None,
 ) -> None:
     """Say what a rate of requests needs: environments, quotas, parameters, and the bill."""
     import json

@@ -17,21 +17,23 @@ PERCENTS = (50.0, 95.0, 99.0)
 
 
 class Given(NamedTuple):
-    rate_per_s: float | None
-    curve: str
-    bench: Path | None
-    log: Path | None
-    percentiles_ms: tuple[float | None, float | None, float | None]
-    init_ms: float | None
-    restore_ms: float | None
-    memory_mb: int | None
-    server_per_s: float | None
-    gpu_per_s: float
-    concurrency: int
-    keep_alive_s: float | None
-    target_p99_ms: float
-    delivery: Delivery
-    reads: float
+    """None, or 0 for a concurrency: see the option's help for what it means then."""
+
+    rate_per_s: float | None = None
+    curve: str = "constant"
+    bench: Path | None = None
+    log: Path | None = None
+    percentiles_ms: tuple[float | None, float | None, float | None] = (None, None, None)
+    init_ms: float | None = None
+    restore_ms: float | None = None
+    memory_mb: int | None = None
+    server_per_s: float | None = None
+    gpu_per_s: float = 0.0
+    concurrency: int = 0
+    keep_alive_s: float | None = None
+    target_p99_ms: float = 300.0
+    delivery: Delivery = "logs"
+    reads: float = 0.0
 
 
 def workload(given: Given) -> Workload:

@@ -31,11 +31,12 @@ def draw(plan: Plan, path: Path) -> None:
     for (name, course), colour in zip(plan.courses.items(), COLOURS, strict=True):
         times = np.arange(len(course.environments)) * course.step_s / HOUR_S
         environments.plot(times, course.environments, color=colour, label=name)
-        starts.plot(times, course.cold_starts * 60.0 / course.step_s, color=colour, label=name)
+        starts.plot(times, course.cold_starts, color=colour)
+        starts.set_ylabel(f"cold starts in {course.step_s:g} s")
     rates.set(ylabel="requests/s", ylim=(0, None))
     environments.set(ylabel="environments", ylim=(0, None))
-    starts.set(ylabel="cold starts a minute", xlabel="hours", ylim=(0, None))
-    environments.legend(loc="upper right", frameon=False)
+    starts.set(xlabel="hours", ylim=(0, None))
+    figure.legend(loc="outside upper center", ncols=len(COLOURS), frameon=False)
     for axes in (rates, environments, starts):
         axes.grid(visible=True, alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
