@@ -21,7 +21,8 @@ SHORT_CASES = 40
 CASES = int(os.environ.get("FUZZ_CASES", SHORT_CASES))
 
 # Settings of servers: the machine may be busy with other tests.
-PATIENT = {"REQUEST_TIMEOUT_MS": "300000"}
+LEFT_MS = 300_000
+PATIENT = {"REQUEST_TIMEOUT_MS": str(LEFT_MS)}
 GENEROUS = PATIENT | {"MAX_ITEMS": "1000", "MAX_BODY_BYTES": "6291456"}
 
 Count = Callable[[object], None]

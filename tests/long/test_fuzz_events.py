@@ -18,7 +18,7 @@ from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import FUNCTION
 from feedrank.errors import UnservedEventError
 from long import events
-from long.conftest import CASES, GENEROUS, Count, Fuzz, lines_of, printing
+from long.conftest import CASES, GENEROUS, LEFT_MS, Count, Fuzz, lines_of, printing
 from long.predictions import NUMBERED, WITH_EVERYTHING, Kind
 from long.wire import SECRET
 
@@ -80,7 +80,7 @@ def test_a_valid_event_gets_a_response_in_the_format_of_its_kind(
     def check(case: tuple[str, Any]) -> None:
         gateway, event = case
         with printing() as output:
-            response = handler.lambda_handler(event, fakes.LambdaContext())
+            response = handler.lambda_handler(event, fakes.LambdaContext(LEFT_MS))
         check_lines(output)
         check_response(json.loads(json.dumps(response)), FIELDS[gateway])
         assert response["statusCode"] != HTTPStatus.BAD_REQUEST
@@ -96,7 +96,7 @@ def test_a_damaged_event_gets_a_response_or_a_named_error(
         refusal, response = "", {}
         with printing() as output:
             try:
-                response = handler.lambda_handler(case[1], fakes.LambdaContext())
+                response = handler.lambda_handler(case[1], fakes.LambdaContext(LEFT_MS))
             except UnservedEventError as error:
                 refusal = str(error)
         check_lines(output)

@@ -210,7 +210,8 @@ LISTS = {
         ({"device": ""}, {"device": None}, 1),
         ({"recent": "a, b"}, {"recent": "a,b"}, 0),
         ({"recent": "SECRET,a,b"}, {"recent": "a,b"}, 0),  # the model reads the last two
-        ({"recent": "b,SECRET,a"}, {"recent": "a"}, 1),
+        ({"recent": "b,SECRET,a"}, {"recent": "\ufffd,a"}, 1),
+        ({"recent": "b,a,SECRET"}, {"recent": "a,\ufffd"}, 1),
         ({"recent": "SECRET"}, {"recent": None}, 1),
         ({"recent": " , "}, {"recent": ""}, 0),
         ({"recent": "a", "SECRET": "x", "device": "c"}, {"recent": "a", "device": "c"}, 1),

@@ -12,6 +12,7 @@ from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
 TIMESTAMP = "timestamp"
 SHOWN = 10  # of a long list of values, in an error
+UNKNOWN = "\ufffd"  # Unicode's replacement character
 LONGEST_READ = 40  # characters of a number or a time; more can hold anything, in its last digits
 
 
@@ -67,8 +68,8 @@ class ContextKeys:
     def recorded(self, sent: Mapping[str, str]) -> tuple[dict[str, str | None], int]:
         """What a record may hold of it, and the number of entries that it doesn't hold as sent: an
         unknown key is left out, an unknown value is None, which every feature reads like the value,
-        and of a list unknown texts are left out. So the record has no text that the bundle doesn't
-        list."""
+        and in a list UNKNOWN stands for each unknown text, so that the others keep their places. So
+        the record has no text that the bundle doesn't list."""
         record: dict[str, str | None] = {}
         dropped = 0
         for key, text in sent.items():
@@ -125,8 +126,9 @@ class _FreeText(NamedTuple):
         if self.vocabulary is None or not texts:
             return None if texts else ""
         numbers = self.vocabulary.numbers(texts)
-        known = [t for t, number in zip(texts, numbers.tolist(), strict=True) if number]
-        return ",".join(known) if known else None
+        if not numbers.any():
+            return None
+        return ",".join(t if n else UNKNOWN for t, n in zip(texts, numbers.tolist(), strict=True))
 
     def _texts(self, text: str) -> list[str]:
         return context.listed(text)[-self.size :] if self.size else [text]
