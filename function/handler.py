@@ -18,6 +18,11 @@ settings = load_settings()  # before libraries read the environment
 
 gc.disable()  # during init: it would find next to nothing, and take a tenth of the time
 
+from feedrank.bundle.early import EarlyFetch
+from feedrank.bundle.fetch import fetch_served
+
+fetch = EarlyFetch(partial(fetch_served, settings.model_uri, settings.model_digest, settings))
+
 from mangum.types import LambdaContext
 
 from feedrank import shortcuts
@@ -51,7 +56,7 @@ stats = ContainerStats()
 extensions = load_extensions(settings.extensions)
 load = partial(load_model, settings=settings, stores_of=extensions.store_chain)
 slot = ModelSlot(
-    load=partial(load, settings.model_uri, settings.model_digest),
+    load=partial(load, settings.model_uri, settings.model_digest, fetch=fetch),
     fallback=(
         partial(load, str(settings.model_layer_dir), "")
         if settings.model_fallback == "layer"

@@ -13,7 +13,10 @@ from typing import TypeVar
 
 from feedrank.bundle.layout import (
     DIGEST_SIDECAR,
+    GOLDEN,
     MANIFEST,
+    ONNX_MODEL,
+    SNAPSHOT,
     TORCH_MODEL,
     Manifest,
     digest_in,
@@ -22,8 +25,11 @@ from feedrank.bundle.layout import (
 )
 from feedrank.bundle.sources import BundleSource, Content, Copies, DirectorySource
 from feedrank.errors import BundleError
+from feedrank.settings import Settings
 
 Result = TypeVar("Result")
+ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
+FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its self-test and the fallback
 MAX_WAIT_S = 3_600.0
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_SIDECAR_BYTES = 1 << 10
@@ -35,6 +41,17 @@ class Bundle:
 
     manifest: Manifest
     files: Mapping[str, mmap.mmap]
+
+
+def fetch_served(uri: str, digest: str, settings: Settings) -> Bundle:
+    """Fetches what a process with these settings reads. Raises BundleError that names the file."""
+    return fetch_bundle(
+        uri,
+        digest,
+        settings.model_cache_dir,
+        [ENGINE_FILES[settings.model_engine], SNAPSHOT, GOLDEN],
+        perf_counter() + FETCH_SHARE * settings.model_load_seconds,
+    )
 
 
 def fetch_bundle(

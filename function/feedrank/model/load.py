@@ -1,14 +1,14 @@
 """A model, loaded from a bundle and tested before it serves."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
-from time import perf_counter
 
-from feedrank.bundle.fetch import fetch_bundle
-from feedrank.bundle.layout import GOLDEN, ONNX_MODEL, SNAPSHOT, TORCH_MODEL, Manifest
+from feedrank.bundle.fetch import ENGINE_FILES, Bundle, fetch_served
+from feedrank.bundle.layout import GOLDEN, SNAPSHOT, Manifest
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.features import FeatureStore, StoreChain
 from feedrank.features.candidates import CandidateFeatures
@@ -23,8 +23,6 @@ from feedrank.model.self_test import bounded_memory, check_golden
 from feedrank.settings import Settings, function_memory_mb
 
 MB_PER_VCPU = 1_769
-FETCH_SHARE = 0.75  # of a load: the rest is for the engine, its self-test and the fallback
-ENGINE_FILES = {"onnx": ONNX_MODEL, "torch": TORCH_MODEL}
 
 
 @dataclass(slots=True)
@@ -71,26 +69,24 @@ def _snapshot_alone(snapshot: FeatureStore, _spec: FeatureSpec) -> tuple[Feature
 
 
 def load_model(
-    uri: str, digest: str, settings: Settings, stores_of: StoreChain = _snapshot_alone
+    uri: str,
+    digest: str,
+    settings: Settings,
+    stores_of: StoreChain = _snapshot_alone,
+    fetch: Callable[[], Bundle] | None = None,
 ) -> Model:
     """Fetches a bundle, verifies every byte, builds its engine, compares it with its golden scores.
 
+    `fetch` does the first two steps where they have begun before.
     `stores_of` builds stores around the bundle's snapshot; requests read the outermost. The golden
     scores belong to the snapshot's own features, so the self-test reads those.
     Raises BundleError, SpecError, or what `stores_of` raises. The golden requests also warm up the
     engine.
     """
-    engine_file = ENGINE_FILES[settings.model_engine]
-    bundle = fetch_bundle(
-        uri,
-        digest,
-        settings.model_cache_dir,
-        [engine_file, SNAPSHOT, GOLDEN],
-        perf_counter() + FETCH_SHARE * settings.model_load_seconds,
-    )
+    bundle = fetch() if fetch else fetch_served(uri, digest, settings)
     spec = parse_spec(bundle.manifest.feature_spec)
     snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
-    program = bytes(bundle.files[engine_file])
+    program = bytes(bundle.files[ENGINE_FILES[settings.model_engine]])
     stores = stores_of(snapshot, spec)
     # CUDA maps more memory than any useful limit.
     memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
