@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from feedmodel.publish.drafts import TODO, TensorDescription, differences, draft, explain
+from feedmodel.publish.drafts import TODO, TensorDescription, differences, draft
+from feedmodel.publish.explanation import explain
 from feedrank.errors import SpecError
 from feedrank.features.spec_reader import parse_spec
 
@@ -150,3 +151,33 @@ def test_several_outputs_are_listed_in_the_signatures_order_for_their_weights() 
     names = [each["name"] for each in draft([x], {}, columns).spec["outputs"]]
     assert names == [f"{TODO} column 0", f"{TODO} column 1"]
     assert "outputs" not in draft([x], {}, [TensorDescription("y", "float32", (-1, 1))]).spec
+
+
+def test_text_ids_and_a_history_of_them_are_seen() -> None:
+    """The model takes fewer of the history than the longest has, so it has no room for that."""
+    users = pd.DataFrame({"user_id": ["ann", "bob"], "history": [["b", "a", "b"], ["a"]]})
+    items = pd.DataFrame({"item_id": ["b", "a"], "genre": ["crime", None]})
+    frames = {"users": users, "items": items}
+    made = draft([TensorDescription("x", "int64", (-1, 5))], frames)
+    assert made.spec == {
+        "inputs": [{"name": "x", "type": "int64", "features": [
+            {"name": "history", "source": "user", "size": 3, "vocabulary": "items"},
+            {"name": "genre", "source": "item", "vocabulary": "genre"},
+            {"name": "item_id", "source": "item", "vocabulary": "items"}]}],
+        "ids": "text",
+        "vocabularies": {"items": ["a", "b"], "genre": ["crime"]},
+    }  # fmt: skip
+    parse_spec(made.spec)
+    made = draft([TensorDescription("x", "int64", (-1, 2))], frames)
+    assert [f["name"] for f in made.spec["inputs"][0]["features"]] == ["genre", "item_id"]
+    assert "no input has room for history (3 values)" in made.undecided
+
+
+def test_a_vector_is_explained_as_one() -> None:
+    features = [
+        {"name": "embedding", "source": "item", "size": 3},
+        {"name": "dwell", "source": "user", "size": 2, "keep": "last"},
+    ]
+    lines = [*explain(parse_spec({"inputs": [{"name": "x", "features": features}]}))]
+    assert "  embedding: items.embedding; exactly 3 numbers; 0 where it isn't known" in lines
+    assert "  dwell: users.dwell; the last 2 of a list, filled in front; 0 where" in lines[3]

@@ -65,7 +65,8 @@ def spec(
 def _explain(
     path: Path, paths: "dict[TableName, Path | None]", inputs: "list[TensorDescription]"
 ) -> None:
-    from feedmodel.publish.drafts import differences, explain
+    from feedmodel.publish.drafts import differences
+    from feedmodel.publish.explanation import explain
     from feedmodel.publish.tables import read_tables
     from feedmodel.publish.vocabularies import read_spec
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -25,10 +26,11 @@ from feedops.local.processes import reserve, tail, until_signal
 from feedops.local.serve_options import FrontName, ServeOptions
 from feedops.models.bundles import local_bundle, manifest_of, model_to_serve
 from feedops.workspace import EVENTS, FUNCTION, PREDICTIONS, scratch_directory
-from feedrank.bundle.layout import Manifest
+from feedrank.bundle.layout import GOLDEN, Manifest
 
 JSON = "application/json"
 EXAMPLE = EVENTS / "predict.json"
+FEW_ITEMS = 2  # make no ranking to look at
 
 
 def serve(options: ServeOptions, console: Console) -> None:
@@ -86,9 +88,10 @@ async def _serve(
             )
             client = await stack.enter_async_context(aiohttp.ClientSession(options.url))
             await _check_health(client, backend.log)
-        _print_summary(console, options, manifest, model_uri)
+        body = example_body(bundle, manifest)
+        _print_summary(console, options, manifest, model_uri, body)
         if options.show_answer:
-            print_ranking(console, await _rank_example(client, backend.log))
+            print_ranking(console, await _rank_example(client, body, backend.log))
         console.print("Serving until Ctrl-C.")
         await backend.wait()
 
@@ -124,10 +127,10 @@ async def _check_health(client: aiohttp.ClientSession, log: Path) -> None:
             )
 
 
-async def _rank_example(client: aiohttp.ClientSession, log: Path) -> dict[str, Any]:
+async def _rank_example(client: aiohttp.ClientSession, body: str, log: Path) -> dict[str, Any]:
     """The response to the example request. Raises StartError."""
     headers = {"content-type": JSON}
-    async with client.post("/predict", data=_example_body(), headers=headers) as response:
+    async with client.post("/predict", data=body.encode(), headers=headers) as response:
         if response.status != HTTPStatus.OK:
             raise StartError(
                 f"/predict responds with status {response.status}; {tail(log, printed_by_function)}"
@@ -137,12 +140,12 @@ async def _rank_example(client: aiohttp.ClientSession, log: Path) -> dict[str, A
 
 
 def _print_summary(
-    console: Console, options: ServeOptions, manifest: Manifest, model_uri: str
+    console: Console, options: ServeOptions, manifest: Manifest, model_uri: str, body: str
 ) -> None:
     facts = {
         "API": options.url,
         "docs": f"{options.url}/docs",
-        "model": f"{manifest.model_version} ({manifest.network})",
+        "model": manifest.model_version + f" ({manifest.network})" * bool(manifest.network),
         "digest": manifest.digest,
         "bundle": model_uri,
         "front": (
@@ -157,10 +160,16 @@ def _print_summary(
     print_facts(console, facts)
     print_whole(
         console,
-        f"curl -s {options.url}/predict -H 'content-type: {JSON}' -d '{_example_body()}'",
+        f"curl -s {options.url}/predict -H 'content-type: {JSON}' -d {shlex.quote(body)}",
     )
 
 
-def _example_body() -> str:
-    body: str = json.loads(EXAMPLE.read_bytes())["body"]
-    return body
+def example_body(bundle: Path, manifest: Manifest) -> str:
+    """The samples' request; where ids are texts, one of the bundle's golden ones."""
+    if manifest.feature_spec.get("ids") != "text":
+        body: str = json.loads(EXAMPLE.read_bytes())["body"]
+        return body
+    cases = json.loads((bundle / GOLDEN).read_bytes())["cases"]
+    case = next((case for case in cases if len(case["item_ids"]) > FEW_ITEMS), cases[0])
+    names = ("user_id", "item_ids", "context", "features")
+    return json.dumps({name: case[name] for name in names if case.get(name)}, ensure_ascii=False)

@@ -1,19 +1,18 @@
-"""`feedrank spec`: drafts a feature spec of a model's inputs and tables, or explains one.
+"""`feedrank spec --from`: drafts a feature spec of a model's inputs and tables.
 
 What a draft can't know it doesn't guess: which column of a table is which column of the model's
 input stands nowhere. It proposes the tables' order, and marks what doesn't add up with TODO, which
 `parse_spec` refuses.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from feedrank.features import expressions
-from feedrank.features.spec import Feature, FeatureSpec
+from feedrank.features.spec import FeatureSpec
 
 TODO = "TODO"
 MOST_CATEGORIES = 1_000  # of a text column, listed in the draft
@@ -57,9 +56,12 @@ def draft(
 ) -> Draft:
     """One feature for each column of the tables: whole numbers for int64 inputs, the others for
     float32 inputs, in the order of the tables."""
-    vocabularies: dict[str, list[str] | str] = {}
+    vocabularies = {
+        name: _texts(frame[ID_OF[name]], name) for name, frame in tables.items() if name in ID_OF
+    }
+    item_ids = {str(id_) for id_ in tables["items"]["item_id"]} if "items" in tables else set()
     proposals = [
-        _proposal(series, SOURCES[name], str(column), vocabularies)
+        _proposal(series, SOURCES[name], str(column), vocabularies, item_ids)
         for name, frame in tables.items()
         for column, series in frame.items()
         if column not in KEYS and not str(column).startswith(INDEX)
@@ -88,13 +90,12 @@ def draft(
             entry["per"] = "request"
         spec_inputs.append(entry | {"features": features})
         undecided.append(f"input {tensor.name}: check that the order is the model's")
-    if rest := [p["name"] for p in proposals]:
+    if rest := [f"{p['name']}{_so_many(p)}" for p in proposals]:
         undecided.append(f"no input has room for {', '.join(rest)}")
     spec: dict[str, Any] = {"inputs": spec_inputs}
+    if any(map(_has_text_ids, tables.values())):
+        spec["ids"] = "text"
     used = {f.get("vocabulary") for entry in spec_inputs for f in entry["features"]}
-    vocabularies |= {
-        name: _texts(frame[ID_OF[name]], name) for name, frame in tables.items() if name in ID_OF
-    }
     if named := {name: texts for name, texts in vocabularies.items() if name in used}:
         spec["vocabularies"] = named
     undecided += [_order(name, texts) for name, texts in named.items()]
@@ -129,27 +130,12 @@ def differences(spec: FeatureSpec, inputs: Sequence[TensorDescription]) -> Itera
         yield from (f"the model has no input {input_.name}" for input_ in by_name.values())
 
 
-def explain(spec: FeatureSpec) -> Iterator[str]:
-    """The spec in words, a line each."""
-    ids = "texts" if spec.ids == "text" else "whole numbers"
-    yield f"Ids are {ids}. An unknown item {_unknown(spec)}."
-    for input_ in spec.inputs:
-        rows = "one row an item" if input_.per == "item" else "one row a request"
-        yield f"Input {input_.name}: {input_.type}, {rows}, {input_.width} columns:"
-        for feature in input_.features:
-            yield f"  {feature.name}: {_explained(feature)}"
-    for name, vocabulary in spec.vocabularies.items():
-        size = vocabulary if isinstance(vocabulary, int | str) else len(vocabulary)
-        yield f"Vocabulary {name}: {size if isinstance(size, str) else f'{size:,} entries, from 1'}"
-    if spec.outputs:
-        order = "in the order in which the model gives them" if spec.has_order else "by name"
-        yield f"Outputs, {order}: {', '.join(spec.outputs)}"
-        yield f"Score: {spec.score or ' + '.join(f'{w:g} * {n}' for n, w in spec.outputs.items())}"
-    yield "A score is any finite number." if spec.range is None else "A score is in [0, 1]."
-
-
 def _proposal(
-    series: pd.Series, source: str, column: str, vocabularies: dict[str, list[str] | str]
+    series: pd.Series,
+    source: str,
+    column: str,
+    vocabularies: dict[str, list[str] | str],
+    item_ids: Collection[str],
 ) -> dict[str, Any]:
     kind = pd.api.types.infer_dtype(series, skipna=True)
     entry: dict[str, Any] = {"name": column, "source": source}
@@ -160,19 +146,21 @@ def _proposal(
     if kind.startswith(("datetime", "date")):
         return entry | {"name": f"days_since_{column}", "expression": f"since({column})"}
     if len(present) and isinstance(present.iloc[0], list | tuple | np.ndarray):
-        return entry | _of_lists(present, column)
+        return entry | _of_lists(present, column, item_ids)
     if kind in {"integer", "floating", "boolean", "mixed-integer-float"}:
         median = float(present.median()) if len(present) else 0.0
         return entry | {"default": round(median, 6)}
     return entry | {TODO: f"holds {kind} values, which no feature can be"}
 
 
-def _of_lists(lists: pd.Series, column: str) -> dict[str, Any]:
+def _of_lists(lists: pd.Series, column: str, item_ids: Collection[str]) -> dict[str, Any]:
     """What a feature of lists has beside its name and source."""
     widths = [len(value) for value in lists if len(value)] or [1]
     size = max(widths)
     first = next((value for value in lists if len(value)), [0.0])[0]
     if isinstance(first, str | int | np.integer):
+        if {str(value) for values in lists for value in values} <= {*item_ids}:
+            return {"size": size, "vocabulary": "items"}
         todo = f"a list of ids or texts: name its vocabulary (a list, or {column}.txt)"
         return {"size": size, "vocabulary": column, TODO: todo}
     if min(widths) == size:
@@ -218,45 +206,21 @@ def _ids(tables: Mapping[str, pd.DataFrame], tensor: TensorDescription) -> list[
 
 
 def _up_to(proposals: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], int]:
-    """As many from the front as there is room for, and how many columns they take."""
-    front, columns = [], 0
+    """As many as there is room for, the first ones first, and how many columns they take."""
+    fitting, columns = [], 0
     for proposal in proposals:
-        if columns + proposal.get("size", 1) > width:
-            break
-        front.append(proposal)
-        columns += proposal.get("size", 1)
-    return front, columns
+        if columns + proposal.get("size", 1) <= width:
+            fitting.append(proposal)
+            columns += proposal.get("size", 1)
+    return fitting, columns
 
 
-def _unknown(spec: FeatureSpec) -> str:
-    return {
-        "default": "is ranked by the score of its defaults",
-        "last": "stands behind all known ones",
-        "drop": "is left out of the answer",
-    }[spec.unknown_items]
+def _so_many(proposal: Mapping[str, Any]) -> str:
+    return f" ({proposal['size']} values)" if "size" in proposal else ""
 
 
-def _explained(feature: Feature) -> str:
-    if feature.source == "context":
-        where = _context(feature)
-    elif feature.source == "candidate":
-        where = f'the request\'s "features": {{"{feature.name}": [...]}}'
-    else:
-        where = f"{feature.source}s.{feature.column}"
-    parts = [f"days since {where}" if feature.is_time else where]
-    if feature.vocabulary:
-        parts.append(f"numbered by the vocabulary {feature.vocabulary}, 0 where it isn't in it")
-    if feature.size:
-        parts.append(f"the last {feature.size} of a list, filled in front")
-    if feature.store == "float16":
-        parts.append("rounded to float16")
-    if not feature.vocabulary:
-        missing = "NaN" if feature.default is None else f"{feature.default:g}"
-        missing = "a list of defaults" if feature.defaults else missing
-        parts.append(f"{missing} where it isn't known")
-    return "; ".join(parts)
-
-
-def _context(feature: Feature) -> str:
-    key = expressions.parse(feature.expression).key
-    return f"{feature.expression} of the request's {'context' if key else 'time'}"
+def _has_text_ids(frame: pd.DataFrame) -> bool:
+    return any(
+        pd.api.types.infer_dtype(frame[key], skipna=True) in {"string", "categorical"}
+        for key in frame.columns.intersection([*KEYS])
+    )
