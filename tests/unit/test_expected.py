@@ -1,6 +1,7 @@
 """A bundle compared with the scores that the team's own evaluation gave."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,32 @@ def test_a_file_without_the_time_is_refused_where_the_model_reads_it(tmp_path: P
     pd.read_parquet(path).drop(columns="timestamp").to_parquet(path)
     with pytest.raises(PublishError, match=r"timestamp is needed, as the model reads the time"):
         expected.compare(Linear(tmp_path), path)
+
+
+def test_outputs_with_each_others_weight_are_named(tmp_path: Path) -> None:
+    """An output of age and one of price, which the team weighs 2 and 1."""
+    spec = replace(SPEC, outputs={"of_age": 1.0, "of_price": 2.0, "of_hour": 3.0})
+
+    class Heads(Linear):
+        def __init__(self, directory: Path) -> None:
+            super().__init__(directory)
+            self.spec = spec
+
+        def outputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+            """In the order of their names."""
+            age, price, _, hour, _ = inputs["x"].T
+            return np.stack([np.sqrt(age), hour / 24, np.log1p(price)], axis=1)
+
+        def score(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+            weights = np.array([spec.outputs[name] for name in spec.output_names], np.float32)
+            scores: NDArray[np.float32] = self.outputs(inputs) @ weights
+            return scores
+
+    def team(age: float, price: float, hour: float, **_others: float) -> float:
+        return float(2 * np.sqrt(age) + np.log1p(price) + 3 * hour / 24)
+
+    with pytest.raises(PublishError) as error:
+        expected.compare(Heads(tmp_path), _file(tmp_path, team))
+    assert str(error.value).endswith(
+        "they would agree if the outputs of_age and of_price had each other's weight"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,14 @@ class Scorer(Protocol):
 
     def score(self, inputs: Inputs) -> FloatArray:
         """(items,). Raises ScoringError, also where a container would refuse the score."""
+
+
+@runtime_checkable
+class OutputsScorer(Protocol):
+    """One that also gives the outputs of a model that has several."""
+
+    def outputs(self, inputs: Inputs) -> FloatArray:
+        """(items, outputs), in the order of `FeatureSpec.output_names`."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -33,12 +34,14 @@ from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec
+from feedrank.model.engines import can_explain, is_stoppable
 from feedrank.model.load import load_model
 from feedrank.ranking.pipeline import best_first
 from feedrank.settings import Settings
 
 SHOWN = 5  # rows
 LOAD_S = "60"
+FATAL = 4  # of ONNX Runtime's log severities
 PROGRESS_ROWS = 20_000
 NO_TABLES: Mapping[TableName, Path | None] = {}
 
@@ -54,6 +57,9 @@ class ServedBundle:
         if not isinstance(store, SnapshotStore):
             raise PublishError(f"{uri}: its features are not the snapshot's")
         self._store = store
+        self._run = ort.RunOptions()
+        # What can't be scored is said in words, and the search for a reason tries what can't be.
+        self._run.log_severity_level = FATAL
 
     @property
     def spec(self) -> FeatureSpec:
@@ -74,9 +80,15 @@ class ServedBundle:
         return self.model.matrix.build(query, self._store.look_up(query))
 
     def score(self, inputs: Inputs) -> FloatArray:
-        scores = self.model.engine.score(inputs)
+        engine = self.model.engine
+        scores = engine.score(inputs, self._run) if is_stoppable(engine) else engine.score(inputs)
         best_first(scores, self.spec.range)
         return scores
+
+    def outputs(self, inputs: Inputs) -> FloatArray:
+        engine = self.model.engine
+        assert can_explain(engine)
+        return engine.explain(inputs, self._run)[1]
 
 
 @dataclass(frozen=True, slots=True)

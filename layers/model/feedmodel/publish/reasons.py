@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feedmodel.publish.comparison import Comparison, FeaturePlace, evenly, places_of
+from feedmodel.publish.comparison import Comparison, FeaturePlace, OutputsScorer, evenly, places_of
 from feedmodel.publish.past_requests import REQUEST, PastRequest, columns_read
 from feedmodel.publish.single_changes import single_change
 from feedrank.domain import MAX_ITEMS, BoolArray
@@ -15,6 +16,7 @@ from feedrank.errors import ScoringError
 from feedrank.features.spec import PROBABILITY, Feature, Source
 
 SCORE = "score"
+OUTPUT_REQUESTS = 20
 REQUESTS, ROWS = 1_000, 50_000  # that are looked at, about
 OVERLAP = 0.9  # of the rows that differ and of those that have something in common
 OVERLAP_OF_LISTS = 0.6  # a list of just as many values as are kept differs from no longer one
@@ -42,7 +44,9 @@ def reasons(comparison: Comparison) -> Iterator[str]:
     yield from _columns_left_out(comparison)
     yield from _lists_torn_apart(comparison)
     yield from _rows_that_contradict(comparison)
-    if change := single_change(comparison) or _other_scores(comparison):
+    if change := (
+        single_change(comparison) or _swapped_outputs(comparison) or _other_scores(comparison)
+    ):
         yield change
         return
     sample = _sample(comparison)
@@ -70,6 +74,23 @@ def _rows_that_contradict(comparison: Comparison) -> Iterator[str]:
     )
     if count := int((~comparison.near(lowest, highest)).sum()):
         yield f"{count:,} rows stand in the file more than once, with different scores"
+
+
+def _swapped_outputs(comparison: Comparison) -> str | None:
+    """Two outputs with each other's weight."""
+    scorer, spec = comparison.scorer, comparison.scorer.spec
+    if spec.score or len(spec.outputs) <= 1 or not isinstance(scorer, OutputsScorer):
+        return None
+    requests = evenly(comparison.requests, OUTPUT_REQUESTS)
+    rows = np.concatenate([request.rows for request in requests])
+    outputs = np.concatenate([scorer.outputs(scorer.inputs(each.query)) for each in requests])
+    for one, other in combinations(range(len(spec.outputs)), 2):
+        weights = np.array([spec.outputs[name] for name in spec.output_names])
+        weights[[one, other]] = weights[[other, one]]
+        if comparison.near(outputs @ weights, comparison.expected[rows]).all():
+            first, second = spec.output_names[one], spec.output_names[other]
+            return f"they would agree if the outputs {first} and {second} had each other's weight"
+    return None
 
 
 def _other_scores(comparison: Comparison) -> str | None:
