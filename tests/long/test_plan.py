@@ -32,7 +32,7 @@ SAMPLES = 400 if SECONDS else 5
 WITHIN = 0.15
 PATIENT_S = 60.0
 ITEMS, BODIES = 50, 64
-SLEEP_S, SIGMA = 0.06, 0.4  # of a stand-in that keeps no processor busy
+SIGMA = 0.4  # of the times that a stand-in sleeps, which keeps no processor busy
 STANDIN = Path(__file__).parents[1] / "runtime" / "standin"
 HEADINGS = ("local pool", "requests/s", "measured", "planned", "apart")
 
@@ -98,10 +98,10 @@ def compare(table: Table, what: str, rate_per_s: float, measured: float, planned
         assert measured == pytest.approx(planned, rel=WITHIN), what
 
 
-def sleeps() -> list[bytes]:
+def sleeps(mean_s: float) -> list[bytes]:
     """Requests that a stand-in takes a lognormal time for."""
     source = random.Random(1)  # noqa: S311 no secret
-    mu = log(SLEEP_S) - SIGMA**2 / 2
+    mu = log(mean_s) - SIGMA**2 / 2
     times = [source.lognormvariate(mu, SIGMA) for _ in range(1_000)]
     return [
         json.dumps({"queryStringParameters": {"do": "sleep", "seconds": str(seconds)}}).encode()
@@ -143,7 +143,7 @@ def test_the_functions_response_times_are_those_of_a_queue_before_it(
 def test_as_many_requests_are_refused_as_find_all_environments_busy(
     tmp_path: Path, table: Table
 ) -> None:
-    events, load_erlangs = sleeps(), 3.0
+    events, load_erlangs = sleeps(0.06), 3.0
     count = 4 if SECONDS else 2
 
     async def work() -> tuple[float, Load]:
@@ -160,8 +160,9 @@ def test_as_many_requests_are_refused_as_find_all_environments_busy(
 
 
 def test_as_many_environments_start_as_the_plan_expects(tmp_path: Path, table: Table) -> None:
-    events, load_erlangs = sleeps(), 4.0
-    most, runs = (20, 4) if SECONDS else (2, 1)
+    sleep_s, load_erlangs = 0.3, 4.0
+    events, rate_per_s = sleeps(sleep_s), load_erlangs / sleep_s
+    most, runs = (25, 4) if SECONDS else (2, 1)
     started: list[int] = []
     init_ms: list[float] = []
     for run in range(runs):
@@ -171,7 +172,7 @@ def test_as_many_environments_start_as_the_plan_expects(tmp_path: Path, table: T
             scratch = tmp_path / f"run-{run}"
             function = Function(STANDIN)
             async with EnvironmentPool(function, most, logs=logs, scratch=scratch) as pool:
-                await poisson(pool, events, load_erlangs / SLEEP_S, seed=run)
+                await poisson(pool, events, rate_per_s, seed=run)
 
         asyncio.run(work())
         inits = [
@@ -182,9 +183,9 @@ def test_as_many_environments_start_as_the_plan_expects(tmp_path: Path, table: T
         ]
         started.append(len(inits))
         init_ms += inits
-    rate_per_s = load_erlangs / SLEEP_S
+    assert not SECONDS or max(started) < most  # else it was the pool that ended
     rates = np.array([1e-9, *np.full(max(1, round(LOAD_S)), rate_per_s)])
-    service_s, init_s = SLEEP_S + 0.002, float(np.mean(init_ms)) / 1e3
+    service_s, init_s = sleep_s + 0.002, float(np.mean(init_ms)) / 1e3
     expected = environments.simulate(
         rates, 1.0, environments.Function(service_s, init_s, 3_600.0, most, 1_000)
     )
