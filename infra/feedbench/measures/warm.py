@@ -98,7 +98,7 @@ def measure_engines(bench: Bench) -> Iterator[Row]:
     rounds = stats.by_turns(samplers, bench.effort.engine_rounds)
     for items, file in files.items():
         onnx, torch = (
-            [1e9 / np.mean(spent_ns[file]) for spent_ns in rounds[engine]] for engine in ENGINES
+            [1e9 / np.median(spent_ns[file]) for spent_ns in rounds[engine]] for engine in ENGINES
         )
         note = f"{np.median(onnx):,.0f} calls/s"
         yield row(f"engine, {items} items", stats.ratio(onnx, torch), note)
