@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from feedrank.domain import MAX_ID, Query
 from feedrank.errors import BundleError
+from feedrank.features import snapshot
 from feedrank.features.snapshot import SnapshotStore, read_safetensors
 from feedrank.features.spec_reader import parse_spec
 
@@ -119,6 +120,22 @@ def test_empty_tables_give_the_defaults(tmp_path: Path, user: int) -> None:
         "unknown_items": [True, True],
         "degraded": (),
     }
+
+
+@pytest.mark.parametrize("count", [16, 17, 31, 32, 33, 100, 1_000])
+def test_a_large_table_is_looked_up_as_a_dictionary_is(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "LARGE_ROWS", 16)
+    random = np.random.default_rng(count)
+    ids = {0, MAX_ID, *random.integers(0, 3 * count, 2 * count).tolist()}
+    for ends in (ids, ids - {0}, ids - {MAX_ID}):
+        known = random.permutation(sorted(ends))[:count].tolist()
+        items: Items = {item: (float(n), -float(n)) for n, item in enumerate(known)}
+        tables: Tables = ({1: 2.0}, items, {(1, known[0]): 5.0})
+        near = {max(0, item - 1) for item in known} | {min(MAX_ID, item + 1) for item in known}
+        wanted = random.permutation([*known, *near, 0, MAX_ID]).tolist()
+        assert _look_up(_store(tmp_path, *tables), 1, wanted) == _naive(tables, 1, wanted)
 
 
 def test_the_same_item_twice_is_looked_up_and_counted_twice(tmp_path: Path) -> None:
