@@ -162,6 +162,7 @@ def test_a_plan_is_printed_and_drawn(tmp_path: Path) -> None:
         ("--log missing", "missing: No such file or directory"),
         ("--bench README.md", "README.md: not the results of a whole `feedrank bench`"),
         ("--plot x.docx --rate 1", "x.docx: the picture is a PNG"),
+        ("--rate 100000 --p50-ms 900 --p95-ms 950 --p99-ms 990", "plan the part of one region"),
         ("--delivery x", "'x' is not one of"),
     ],
 )

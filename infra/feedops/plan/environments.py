@@ -152,7 +152,6 @@ class _Pool:
     ) -> tuple[float, float]:
         """Adds to `visits` how often each level was reached, and returns cold starts and throttled
         requests."""
-        function = self._function
         pending = self._pending(part_s)
         hazards = np.interp(self._levels - pending, self._levels, self._hazard, left=rate_per_s)
         reached = hazards[:-1] * part_s
@@ -161,18 +160,21 @@ class _Pool:
         starts = at_most * -np.expm1(-reached)
         wanted = float(overflow[:-1].sum()) if is_rush else float(starts.sum())
         started = self._taken(min(wanted, float(at_most.sum())), part_s)
-        if is_rush or started < wanted:  # the lowest levels first, each at most once
-            allowed = np.clip(started - (np.cumsum(at_most) - at_most), 0.0, at_most)
-            share = np.minimum(allowed / np.maximum(at_most, EXISTS), NEARLY_ALL)
-            reached = np.where(at_most < EXISTS, reached, -np.log1p(-share))
+        if is_rush or started < wanted:
+            reached = _lowest_first(started, at_most, reached)
         visits += reached
         self._sum += reached
         self._now_s += part_s
         if started > 0.0:
-            self._initializing.append((self._now_s + function.init_s, started))
-        target = rate_per_s * function.service_s
-        self._load = target + (self._load - target) * exp(-part_s / function.service_s)
+            self._initializing.append((self._now_s + self._function.init_s, started))
+        self._follow(rate_per_s, part_s)
         return started, float(overflow[-1]) + max(0.0, wanted - started)
+
+    def _follow(self, rate_per_s: float, part_s: float) -> None:
+        """The load approaches what the rate brings, within the service time."""
+        service_s = self._function.service_s
+        target = rate_per_s * service_s
+        self._load = target + (self._load - target) * exp(-part_s / service_s)
 
     def _taken(self, wanted: float, part_s: float) -> float:
         """As many new environments as Lambda allows in this part."""
@@ -204,3 +206,11 @@ class _Pool:
             usual = min(int(self._load), len(gaps_s) - 1)
             gaps_s[usual:] = np.cumsum(gaps_s[usual:])
         self._hazard = 1.0 / gaps_s
+
+
+def _lowest_first(started: float, at_most: Array, reached: Array) -> Array:
+    """How often each level is reached if so many environments start, each level once and the
+    lowest that lack one first. Those that exist are reached as ever."""
+    allowed = np.clip(started - (np.cumsum(at_most) - at_most), 0.0, at_most)
+    share = np.minimum(allowed / np.maximum(at_most, EXISTS), NEARLY_ALL)
+    return np.where(at_most < EXISTS, reached, -np.log1p(-share))

@@ -14,6 +14,7 @@ from feedops.plan.workload import Delivery, Workload
 RATE_PER_S = 10_000.0
 MEMORY_MB = 1_769  # of the stack, unless its MemorySize says more
 PERCENTS = (50.0, 95.0, 99.0)
+MOST_AT_ONCE = 50_000  # requests: the concurrency that AWS raises a quota to ends about there
 
 
 class Given(NamedTuple):
@@ -41,9 +42,16 @@ def workload(given: Given) -> Workload:
     rate_per_s = given.rate_per_s
     if rate_per_s is None and given.curve in NAMES:
         rate_per_s = RATE_PER_S
+    day, found = traffic(given.curve, rate_per_s), _measured(given)
+    at_once = day.peak_per_s * found.service.mean_ms / 1_000.0
+    if not at_once <= MOST_AT_ONCE:
+        raise OperationError(
+            f"{at_once:,.0f} requests at a time are more than a region's Lambda takes "
+            f"({MOST_AT_ONCE:,}): plan the part of one region"
+        )
     return Workload(
-        traffic=traffic(given.curve, rate_per_s),
-        measured=_measured(given),
+        traffic=day,
+        measured=found,
         keep_alive_s=given.keep_alive_s or prices.assumption("keep_alive_s"),
         target_p99_ms=given.target_p99_ms,
         concurrency=given.concurrency,
