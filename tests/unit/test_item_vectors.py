@@ -72,19 +72,23 @@ def whole_model(make: Any, inputs: Sequence[dict[str, Any]], directory: Path) ->
     return Served(spec, program, read_tables(spec, paths))  # type: ignore[arg-type]
 
 
-def test_two_inputs_become_one_vector_of_each_item(tmp_path: Path) -> None:
-    whole = whole_model(Two, [USER, ITEM_IDS, ITEM], tmp_path)
+@pytest.mark.parametrize("store", ["float32", "float16"])
+def test_two_inputs_become_one_vector_of_each_item(store: str, tmp_path: Path) -> None:
+    item = ITEM | {"features": [zoo.PRICE, zoo.EMBEDDING | {"store": store}]}
+    whole = whole_model(Two, [USER, ITEM_IDS, item], tmp_path)
     served = compute_ahead(whole, ["Item_Features", "item"])  # in any case and order
     assert [(i.name, i.width) for i in served.spec.inputs] == [("user_features", 1), ("item", 7)]
     assert served.tables["items"].values.shape == (zoo.ITEMS, 7)
     assert served.tables["items"].integers.shape == (zoo.ITEMS, 0)
+    assert served.tables["items"].halves.shape == (zoo.ITEMS, 0)
     assert not served.spec.vocabularies
 
     save_program(served.program, tmp_path / "model.pt2")
     users = torch.tensor([[41.0]])
     frame = zoo.tables()["items"]
     prices = frame["price"].fillna(9.5).to_numpy(np.float32)
-    item_rows = np.column_stack([prices, np.stack(frame["embedding"])])
+    embeddings = np.stack(frame["embedding"]).astype(store).astype(np.float32)
+    item_rows = np.column_stack([prices, embeddings])
     ids = torch.arange(1, zoo.ITEMS + 1)[:, None]
     torch.manual_seed(zoo.SEED)
     expected = Two().eval()(users, ids, torch.tensor(item_rows)).detach().numpy()
