@@ -109,6 +109,22 @@ def test_vectors_that_move_scores_by_more_than_is_allowed_are_refused(
         build_bundle(vectors)
 
 
+class Small(Dot):
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e-9 * super().forward(x)
+
+
+def test_small_scores_of_any_range_may_move_by_as_small_a_share(
+    options: PublishOptions, registry: Registry, tmp_path: Path
+) -> None:
+    uri = registry.log(Small(), width=2 * WIDTH + 1)
+    small = _options(options, uri, tmp_path, OF_USERS, OF_ITEMS)
+    (tmp_path / "s.json").write_text(json.dumps(SPEC | {"range": None}))
+    with pytest.raises(PublishError, match=r"move scores by up to \d\.\de-1[23]; \de-1[45] is all"):
+        build_bundle(small)
+    build_bundle(replace(small, tolerance=1e-2))
+
+
 def test_float16_numbers_are_stored_as_they_are_without_more_tolerance(
     options: PublishOptions, dot_uri: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from feedmodel.publish.quantized import TOP, long_queries, share_of_top
 from feedmodel.publish.scorers import Inputs, Scorers
 from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import FeatureTables
+from feedmodel.publish.tolerance import scale_of, within
 from feedmodel.publish.vocabularies import request_vocabularies
 from feedrank.domain import FloatArray, Query
 from feedrank.features.matrix import MatrixBuilder
@@ -40,8 +41,8 @@ def cost_of_float16(
     """The model's scores with rounded vectors beside those with the vectors as they are, in words;
     empty where none is rounded. `directory` has room for the exact tables.
 
-    Raises PublishError where the scores are further apart than `tolerance`: of a score up to 1, of
-    a larger one this share of it.
+    Raises PublishError where the scores are further apart than `tolerance`: of a score in [0, 1],
+    or of how far apart scores of any range lie.
     """
     numbers = sum(table.halves.size for table in tables.values())
     if not numbers:
@@ -50,11 +51,14 @@ def cost_of_float16(
     lists = [_both(scorers, exact, query) for query in long_queries(tables)]
     queries = parity_queries(scorers.spec, tables)
     pairs = [*lists, *(_both(scorers, exact, query) for query in queries)]
-    apart = max(float((np.abs(a - b) / np.maximum(1, np.abs(a))).max()) for a, b in pairs)
-    if not apart <= tolerance:
+    before, after = (np.concatenate(scores) for scores in zip(*pairs, strict=True))
+    allowed = within(before, scale_of(before, scorers.spec.range), tolerance)
+    differences = np.abs(after - before)
+    apart, worst = float(differences.max()), int((differences - allowed).argmax())
+    if not (differences <= allowed).all():
         raise PublishError(
-            f"vectors as float16 move scores by up to {apart:.1e}; {tolerance:g} is allowed: allow "
-            'more with --tolerance, or leave "store" out of the feature spec'
+            f"vectors as float16 move scores by up to {apart:.1e}; {allowed[worst]:.0e} is "
+            'allowed: allow more with --tolerance, or leave "store" out of the feature spec'
         )
     text = f"{FLOAT16_BYTES * numbers / 1e6:.1f} MB less; scores {apart:.1e} apart at most"
     if lists:
