@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedrank.errors import InvalidRequestError
 from feedrank.features.candidates import CandidateFeatures
@@ -49,6 +51,21 @@ def test_values_are_read_as_the_spec_says(name: str, cells: list[Any], expected:
     column = READER.read({name: cells}, 3)[name]
     np.testing.assert_array_equal(column, expected)
     assert column.dtype == (np.int64 if name in {"position", "source"} else np.float64)
+
+
+CELL = st.none() | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.lists(st.none() | st.lists(CELL, max_size=9), min_size=1, max_size=12), st.integers(1, 5))
+def test_lists_of_any_length_keep_their_last_values(cells: list[Any], size: int) -> None:
+    feature = {"name": "f", "source": "candidate", "size": size, "default": -7}
+    spec = parse_spec({"inputs": [{"name": "x", "type": "int64", "features": [feature]}]})
+    expected = []
+    for cell in cells:
+        last = [-7 if number is None else number for number in (cell or [])][-size:]
+        expected.append([-7] * (size - len(last)) + last)
+    column = CandidateFeatures(spec).read({"f": cells}, len(cells))["f"]
+    assert column.tolist() == expected
 
 
 @pytest.mark.parametrize(
