@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
+from inspect import iscoroutinefunction
 from itertools import cycle, islice, repeat
 from pathlib import Path
 from pkgutil import resolve_name
@@ -150,7 +151,7 @@ def stages(events: str, stages: dict[str, list[str]], rounds: int, calls: int) -
 
 
 def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
-    """A stopwatch around one callable or property; `path` is its owner and its name."""
+    """A stopwatch around one callable, coroutine or property; `path` is its owner and its name."""
     owner_name, name = path.split()
     owner = resolve_name(owner_name)
     real: Any = vars(owner)[name]
@@ -162,6 +163,14 @@ def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
         spent_ns.append(perf_counter_ns() - start)
         return value
 
+    async def timed_to_its_end(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        start = perf_counter_ns()
+        value = await function(*arguments, **named)
+        spent_ns.append(perf_counter_ns() - start)
+        return value
+
+    if iscoroutinefunction(function):
+        return patch.object(owner, name, timed_to_its_end)
     return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)
 
 
