@@ -30,6 +30,7 @@ FUNCTION_NAME = "AWS_LAMBDA_FUNCTION_NAME"
 FUNCTION_MEMORY_MB = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"
 INIT_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 TRACE = "_X_AMZN_TRACE_ID"
+RUNTIME_API = "AWS_LAMBDA_RUNTIME_API"
 MIN_KEY_LENGTH = 32  # characters; as hex they are 128 bits
 MAX_TIME_S = 900.0  # Lambda's
 MAX_EVENT_BYTES = 6 * 1_024 * 1_024  # Lambda's
@@ -316,6 +317,11 @@ def init_type() -> str:
 def lambda_trace() -> str | None:
     """X-Ray's header of the current invocation: Lambda's runtime sets it anew for each."""
     return os.environ.get(TRACE)
+
+
+def runtime_api() -> str:
+    """Host and port of Lambda's runtime API. Raises KeyError outside Lambda."""
+    return os.environ[RUNTIME_API]
 
 
 def _misspelt(environment: Mapping[str, str]) -> dict[str, str]:

@@ -15,8 +15,8 @@ import pytest
 
 import fakes
 from feedops.workspace import EVENTS
+from feedrank import settings
 from feedrank.domain import FloatArray
-from feedrank.http import last_response
 from feedrank.model.inference import TIMED_OUT, watchdog
 
 VARYING = {"timestamp", "latency_ms", "Latency", "cold_start", "reason"}
@@ -71,7 +71,7 @@ class Hanging:
 def runtime_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeApi]:
     with RuntimeApi() as server:
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv(last_response.RUNTIME_API, server.address)
+        monkeypatch.setenv(settings.RUNTIME_API, server.address)
         yield server
         server.shutdown()
 

@@ -5,7 +5,6 @@ posted to Lambda from another thread, with the request of the runtime API that t
 would have made: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html#runtimes-api-response
 """
 
-import os
 from copy import copy
 
 import orjson
@@ -19,8 +18,8 @@ from feedrank.http.observer import Observer
 from feedrank.http.problems import problem
 from feedrank.http.web import Request
 from feedrank.model.inference import TIMED_OUT
+from feedrank.settings import runtime_api
 
-RUNTIME_API = "AWS_LAMBDA_RUNTIME_API"  # Lambda sets it: host and port
 PATH = "/2018-06-01/runtime/invocation/{}/response"
 TIMEOUT_S = 1.0
 ACCEPTED = 202
@@ -50,7 +49,7 @@ async def _timed_out(scope: Scope, receive: Receive, send: Send) -> None:
 def _send(request_id: str, body: bytes) -> None:
     from http.client import HTTPConnection, HTTPException  # which no other request needs
 
-    connection = HTTPConnection(os.environ[RUNTIME_API], timeout=TIMEOUT_S)
+    connection = HTTPConnection(runtime_api(), timeout=TIMEOUT_S)
     connection.request("POST", PATH.format(request_id), body, {"content-type": "application/json"})
     status = connection.getresponse().status
     if status != ACCEPTED:

@@ -26,7 +26,7 @@ class _Exact:
     def __init__(self, scorers: Scorers, tables: FeatureTables, directory: Path) -> None:
         vocabularies = request_vocabularies(scorers.spec)
         with TemporaryDirectory(dir=directory, prefix=".exact-") as scratch:
-            path = Path(scratch) / "features.safetensors"
+            path = Path(scratch) / "features"
             write_snapshot(tables, path, vocabularies, rounded=False)
             self._store = SnapshotStore(path, scorers.spec)
         self._matrix = MatrixBuilder(scorers.spec, vocabularies)
