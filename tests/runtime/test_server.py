@@ -24,7 +24,8 @@ HANGING_THREAD = "from threading import Event, Thread; Thread(target=Event().wai
 HANGING_LOOP = """
 from threading import Event
 from feedrank.decisions.log import DecisionLog
-DecisionLog._print = lambda *given: (print("hangs", flush=True), Event().wait())
+assert DecisionLog.record
+DecisionLog.record = lambda *given: (print("hangs", flush=True), Event().wait())
 server.DRAIN_S, server.EXIT_S = 0, 0.1
 """
 
