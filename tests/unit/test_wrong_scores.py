@@ -25,6 +25,7 @@ from feedmodel.publish.expected import compare
 from feedmodel.publish.snapshot import write_snapshot
 from feedmodel.publish.tables import read_tables
 from feedmodel.publish.vocabularies import request_vocabularies
+from feedmodel.threads import one_thread
 from feedrank.domain import FeatureRows, Query
 from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
@@ -70,12 +71,10 @@ KNOWN = zoo.Known(Everything, SPEC)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def in_one_thread() -> Iterator[None]:
     """Thousands of small inferences: threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 class Served:

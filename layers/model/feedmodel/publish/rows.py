@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.golden import MONDAY_S, UNKNOWN_ID
-from feedmodel.publish.scorers import Inputs, Scorers, one_thread, quoted
+from feedmodel.publish.scorers import Inputs, Scorers, quoted
 from feedmodel.publish.tables import TABLES, FeatureTable, FeatureTables, TableName
 from feedmodel.publish.tolerance import Scale, are_near
+from feedmodel.threads import one_thread
 from feedrank.domain import DEFAULT_MAX_ITEMS, FloatArray, IntArray, Query
 from feedrank.errors import ScoringError
 from feedrank.features.matrix import days_since, number_of

@@ -1,7 +1,6 @@
 """What publishing compares: torch, and ONNX Runtime on the bundle's files as in a container."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -99,18 +98,6 @@ def torch_scorer(exported: ExportedProgram, names: Sequence[str], *, flat: bool 
         return scores.reshape(-1) if flat else scores
 
     return score
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one core. Threads that share small batches wait for each other: on a busy machine
-    that takes twenty times the processor time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def quoted(error: ScoringError) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from feedmodel.threads import one_thread
 from feedmodel.training.evaluation import auc, log_loss
 from feedrank.domain import FloatArray
 
@@ -79,17 +80,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 def optimizer_of(network: nn.Module, schedule: Schedule) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch computes in one thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @one_thread()
