@@ -230,10 +230,7 @@ def _columns(
     spec: FeatureSpec, input_: Input, source: Source, block: Block
 ) -> tuple[Columns, Columns] | None:
     """Where this block's features go in the matrix, and where they stand in the block."""
-    table, columns = {}, 0
-    for feature in spec.block(source, block):
-        table[feature.name] = columns
-        columns += 1 if block == "times" else feature.width
+    table = {feature.name: start for feature, start in spec.starts(source, block)}
     to: list[int] = []
     of: list[int] = []
     for feature, start in input_.starts:

@@ -39,7 +39,7 @@ object of JSON has no order. `"range"` is what a score may be: [0, 1], or null f
 number. `"ids": "text"` takes texts for ids.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Literal
@@ -131,8 +131,7 @@ class Input:
     @property
     def starts(self) -> list[tuple[Feature, int]]:
         """Each feature with its first column."""
-        widths = [feature.width for feature in self.features]
-        return list(zip(self.features, accumulate(widths, initial=0), strict=False))
+        return _starts(self.features)
 
     def block_of(self, feature: Feature) -> Block:
         if feature.is_time:
@@ -172,6 +171,10 @@ class FeatureSpec:
                 if f.source == source and input_.block_of(f) == block
             }.values()
         )
+
+    def starts(self, source: Source, block: Block) -> list[tuple[Feature, int]]:
+        """Each feature of a table's block with its first column."""
+        return _starts(self.block(source, block))
 
     def defaults(self, source: Source, block: Block = "values") -> FloatArray:
         """(columns of this source's values or halves,) float32."""
@@ -231,6 +234,11 @@ class FeatureSpec:
 
     def _features(self) -> Iterator[tuple[Input, Feature]]:
         return ((input_, feature) for input_ in self.inputs for feature in input_.features)
+
+
+def _starts(features: Sequence[Feature]) -> list[tuple[Feature, int]]:
+    widths = (feature.width for feature in features)
+    return list(zip(features, accumulate(widths, initial=0), strict=False))
 
 
 def _outputs_to_json(spec: FeatureSpec) -> list[Any] | dict[str, float]:

@@ -34,13 +34,11 @@ class Scored(NamedTuple):
         """A feature of the items, or of the user with each item, as the model reads it: (items,),
         or (items, size) of a list. Raises KeyError where the spec has no such feature."""
         for block in get_args(Block):
-            start = 0
-            for feature in self.spec.block(source, block):
+            for feature, start in self.spec.starts(source, block):
                 if feature.name == name:
                     cells = self._cells(source, block)
                     end = start + feature.width
                     return cells[:, start:end] if feature.size else cells[:, start]
-                start += feature.width
         raise KeyError(f"the feature spec has no {source} feature {name!r}")
 
     def _cells(self, source: Literal["item", "pair"], block: Block) -> NDArray[Any]:

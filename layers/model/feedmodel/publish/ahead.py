@@ -127,11 +127,10 @@ def _part(
 
 
 def _columns(items: FeatureTable, spec: FeatureSpec, block: Block) -> dict[str, NDArray[Any]]:
-    columns, start = {}, 0
-    for feature in spec.block("item", block):
-        columns[feature.name] = getattr(items, block)[:, start : start + feature.width]
-        start += feature.width
-    return columns
+    return {
+        feature.name: getattr(items, block)[:, start : start + feature.width]
+        for feature, start in spec.starts("item", block)
+    }
 
 
 def _item_inputs(spec: FeatureSpec, items: FeatureTable) -> Iterator[Inputs]:

@@ -96,11 +96,9 @@ class FeaturePlace(NamedTuple):
 
 def places_of(spec: FeatureSpec) -> Iterator[FeaturePlace]:
     for input_ in spec.inputs:
-        start = 0
-        for feature in input_.features:
+        for feature, start in input_.starts:
             at = slice(start, start + feature.width)
             yield FeaturePlace(input_.name, at, feature, input_.width)
-            start += feature.width
 
 
 def evenly(positions: Sequence[Any], most: int) -> list[Any]:

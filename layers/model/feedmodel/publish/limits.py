@@ -48,10 +48,8 @@ def with_limits(scorers: Scorers, queries: Iterable[Query]) -> FeatureSpec:
 def check_tables(spec: FeatureSpec, tables: FeatureTables) -> None:
     """Raises PublishError that names a column with numbers beyond the limits."""
     for name, (source, _) in TABLES.items():
-        start = 0
-        for feature in spec.block(source, "integers"):
+        for feature, start in spec.starts(source, "integers"):
             cells = tables[name].integers[:, start : start + feature.width]
-            start += feature.width
             for limits in filter(None, (each.limits.get(feature.name) for each in spec.inputs)):
                 _check_cells(cells, limits, f"table {name}, column {feature.column}")
                 default = np.array([feature.default_cells])

@@ -138,12 +138,16 @@ def _varied(
 ) -> Iterator[Batch]:
     """The one row of `base`, repeated, with each row of the table in its source's columns."""
     one = scorers.inputs(base)
+    places = [
+        (input_, list(_columns(scorers.spec, input_, source, table)))
+        for input_ in scorers.spec.inputs
+    ]
     for start in range(0, len(table.ids), at_once):
         part = slice(start, start + at_once)
         inputs = {name: np.repeat(row, len(table.ids[part]), axis=0) for name, row in one.items()}
-        for input_ in scorers.spec.inputs:
+        for input_, columns in places:
             flat = inputs[input_.name].reshape(-1, input_.width)
-            for to, cells in _columns(scorers.spec, input_, source, table):
+            for to, cells in columns:
                 flat[:, to] = cells(part, base.time_s)
         yield table.ids[part], inputs
 
@@ -152,20 +156,17 @@ def _columns(
     spec: FeatureSpec, input_: Input, source: Source, table: FeatureTable
 ) -> Iterator[tuple[slice, Cells]]:
     """Where each feature of the source's stands in the input, and what reads its cells."""
-    starts: dict[tuple[Block, str], int] = {}
-    for block in get_args(Block):
-        column = 0
-        for feature in spec.block(source, block):
-            starts[block, feature.name] = column
-            column += feature.width
-    to = 0
-    for feature in input_.features:
+    starts = {
+        (block, feature.name): start
+        for block in get_args(Block)
+        for feature, start in spec.starts(source, block)
+    }
+    for feature, to in input_.starts:
         if feature.source == source:
             block = input_.block_of(feature)
             start = starts[block, feature.name]
             stored = getattr(table, block)[:, start : start + feature.width]
             yield slice(to, to + feature.width), partial(_cells, feature, stored)
-        to += feature.width
 
 
 def _cells(feature: Feature, stored: NDArray[Any], rows: slice, time_s: float) -> NDArray[Any]:

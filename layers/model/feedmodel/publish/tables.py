@@ -163,16 +163,14 @@ def _table_of(
     unknown: dict[str, int] = {}
     blocks: dict[Block, NDArray[Any]] = {}
     for block in get_args(Block):
-        features = spec.block(source, block)
-        blocks[block] = np.empty((len(ids), sum(f.width for f in features)), TYPES[block])
-        start = 0
-        for feature in features:
+        features = spec.starts(source, block)
+        blocks[block] = np.empty((len(ids), sum(f.width for f, _ in features)), TYPES[block])
+        for feature, start in features:
             series = file.read([feature.column])[feature.column]
             place = f"{file.name}: column {feature.column}"
             cells = _cells(block, series, feature, place, vocabularies)
             rows = cells.rows if order is None else cells.rows.take(order, axis=0)
             blocks[block][:, start : start + feature.width] = rows
-            start += feature.width
             missing |= {feature.name: cells.missing} if cells.missing else {}
             unknown |= {feature.name: cells.unknown} if cells.unknown else {}
     integers = smallest(blocks["integers"], spec.integer_defaults(source))
