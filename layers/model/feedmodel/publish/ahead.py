@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
-from feedmodel.publish.cells import Cells, smallest, together
+from feedmodel.publish.cells import smallest
 from feedmodel.publish.export import Program, export_module, quiet
 from feedmodel.publish.graph_cut import cut
 from feedmodel.publish.onnx_models import OnnxProgram
 from feedmodel.publish.scorers import Inputs, torch_scorer
-from feedmodel.publish.tables import FeatureTable, FeatureTables
+from feedmodel.publish.tables import TYPES, FeatureTable, FeatureTables
 from feedmodel.publish.tolerance import same
 from feedrank.domain import FeatureRows, FloatArray, Query
 from feedrank.features.matrix import MatrixBuilder
@@ -108,21 +108,23 @@ def _part(
     vectors: Mapping[str, FloatArray] = NO_VECTORS,
 ) -> FeatureTable:
     """The table as `after` describes it: columns of `before`, and the vectors."""
-    blocks: dict[Block, dict[str, Cells]] = {}
+    blocks: dict[Block, NDArray[Any]] = {}
     for block in get_args(Block):
         stored = _columns(items, before, block)
         if block == "values":
             stored |= vectors
-        blocks[block] = {f.name: Cells(stored[f.name]) for f in after.block("item", block)}
-    rows = len(items.ids)
+        columns = [stored[feature.name] for feature in after.block("item", block)]
+        dtype = TYPES[block]
+        nothing = np.empty((len(items.ids), 0), dtype)
+        blocks[block] = np.hstack([nothing, *columns], dtype=dtype)
     return FeatureTable(
         items.ids,
-        together(blocks["values"], rows, np.float32),
+        blocks["values"],
         items.missing,
         items.unknown,
-        smallest(together(blocks["integers"], rows, np.int64), after.integer_defaults("item")),
-        together(blocks["times"], rows, np.float64),
-        halves=together(blocks["halves"], rows, np.float32),
+        smallest(blocks["integers"], after.integer_defaults("item")),
+        blocks["times"],
+        halves=blocks["halves"],
     )
 
 

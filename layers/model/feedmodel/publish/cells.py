@@ -5,14 +5,14 @@ gives (rows, width). Missing cells take the feature's default; where that is nul
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from feedmodel.errors import PublishError
 from feedmodel.publish.float32 import float32_column
@@ -222,17 +222,6 @@ def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) ->
         np.copyto(table[start : start + CHUNK_ROWS], numbers.take(at, mode="clip"), where=in_list)
     if not whole:
         np.copyto(table, feature.default_cells, where=np.isnan(table))
-    return table
-
-
-def together(cells: Mapping[str, Cells], rows: int, dtype: DTypeLike) -> NDArray[Any]:
-    """(rows, columns) of all features together."""
-    widths = [each.rows.shape[1] for each in cells.values()]
-    table = np.empty((rows, sum(widths)), dtype)
-    start = 0
-    for each, width in zip(cells.values(), widths, strict=True):
-        table[:, start : start + width] = each.rows
-        start += width
     return table
 
 
