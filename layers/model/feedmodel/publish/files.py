@@ -1,7 +1,7 @@
 """Tables from Parquet and CSV files, with texts as they are written."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +37,7 @@ class TableFile:
     """A table's columns, each read where it is used: a large Parquet file is never in memory as a
     whole. A CSV is read at once.
 
-    Raises PublishError where it can't be read.
+    Raises PublishError where it can't be read, or lacks one of them.
     """
 
     def __init__(self, path: Path, columns: Collection[str], texts: Collection[str]) -> None:
@@ -45,13 +45,16 @@ class TableFile:
         self.name = path.name
         self._path = path
         self._csv = read_frame(path, columns, texts) if path.suffix == ".csv" else None
-        self.columns = [*self._csv] if self._csv is not None else _parquet_columns(path)
+        self._check(columns, _parquet_columns(path) if self._csv is None else self._csv)
 
     def read(self, columns: Collection[str]) -> pd.DataFrame:
         frame = read_frame(self._path, columns) if self._csv is None else self._csv
-        if absent := sorted({*columns} - {*frame}):
-            raise PublishError(f"{self.name}: lacks the column {', '.join(absent)}")
+        self._check(columns, frame)  # an index that the schema describes may not be in the frame
         return frame[[*columns]]
+
+    def _check(self, columns: Collection[str], there: Iterable[object]) -> None:
+        if absent := sorted({*columns}.difference(there)):
+            raise PublishError(f"{self.name}: lacks the column {', '.join(absent)}")
 
 
 def _check_file(path: Path) -> None:

@@ -103,8 +103,6 @@ def _read_table(
         )
     columns = {*keys, *(feature.column for feature in features)}
     file = TableFile(path, columns, _texts(spec, source, keys))
-    if absent := sorted(columns - {*file.columns}):
-        raise PublishError(f"{path.name}: lacks the column {', '.join(absent)}")
     ids = _read_ids(spec, file, keys)
     order = _sort(ids)
     if (ids[1:] == ids[:-1]).all(axis=1).any():
