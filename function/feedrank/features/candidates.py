@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feedrank.errors import InvalidRequestError
 from feedrank.features.expressions import FLOAT32_MAX
-from feedrank.features.matrix import LARGEST_WHOLE, number_of
+from feedrank.features.matrix import LARGEST_WHOLE, last_of_each, number_of
 from feedrank.features.spec import Feature, FeatureSpec
 from feedrank.features.vocabulary import NO_VOCABULARIES, Vocabulary
 
@@ -114,20 +114,10 @@ class CandidateFeatures:
             raise InvalidRequestError(
                 f"{place}: each item's value must have {feature.size} numbers, or be null"
             )
-        return self._lists(feature, [cell or [] for cell in cells], place)
-
-    def _lists(self, feature: Feature, cells: Sequence[Sequence[Any]], place: str) -> NDArray[Any]:
-        """(items, size): the last ones of each list, behind as many defaults as it takes. All are
-        read at once: one by one, a hundred lists take longer than the model."""
-        numbers = self._numbers(feature, [*chain.from_iterable(cells)], place)
-        lengths = np.array([len(cell) for cell in cells])[:, np.newaxis]
-        ends = lengths.cumsum(axis=0)
-        at = ends - feature.size + np.arange(feature.size)
-        is_given = at >= ends - lengths
-        rows = np.empty(at.shape, np.int64 if feature.name in self._whole else np.float64)
-        rows[:] = feature.default_cells
-        rows[is_given] = numbers[at[is_given]]
-        return rows
+        lists = [cell or [] for cell in cells]
+        numbers = self._numbers(feature, [*chain.from_iterable(lists)], place)
+        offsets = np.array([0, *accumulate(map(len, lists))])
+        return last_of_each(numbers, offsets, feature)
 
     def _numbers(self, feature: Feature, cells: Sequence[Any], place: str) -> NDArray[Any]:
         if feature.vocabulary:

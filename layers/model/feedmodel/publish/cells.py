@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from feedmodel.errors import PublishError
 from feedmodel.publish.float32 import float32_column
 from feedrank.domain import IntArray
-from feedrank.features.matrix import number_of
+from feedrank.features.matrix import last_of_each, number_of
 from feedrank.features.spec import Feature
 
 SAMPLE = 3  # texts of a vocabulary, in an error
@@ -210,17 +210,13 @@ def _absent_vectors(series: pd.Series, offsets: IntArray, feature: Feature, plac
 
 
 def _last_of_each(numbers: NDArray[Any], offsets: IntArray, feature: Feature) -> NDArray[Any]:
-    """(rows, size): the last ones of each list, behind as many defaults as it takes."""
-    rows, size = len(offsets) - 1, feature.size
-    whole = numbers.dtype.kind == "i"
-    default = int(number_of(feature)) if whole else np.nan
-    table = np.full((rows, size), default, numbers.dtype)
-    for start in range(0, rows if len(numbers) else 0, CHUNK_ROWS):
-        first = offsets[start : start + CHUNK_ROWS + 1]
-        at = first[1:, np.newaxis] - size + np.arange(size)
-        in_list = at >= first[:-1, np.newaxis]  # not in front of it
-        np.copyto(table[start : start + CHUNK_ROWS], numbers.take(at, mode="clip"), where=in_list)
-    if not whole:
+    """(rows, size), as `last_of_each` lays them out; the default also for what a list lacks."""
+    rows = len(offsets) - 1
+    table = np.empty((rows, feature.size), numbers.dtype)
+    for start in range(0, rows, CHUNK_ROWS):
+        part = offsets[start : start + CHUNK_ROWS + 1]
+        table[start : start + CHUNK_ROWS] = last_of_each(numbers, part, feature)
+    if numbers.dtype.kind == "f":
         np.copyto(table, feature.default_cells, where=np.isnan(table))
     return table
 
