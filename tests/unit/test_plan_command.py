@@ -96,6 +96,15 @@ def test_an_accounts_concurrency_refuses_what_is_above_it() -> None:
     assert way(enough, "on demand")["throttled"] == pytest.approx(0.0, abs=1.0)
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.005])
+def test_the_worst_minute_is_no_better_than_all_of_them(rate: float) -> None:
+    """Where a minute has less than a request, and many of them start an environment."""
+    made = plan(f"--rate {rate} --init-ms 900 --target-p99-ms 500")
+    on_demand = way(made, "on demand")
+    assert on_demand["worst_minute_p99_ms"] >= on_demand["p99_ms"] > 900
+    assert made["choice"] != "on demand"
+
+
 @pytest.fixture
 def jump(tmp_path: Path) -> Path:
     """From 20 to 2,000 requests/s at once."""

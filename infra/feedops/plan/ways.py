@@ -174,7 +174,9 @@ def _way(
     service = workload.measured.service
     cold, requests = _by(course.cold_starts, course), _by(course.requests, course)
     cold_share = float(course.cold_starts.sum() / course.requests.sum())
-    worst = float(np.max(np.divide(cold, requests, out=np.zeros_like(cold), where=requests >= 1.0)))
+    # A minute of less than a request tells nothing by itself, but the whole time does.
+    shares = np.divide(cold, requests, out=np.zeros_like(cold), where=requests >= 1.0)
+    worst = max(cold_share, float(shares.max()))
     return Way(
         name,
         ENVIRONMENTS,
