@@ -96,6 +96,27 @@ def test_an_accounts_concurrency_refuses_what_is_above_it() -> None:
     assert way(enough, "on demand")["throttled"] == pytest.approx(0.0, abs=1.0)
 
 
+def test_an_account_keeps_no_more_ready_than_its_concurrency_leaves() -> None:
+    """A hundred stay unreserved, and take what spills over."""
+    made = plan("--rate 4000 --concurrency 300")  # 3,000 requests/s
+    kept, on_demand = way(made, "provisioned"), way(made, "on demand")
+    assert kept["parameters"]["ProvisionedMin"] == "200"
+    assert 200 < kept["capacity"] <= 300
+    assert kept["throttled"] / (4_000 * DAY_S) == pytest.approx(0.25, rel=0.01)
+    assert kept["throttled"] >= on_demand["throttled"]
+    requests = (4_000 * DAY_S - kept["throttled"]) * DAYS
+    assert kept["compute"]["Lambda requests"] == pytest.approx(requests / 1e6 * 0.20)
+
+
+def test_an_account_of_little_concurrency_keeps_none_ready() -> None:
+    line = "--rate 400 --concurrency 100 --target-p99-ms 1"
+    made = plan(line)
+    assert "provisioned" not in [each["name"] for each in made["ways"]]
+    assert made["choice"] == "on demand"
+    shown = CliRunner().invoke(app, ["plan", *line.split()]).stdout
+    assert "100 of the account's concurrency stay unreserved, and it has 100." in shown
+
+
 @pytest.mark.parametrize("rate", [0.001, 0.005])
 def test_the_worst_minute_is_no_better_than_all_of_them(rate: float) -> None:
     """Where a minute has less than a request, and many of them start an environment."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 import numpy as np
 
@@ -62,10 +62,18 @@ def needed(rate_per_s: float, service_s: float) -> int:
     return max(1, by_rate, int(np.argmax(lost <= SPILL_SHARE)))
 
 
+def most_ready(workload: Workload) -> float:
+    """That the account's concurrency allows."""
+    unreserved = prices.quota("lambda_unreserved")
+    return workload.concurrency - unreserved if workload.concurrency else inf
+
+
 def kept_ready(workload: Workload) -> KeptReady:
-    """Two numbers only where a schedule saves a tenth or more, and the traffic is a day."""
+    """Two numbers only where a schedule saves a tenth or more, and the traffic is a day. Only for
+    an account that allows one or more."""
     traffic, service_s = workload.traffic, workload.measured.service.mean_ms / 1_000.0
-    always = needed(traffic.peak_per_s, service_s)
+    most = most_ready(workload)
+    always = int(min(most, needed(traffic.peak_per_s, service_s)))
     flat = KeptReady(always, always)
     if traffic.duration_s != DAY_S:
         return flat

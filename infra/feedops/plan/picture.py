@@ -28,7 +28,7 @@ def draw(plan: Plan, path: Path) -> None:
     first = np.arange(0, len(traffic.rates_per_s), group)
     hours = first * traffic.step_s / HOUR_S
     rates.plot(hours, np.maximum.reduceat(traffic.rates_per_s, first), color=COLOURS[0])
-    for (name, course), colour in zip(plan.courses.items(), COLOURS, strict=True):
+    for (name, course), colour in zip(plan.courses.items(), COLOURS, strict=False):
         times = np.arange(len(course.environments)) * course.step_s / HOUR_S
         environments.plot(times, course.environments, color=colour, label=name)
         starts.plot(times, course.cold_starts, color=colour)

@@ -6,6 +6,7 @@ from math import ceil
 
 from feedops.plan import fleets, prices, quotas, ways
 from feedops.plan.environments import Course
+from feedops.plan.kept_ready import most_ready
 from feedops.plan.quotas import Need
 from feedops.plan.ways import Way
 from feedops.plan.workload import Workload
@@ -24,7 +25,10 @@ class Plan:
 
 
 def make(workload: Workload) -> Plan:
-    on_lambda = [ways.on_demand(workload), ways.snapstart(workload), ways.provisioned(workload)]
+    refused_per_s = ways.refused_per_s(workload)
+    on_lambda = [ways.on_demand(workload, refused_per_s), ways.snapstart(workload, refused_per_s)]
+    if most_ready(workload) >= 1:
+        on_lambda.append(ways.provisioned(workload, refused_per_s))
     courses = {way.name: course for way, course in on_lambda}
     deployable = [way for way, _ in on_lambda]
     choice = best(deployable, workload)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from feedops.display import print_whole
 from feedops.plan import prices
+from feedops.plan.kept_ready import most_ready
 from feedops.plan.measured import BASELINE
 from feedops.plan.plan import Plan
 from feedops.plan.prices import assumption
@@ -125,6 +126,12 @@ def remarks(plan: Plan) -> Iterator[str]:
     )
     if spilled := next((way.spilled for way in plan.ways if way.spilled), 0.0):
         yield f"Provisioned: {number(spilled)} requests a day spill over."
+    if most_ready(workload) < 1:
+        unreserved = prices.quota("lambda_unreserved")
+        yield (
+            f"Provisioned: none; {unreserved:.0f} of the account's concurrency stay unreserved, "
+            f"and it has {workload.concurrency:,}."
+        )
     if workload.gpu_per_s == 0.0:
         yield "GPU: counted with what its CPUs serve; --gpu-per-s takes your measurement."
     yield (

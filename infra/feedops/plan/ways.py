@@ -47,50 +47,49 @@ class Way:
         return self.compute_usd + sum(self.around.values())
 
 
-def on_demand(workload: Workload) -> tuple[Way, Course]:
+def on_demand(workload: Workload, refused_per_s: Array) -> tuple[Way, Course]:
     init_ms = workload.measured.init_ms
-    course, refused = _course(workload, workload.traffic.rates_per_s, init_ms)
-    served, cold = _served(course), float(course.cold_starts.sum())
-    compute = bill.of_lambda(workload, warm=served - cold, cold=cold, init_ms=init_ms)
+    course = _course(workload, workload.traffic.rates_per_s - refused_per_s, init_ms)
+    cold = float(course.cold_starts.sum())
+    compute = bill.of_lambda(workload, warm=_served(course) - cold, cold=cold, init_ms=init_ms)
     parameters = {"WarmStart": "none"}
     return _way(
         "on demand",
         workload,
         course,
-        refused,
+        refused_per_s,
         init_ms=init_ms,
         compute=compute,
         parameters=parameters,
     ), course
 
 
-def snapstart(workload: Workload) -> tuple[Way, Course]:
+def snapstart(workload: Workload, refused_per_s: Array) -> tuple[Way, Course]:
     restore_ms = workload.measured.restore_ms
-    course, refused = _course(workload, workload.traffic.rates_per_s, restore_ms)
-    served, restores = _served(course), float(course.cold_starts.sum())
-    compute = bill.of_snapstart(workload, requests=served, restores=restores)
+    course = _course(workload, workload.traffic.rates_per_s - refused_per_s, restore_ms)
+    restores = float(course.cold_starts.sum())
+    compute = bill.of_snapstart(workload, requests=_served(course), restores=restores)
     parameters = {"WarmStart": "snapstart"}
     return _way(
         "SnapStart",
         workload,
         course,
-        refused,
+        refused_per_s,
         init_ms=restore_ms,
         compute=compute,
         parameters=parameters,
     ), course
 
 
-def provisioned(workload: Workload) -> tuple[Way, Course]:
+def provisioned(workload: Workload, refused_per_s: Array) -> tuple[Way, Course]:
     """What is above the environments that are kept ready, or above the requests/s that Lambda
     sends them, spills over to others, which start on demand."""
-    kept = kept_ready(workload)
-    ready = kept.per_step(workload.traffic)
-    spill_per_s = _spill_per_s(workload, ready)
-    init_ms, traffic = workload.measured.init_ms, workload.traffic
-    course, refused = _course(workload, spill_per_s, init_ms)
+    kept, traffic, init_ms = kept_ready(workload), workload.traffic, workload.measured.init_ms
+    ready, accepted_per_s = kept.per_step(traffic), traffic.rates_per_s - refused_per_s
+    spill_per_s = _spill_per_s(workload, accepted_per_s, ready)
+    course = _course(workload, spill_per_s, init_ms, reserved=kept.busy)
     spilled, cold = _served(course), float(course.cold_starts.sum())
-    requests = traffic.requests - float(course.requests.sum())
+    requests = float((accepted_per_s - spill_per_s).sum()) * traffic.step_s
     kept_s = float(ready.sum()) * traffic.step_s
     compute = _sum(
         bill.of_provisioned(workload, requests=requests, kept_s=kept_s),
@@ -99,14 +98,14 @@ def provisioned(workload: Workload) -> tuple[Way, Course]:
     first = np.arange(0, len(ready), round(course.step_s / traffic.step_s))
     whole = replace(
         course,
-        requests=np.add.reduceat(traffic.rates_per_s, first) * traffic.step_s,
+        requests=np.add.reduceat(accepted_per_s, first) * traffic.step_s,
         environments=course.environments + np.maximum.reduceat(ready, first),
     )
     way = _way(
         "provisioned",
         workload,
         whole,
-        refused,
+        refused_per_s,
         init_ms=init_ms,
         compute=compute,
         parameters=kept.parameters(),
@@ -114,22 +113,25 @@ def provisioned(workload: Workload) -> tuple[Way, Course]:
     return replace(way, spilled=spilled * workload.per_day), whole
 
 
-def _course(workload: Workload, rates_per_s: Array, init_ms: float) -> tuple[Course, Array]:
-    """And the requests of each step that are above the account's requests/s."""
-    traffic = workload.traffic
-    refused_per_s = np.zeros_like(rates_per_s)
-    if workload.concurrency:
-        most_per_s = workload.concurrency * prices.quota("lambda_requests_per_environment")
-        refused_per_s = _each(rates_per_s, lambda rate: beyond(rate, most_per_s))
+def refused_per_s(workload: Workload) -> Array:
+    """Of each step, the requests/s above those of the account, whatever serves the rest."""
+    rates_per_s = workload.traffic.rates_per_s
+    if not workload.concurrency:
+        return np.zeros_like(rates_per_s)
+    most_per_s = workload.concurrency * prices.quota("lambda_requests_per_environment")
+    return _each(rates_per_s, lambda rate: beyond(rate, most_per_s))
+
+
+def _course(workload: Workload, rates_per_s: Array, init_ms: float, *, reserved: int = 0) -> Course:
+    """Of environments that start on demand, beside those that are reserved."""
     function = Function(
         service_s=workload.measured.service.mean_ms / 1_000.0,
         init_s=init_ms / 1_000.0,
         keep_alive_s=workload.keep_alive_s,
-        most=workload.concurrency or UNLIMITED,
+        most=workload.concurrency - reserved if workload.concurrency else UNLIMITED,
         new_in_10_s=round(prices.quota("lambda_scaling")),
     )
-    course = simulate(rates_per_s - refused_per_s, traffic.step_s, function)
-    return course, refused_per_s * traffic.step_s
+    return simulate(rates_per_s, workload.traffic.step_s, function)
 
 
 def _each(rates_per_s: Array, function: Callable[[float], float]) -> Array:
@@ -138,11 +140,11 @@ def _each(rates_per_s: Array, function: Callable[[float], float]) -> Array:
     return np.array([function(float(value)) for value in values])[where]
 
 
-def _spill_per_s(workload: Workload, ready: Array) -> Array:
+def _spill_per_s(workload: Workload, rates_per_s: Array, ready: Array) -> Array:
     """Poisson numbers above ten a second for each, and those that find all of them busy."""
     per_s = prices.quota("lambda_requests_per_environment")
     service_s = workload.measured.service.mean_ms / 1_000.0
-    pairs = np.stack([workload.traffic.rates_per_s, ready], axis=1)
+    pairs = np.stack([rates_per_s, ready], axis=1)
     values, where = np.unique(pairs, axis=0, return_inverse=True)
     spills = []
     for rate, count in values.tolist():
@@ -165,13 +167,14 @@ def _way(
     name: str,
     workload: Workload,
     course: Course,
-    refused: Array,
+    refused_per_s: Array,
     *,
     init_ms: float,
     compute: Bill,
     parameters: Mapping[str, str],
 ) -> Way:
     service = workload.measured.service
+    refused = float(refused_per_s.sum()) * workload.traffic.step_s
     cold, requests = _by(course.cold_starts, course), _by(course.requests, course)
     cold_share = float(course.cold_starts.sum() / course.requests.sum())
     # A minute of less than a request tells nothing by itself, but the whole time does.
@@ -187,7 +190,7 @@ def _way(
         bill.of_gateway(workload),
         cold_starts=float(course.cold_starts.sum()) * workload.per_day,
         most_starts_in_10_s=float(_by(course.cold_starts, course, 10.0).max()),
-        throttled=float(course.throttled.sum() + refused.sum()) * workload.per_day,
+        throttled=(float(course.throttled.sum()) + refused) * workload.per_day,
         parameters=parameters,
     )
 
