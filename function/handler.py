@@ -45,7 +45,7 @@ from feedrank.telemetry.logging import configure, logger
 from feedrank.telemetry.metrics import count_init
 from feedrank.telemetry.tracing import NoTracing, XRayTracing
 
-TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON]
+TEXT_TYPES = ["text/", "application/json", PROBLEM_JSON, "application/openmetrics-text"]
 
 _started_s = perf_counter()
 configure(settings)

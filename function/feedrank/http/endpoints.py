@@ -66,8 +66,18 @@ class Endpoints:
             return _probe("hung")
         return _probe("ok" if self._serving() else "unavailable")
 
-    async def metrics(self) -> Response:
-        return Response(orjson.dumps(self._stats.summary()), media_type=JSON)
+    async def metrics(self, request: Request) -> Response:
+        """JSON, unless the request prefers a format of Prometheus's."""
+        from feedrank.http.negotiation import preferred  # which a ranking has no use for
+        from feedrank.telemetry.exposition import FORMATS, exposition
+
+        accept = ",".join(request.headers.getlist("accept"))
+        media_type = preferred(accept, (JSON, *FORMATS))
+        if media_type == JSON:
+            body = orjson.dumps(self._stats.summary())
+        else:
+            body = exposition(self._stats, self._model_labels(), media_type)
+        return Response(body, headers={"Vary": "Accept"}, media_type=media_type)
 
     async def model(self) -> Response:
         model = self._slot.model()
@@ -107,6 +117,12 @@ class Endpoints:
         with suppress(ModelUnavailableError):
             return self._slot.model()
         return None
+
+    def _model_labels(self) -> dict[str, str]:
+        if model := self._serving():
+            manifest = model.manifest
+            return {"version": manifest.model_version, "digest": manifest.short_digest}
+        return {}
 
     def _health(self) -> dict[str, Any]:
         model = self._serving()
