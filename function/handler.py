@@ -24,6 +24,7 @@ from feedrank.bundle.fetch import fetch_served
 fetch = EarlyFetch(partial(fetch_served, settings.model_uri, settings.model_digest, settings))
 
 from mangum.types import LambdaContext
+from starlette.types import ASGIApp
 
 from feedrank import shortcuts
 from feedrank.decisions.log import DecisionLog
@@ -53,7 +54,7 @@ for doubt in settings.doubts():
     logger.warning("doubtful setting", reason=doubt)
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
-extensions = load_extensions(settings.extensions)
+extensions = load_extensions(settings.extensions, sagemaker=settings.sagemaker == "on")
 load = partial(load_model, settings=settings, stores_of=extensions.store_chain)
 slot = ModelSlot(
     load=partial(load, settings.model_uri, settings.model_digest, fetch=fetch),
@@ -93,12 +94,17 @@ def _app(ranker: Ranker) -> Observer:
     return Observer(app, stats, settings)
 
 
-def app() -> Observer:
+def app() -> ASGIApp:
     """For a web server, which serves requests side by side: uvicorn calls this once."""
     from feedrank.ranking.batching import BatchingScorer  # Lambda has no use for it
 
     os.register_at_fork(after_in_child=slot.close)
-    return _app(_ranker(BatchingScorer() if shortcuts.BATCHING else InlineScorer("server")))
+    server = _app(_ranker(BatchingScorer() if shortcuts.BATCHING else InlineScorer("server")))
+    if settings.sagemaker == "off":
+        return server
+    from feedrank.http.sagemaker import TraceAttributes
+
+    return TraceAttributes(server)
 
 
 ranker = _ranker(InlineScorer())  # Lambda sends a process one request at a time

@@ -66,16 +66,16 @@ class Extensions(NamedTuple):
         return tuple(chain)
 
 
-def load_extensions(module: str) -> Extensions:
+def load_extensions(module: str, *, sagemaker: bool = False) -> Extensions:
     """By the module's name; an empty one has none. Raises SettingsError, which names what is wrong
-    in it."""
+    in it. `sagemaker` says whether the service has SageMaker's routes."""
     if not module:
         return Extensions()
     try:
         extensions = import_module(module)
     except Exception as error:
         raise SettingsError(f"{SETTING}: {module} can't be imported: {_told(error)}") from error
-    return _checked(extensions)
+    return _checked(extensions, sagemaker=sagemaker)
 
 
 def load_extensions_file(path: Path) -> Extensions:
@@ -91,7 +91,7 @@ def load_extensions_file(path: Path) -> Extensions:
     return _checked(module)
 
 
-def _checked(module: ModuleType) -> Extensions:
+def _checked(module: ModuleType, *, sagemaker: bool = False) -> Extensions:
     wrong = [*_misspelt(module)]
     values: dict[str, Any] = {}
     for name, (what, is_one) in KINDS.items():
@@ -103,7 +103,7 @@ def _checked(module: ModuleType) -> Extensions:
         values[name.lower()] = tuple(value)
     expressions = getattr(module, "EXPRESSIONS", {})
     wrong += _wrong_expressions(expressions)
-    wrong += _shadowed(values.get("routers", ()))
+    wrong += _shadowed(values.get("routers", ()), sagemaker=sagemaker)
     if values.get("dependencies"):
         wrong += _unguarded(values.get("routers", ()))
     if not wrong and len({stage.name for stage in values["stages"]}) < len(values["stages"]):
@@ -139,14 +139,14 @@ def _wrong_expressions(value: object) -> Iterator[str]:
             yield f"EXPRESSIONS: {name} must be a function that returns a ContextFeature"
 
 
-def _shadowed(routers: Sequence["APIRouter"]) -> Iterator[str]:
+def _shadowed(routers: Sequence["APIRouter"], *, sagemaker: bool) -> Iterator[str]:
     """Routes that would never be called, since the service's own come first."""
     if not routers:
         return
-    from feedrank.http.routes import ROUTES
+    from feedrank.http.routes import routes_of
     from feedrank.http.web import APIRouter, iter_route_contexts
 
-    own = {(route.method, route.path) for route in ROUTES}
+    own = {(route.method, route.path) for route in routes_of(sagemaker=sagemaker)}
     for number, router in enumerate(routers):
         for route in iter_route_contexts(router.routes if isinstance(router, APIRouter) else ()):
             for method in sorted(route.methods or ()):

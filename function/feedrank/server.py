@@ -24,6 +24,7 @@ HEAD_S = 10.0  # from the connection, or a head's first byte, to its last
 BODY_S = 10.0  # from the head to the body's end: 64 KiB take 2 s at 256 kbit/s
 UPLOAD_DRAIN_S = 5.0  # for the rest of a body, after a SIGTERM
 CHECK_S = 1.0
+PROBES = (b"/live", b"/ready", b"/ping")
 KEEP_ALIVE_S = 65  # past a load balancer's 60 s: it responds with 502 where the server closes first
 MOST_HEAD_BYTES = 65_536  # as a load balancer has it; API Gateway lets 10,240 through
 MOST_HEADERS = 100
@@ -80,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread = 0
         self._due_s = self.loop.time() + BODY_S
         limit = self.limit_concurrency
-        if self.url.partition(b"?")[0].endswith(b"/live"):  # who is busy lives
+        if self.url.partition(b"?")[0].endswith(PROBES):  # who is busy is not to be replaced
             self.limit_concurrency = None
         super().on_headers_complete()
         self.limit_concurrency = limit
@@ -165,7 +166,10 @@ def main() -> None:
     # a SIGTERM that has no handler: then, and while the model is loaded.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    flags = ["feedrank.server:app", "--factory", *sys.argv[1:]]
+    arguments = sys.argv[1:]
+    if arguments[-1:] == ["serve"]:  # SageMaker's, after those of the image's entry point
+        arguments.pop()
+    flags = ["feedrank.server:app", "--factory", *arguments]
     uvicorn.main(args=flags, prog_name="feedrank.server", default_map=LIMITS)
 
 

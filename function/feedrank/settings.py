@@ -162,6 +162,10 @@ class Settings(BaseModel):
     api_auth: Literal["none", "iam", "jwt"] = Field(
         default="none", description="How API Gateway authenticates callers, for `/openapi.json`"
     )
+    sagemaker: Literal["on", "off"] = Field(
+        default="off",
+        description="`on`: the routes that SageMaker calls, `GET /ping` and `POST /invocations`",
+    )
     context_check: Literal["strict", "warn"] = Field(
         default="strict",
         description="A context key or value that the model doesn't read: `strict` responds with "

@@ -52,6 +52,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "max_body_bytes": 65_536,
         "base_path": "",
         "api_auth": "none",
+        "sagemaker": "off",
         "context_check": "strict",
         "record_outputs": "explained",
         "extensions": "",

@@ -12,7 +12,7 @@ from feedrank.http.endpoints import TITLE, Endpoints
 from feedrank.http.fast_path import App
 from feedrank.http.observer import RouteNote
 from feedrank.http.problems import problem
-from feedrank.http.routes import PREDICT, ROUTES
+from feedrank.http.routes import INVOCATIONS, PREDICT, Route, routes_of
 from feedrank.http.web import APIRouter, Depends, RequestValidationError, ServiceRoute
 from feedrank.model.slot import ModelSlot
 from feedrank.ranking.pipeline import Ranker
@@ -46,12 +46,14 @@ def create_app(
     )
     app.router.route_class = ServiceRoute
     endpoints = Endpoints(settings, slot, ranker, stats)
-    for route in ROUTES:
+    sagemaker = settings.sagemaker == "on"
+    routes = routes_of(sagemaker=sagemaker)
+    for route in routes:
         app.add_api_route(
             route.path,
             MethodType(route.endpoint, endpoints),
             methods=[route.method],
-            operation_id=route.endpoint.__name__,
+            operation_id=route.id,
             summary=route.operation.summary if route.operation else None,
             include_in_schema=route.operation is not None,
             response_model=None,
@@ -59,12 +61,13 @@ def create_app(
         )
     for router in routers:
         app.include_router(router, dependencies=dependencies)
-    app.openapi = lambda: _document(app, settings)  # type: ignore[method-assign]  # FastAPI's way
-    app.serve_directly(PREDICT.path, PREDICT.method, endpoints.ranked, lambda: ranker.waits)
+    app.openapi = lambda: _document(app, settings, routes)  # type: ignore[method-assign]  # its way
+    hot = INVOCATIONS if sagemaker else PREDICT
+    app.serve_directly(hot.path, hot.method, endpoints.ranked, lambda: ranker.waits)
     return app
 
 
-def _document(app: App, settings: Settings) -> dict[str, object]:
+def _document(app: App, settings: Settings, routes: Sequence[Route]) -> dict[str, object]:
     from feedrank.http.openapi import document  # which few containers ever serve
 
-    return document(app, settings.api_auth, settings.max_items)
+    return document(app, routes, settings.api_auth, settings.max_items)

@@ -22,7 +22,7 @@ from feedrank.telemetry.metrics import SERVER_ERROR, log_request, request_metric
 
 RESPONSE_MARGIN_MS = 50  # of Lambda's own time limit, kept back for the response
 TOO_LATE = "REQUEST_TIMEOUT_MS: Lambda's own timeout ends a request before"
-PREDICT = "/predict"
+RANKING = {"/predict", "/invocations"}  # the latter for SageMaker
 EXTENSION = "extension:"  # before the path of a team's route, in the log
 LONGEST_ID = 128
 TRACE_ROOT = re.compile(r"(?:^|;)Root=(1-[0-9a-f]{8}-[0-9a-f]{24})(?:;|$)")
@@ -129,7 +129,7 @@ class Observer:
             if status >= SERVER_ERROR:
                 fields["reason"] = reason_of(error)
         metrics: dict[str, float] = {}
-        if route == PREDICT:
+        if route in RANKING:
             self._stats.count(latency_ms, status, ranking)
             metrics = request_metrics(latency_ms, status, ranking)
         log_request(fields, metrics)

@@ -1,6 +1,6 @@
 """The OpenAPI document: made of the routes and their examples when it is first requested."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ GENERAL_PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def document(app: FastAPI, auth: str, max_items: int) -> dict[str, Any]:
+def document(app: FastAPI, own: Sequence[Route], auth: str, max_items: int) -> dict[str, Any]:
     """FastAPI's own copies hold limits as floats, and 2^63 - 1 is none, and drop the nulls in
     examples: so what our routes take and return replaces them. Routes that somebody added stand as
     FastAPI describes them, except for their 422, which is a problem like ours."""
@@ -158,7 +158,7 @@ def document(app: FastAPI, auth: str, max_items: int) -> dict[str, Any]:
     if schemes := SECURITY_SCHEMES[auth]:
         components["securitySchemes"] = {**components.get("securitySchemes", {}), **schemes}
         document["security"] = [{name: []} for name in schemes]
-    _complete(document["paths"])
+    _complete(document["paths"], own)
     for name in FASTAPIS_ERRORS:
         components["schemas"].pop(name, None)
     app.openapi_schema, app.state.described_routes = document, routes
@@ -188,12 +188,12 @@ def _models() -> list[type[BaseModel]]:
     return list(models)
 
 
-def _complete(paths: dict[str, dict[str, dict[str, Any]]]) -> None:
+def _complete(paths: dict[str, dict[str, dict[str, Any]]], own: Sequence[Route]) -> None:
     for operations in paths.values():
         for operation in operations.values():
             if FASTAPIS_ERRORS[0] in str(operation.get("responses", {}).get("422")):
                 operation["responses"]["422"] = PROBLEMS[422]
-    for route in ROUTES:
+    for route in own:
         if route.operation:
             paths[route.path][route.method.lower()] |= _described(route)
 

@@ -2,7 +2,7 @@
 are made of these, and a test compares template.yaml's routes with them."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import BaseModel
@@ -50,6 +50,11 @@ class Route:
         """As API Gateway has it: `POST /predict`."""
         return f"{self.method} {self.path}"
 
+    @property
+    def id(self) -> str:
+        """The OpenAPI document's `operationId`."""
+        return self.path.strip("/") or self.endpoint.__name__
+
 
 PREDICT = Route(
     "POST",
@@ -63,6 +68,21 @@ PREDICT = Route(
         request=PredictRequest,
     ),
     auth="caller",
+)
+READY = Route(
+    "GET",
+    "/ready",
+    Endpoints.ready,
+    Operation(
+        "service",
+        "Can this process rank now? A probe of a container",
+        {
+            200: (Probe, "A model serves, or its stand-in"),
+            503: (Probe, "No model serves, or an inference hangs"),
+        },
+    ),
+    auth="open",
+    is_probe=True,
 )
 ROUTES = (
     PREDICT,
@@ -95,21 +115,7 @@ ROUTES = (
         auth="open",
         is_probe=True,
     ),
-    Route(
-        "GET",
-        "/ready",
-        Endpoints.ready,
-        Operation(
-            "service",
-            "Can this process rank now? A probe of a container",
-            {
-                200: (Probe, "A model serves, or its stand-in"),
-                503: (Probe, "No model serves, or an inference hangs"),
-            },
-        ),
-        auth="open",
-        is_probe=True,
-    ),
+    READY,
     Route(
         "GET",
         "/metrics",
@@ -143,3 +149,11 @@ ROUTES = (
     Route("GET", "/docs", Endpoints.docs, auth="docs"),
     Route("GET", "/openapi.json", Endpoints.openapi, auth="docs"),
 )
+# What SageMaker calls, with SAGEMAKER=on:
+# https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+INVOCATIONS = replace(PREDICT, path="/invocations")
+SAGEMAKER = (replace(READY, path="/ping"), INVOCATIONS)
+
+
+def routes_of(*, sagemaker: bool) -> tuple[Route, ...]:
+    return ROUTES + SAGEMAKER if sagemaker else ROUTES
