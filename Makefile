@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check invoke build budget bench bench-check bench-competitors load plan dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check rank invoke build budget bench bench-check bench-competitors load plan dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -89,6 +89,9 @@ publish: $(READY)  ## Publish a model: make publish ARGS="models:/feed_ranker@pr
 
 check: $(READY)  ## Check a bundle as a container does: make check ARGS="data/bundles/... --expect scores.parquet"
 	$(BIN)/feedrank check $(ARGS)
+
+rank: $(READY)  ## Rank items for a user: make rank ARGS="--user 123 --items 1001,1002,1003"
+	$(BIN)/feedrank rank $(ARGS)
 
 invoke: $(READY)  ## Send one event: make invoke ARGS="-e events/predict.json"
 	$(BIN)/feedrank invoke $(ARGS)

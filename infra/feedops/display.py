@@ -34,13 +34,30 @@ def print_whole(console: Console, text: str) -> None:
 
 
 def print_ranking(console: Console, response: Mapping[str, Any]) -> None:
-    """`response` is the body of a response of /predict."""
-    table = Table(title=f"Items for user {response['user_id']}", title_justify="left")
-    for heading in ("rank", "item", "score"):
+    """`response` is the body of a response of /predict. Its outputs, and what is unknown, have a
+    column where there are any."""
+    unknown = response.get("unknown") or {"user": False, "items": []}
+    user = f"{response['user_id']}{' (unknown)' * unknown['user']}"
+    table = Table(title=f"Items for user {user}", title_justify="left")
+    predictions = response["predictions"]
+    outputs = list(predictions[0].get("outputs") or ()) if predictions else []
+    for heading in ("rank", "item", "score", *outputs):
         table.add_column(heading, justify="right")
-    for item in response["predictions"]:
-        table.add_row(str(item["rank"]), str(item["item_id"]), str(item["score"]))
+    if unknown["items"]:
+        table.add_column("")
+    for item in predictions:
+        row = [item["rank"], item["item_id"], item["score"]]
+        row += [item["outputs"][name] for name in outputs]
+        row += ["unknown"] if item["item_id"] in unknown["items"] else []
+        table.add_row(*map(_cell, row))
     console.print(table)
+    for line in (*response.get("warnings", ()), *map("degraded: {}".format, response["degraded"])):
+        print_whole(console, line)
     print_whole(
         console, f"{response['model_version']}, {response['latency_ms']:.2f} ms in the function"
     )
+
+
+def _cell(value: object) -> Text:
+    """Text as it is: an id may hold what Rich takes for markup."""
+    return Text("none" if value is None else str(value))

@@ -119,3 +119,70 @@ def invoke(
     if result.error:
         raise result.error
     typer.echo(json.dumps(result.response, indent=2, ensure_ascii=False))
+
+
+def rank(
+    *,
+    user: Annotated[str, typer.Option(help="The user's id.")],
+    items: Annotated[
+        str, typer.Option(metavar="ID,ID,...", help="The candidates' ids, with commas.")
+    ],
+    context: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            default_factory=list,
+            show_default=False,
+            help="What the model reads of the moment, such as device=mobile; repeatable.",
+        ),
+    ],
+    feature: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            default_factory=list,
+            show_default=False,
+            help="A candidate feature, a value for each item; repeatable.",
+        ),
+    ],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the outputs of which each score is made.")
+    ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Server to send it to.", show_default="a bundle on this machine"),
+    ] = None,
+    sign: Annotated[
+        bool,
+        typer.Option("--sign", help="Sign for AWS IAM, as a stack with Auth=iam wants it."),
+    ] = False,
+    header: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            default_factory=list,
+            show_default=False,
+            help="Header for the server, such as authorization='Bearer ...'; repeatable.",
+        ),
+    ],
+    bundle: BundleOption = None,
+    env: VariablesOption,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON.")] = False,
+) -> None:
+    """Rank items for a user, and show the ranking."""
+    from feedops.display import print_ranking
+    from feedops.local.rank import RankRequest, rank_at, rank_with_bundle
+
+    if url is None and (sign or header):
+        raise typer.BadParameter("--sign and --header are of a request to a --url")
+    if url is not None and (bundle or env):
+        raise typer.BadParameter("--bundle and --env are of this machine: leave out --url")
+    request = RankRequest(user, items, context, feature, explain=explain)
+    if url is None:
+        response = rank_with_bundle(request, bundle, variables_of(env))
+    else:
+        response = rank_at(url, request, variables_of(header), sign=sign)
+    if as_json:
+        typer.echo(json.dumps(response, indent=2, ensure_ascii=False))
+    else:
+        print_ranking(output, response)

@@ -45,7 +45,7 @@ def feedrank(
     )
 
 
-app.add_commands("On this machine", local.run, local.serve, local.invoke)
+app.add_commands("On this machine", local.run, local.serve, local.rank, local.invoke)
 app.add_commands(
     "Models",
     models.train,
