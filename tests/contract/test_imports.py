@@ -22,6 +22,7 @@ ROOMS = (
     "feedops.cli",
     "feedops.cloudwatch",
     "feedops.plan",
+    "feedops.release",
     "feedops.local",
     "feedops.models",
     "feedops.stack",

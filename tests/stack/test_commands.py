@@ -1,13 +1,9 @@
 """What the README's commands deploy, as sam merges the command line with samconfig.toml."""
 
 import inspect
-import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,11 @@ from samcli.commands.deploy import command as sam_deploy
 from samcli.commands.deploy.deploy_context import DeployContext
 from samcli.lib.deploy.deployer import Deployer
 
-from stack.transform import PROJECT, packaged, template
+from stack.transform import PROJECT, template
 
 README = (PROJECT / "README.md").read_text()
 DEPLOY = README[README.index("## Deploy") : README.index("### What it costs")]
 MODEL = f"s3://bundles/m/sha256-{'ab' * 32}/"
-SHOWN_MODEL = "s3://.../sha256-.../"
 ENVIRONMENTS = ["dev", "staging", "prod"]
 
 
@@ -40,7 +35,7 @@ def _commands(program: str) -> Iterator[str]:
 
 
 SAM_DEPLOY = [*_commands("sam deploy")]
-FIRST, NEW_MODEL = SAM_DEPLOY
+(FIRST,) = SAM_DEPLOY
 
 
 class CloudFormation:
@@ -171,62 +166,6 @@ def test_new_code_keeps_the_model_and_every_changed_parameter(
     assert _change_set(options, before).values() == before
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_new_model_changes_the_model_and_nothing_else(environment: str, checkout: Path) -> None:
-    before = _deployed(environment, checkout)
-    (checkout / "deployed.yaml").write_text("Resources: {}")
-    options, _ = _run(_in(environment, NEW_MODEL))
-    assert options["template_file"] == str(checkout / "deployed.yaml")
-    after = _change_set(options, before)
-    assert after.values() == before | {"ModelUri": SHOWN_MODEL}
-    assert after.change_set["StackName"] == f"feedrank-{environment}"
-    assert set(after.change_set["Capabilities"]) == {"CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"}
-
-
-def test_a_new_model_uses_the_deployed_template() -> None:
-    (command,) = _commands("aws cloudformation get-template")
-    words = shlex.split(command)
-    assert words[words.index("--template-stage") + 1] == "Original"  # otherwise the transformed one
-    assert words[-2:] == [">", words_after(NEW_MODEL, "--template-file")]
-    stack_name = words_after(command, "--stack-name")
-    assert stack_name == f"feedrank-{words_after(NEW_MODEL, '--config-env')}"
-    ignored = (PROJECT / ".gitignore").read_text().splitlines()
-    assert f"/{words[-1]}" in ignored
-
-
-def test_sam_leaves_a_deployed_template_as_it_is(tmp_path: Path) -> None:
-    """Its code and its nested templates are in S3 already, so nothing is uploaded again."""
-    deployed = packaged(template())
-    for name, resource in deployed["Resources"].items():
-        resource.setdefault("Metadata", {})["SamResourceId"] = (
-            name  # added by sam when it was packaged
-        )
-    for stack in ("Data", "Delivery", "Observability"):
-        url = f"https://s3.eu-west-1.amazonaws.com/artifacts/{stack}.template"
-        deployed["Resources"][stack]["Properties"]["TemplateURL"] = url
-    (tmp_path / "deployed.yaml").write_text(json.dumps(deployed))
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "samcli", "package", "--template-file", "deployed.yaml"),
-            *("--s3-bucket", "artifacts", "--use-json"),
-        ],
-        cwd=tmp_path,
-        env={
-            "PATH": os.defpath,
-            "HOME": str(tmp_path),
-            "SAM_CLI_TELEMETRY": "0",
-            "AWS_DEFAULT_REGION": "eu-west-1",
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:1",  # nothing listens: an upload would fail
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(process.stdout) == deployed
-
-
 @pytest.mark.parametrize(
     "command", [*SAM_DEPLOY, "sam deploy", *(f"sam deploy --config-env {e}" for e in ENVIRONMENTS)]
 )
@@ -254,8 +193,3 @@ def test_no_command_writes_into_the_tracked_configuration(command: str, checkout
     _run(command)
     assert (checkout / "samconfig.toml").read_bytes() == (PROJECT / "samconfig.toml").read_bytes()
     assert not {"--guided", "-g", "--save-params"} & set(shlex.split(command))
-
-
-def words_after(command: str, option: str) -> str:
-    words = shlex.split(command)
-    return words[words.index(option) + 1]

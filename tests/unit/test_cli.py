@@ -46,7 +46,8 @@ def test_help_lists_the_commands_under_their_headings() -> None:
     assert result.exit_code == 0
     for heading in ("On this machine", "Models", "Deployed stack"):
         assert f"─ {heading} ─" in result.stdout
-    for command in ("train", "publish", "serve", "run", "invoke", "dashboard", "decisions"):
+    commands = ("train", "publish", "serve", "run", "invoke", "dashboard", "release", "decisions")
+    for command in commands:
         assert f" {command} " in result.stdout
 
 
@@ -86,7 +87,7 @@ def test_promote_takes_a_number_a_uri_or_else_the_candidate(
     assert [(name, options["force"]) for name, options in calls] == [(uri, True)]
 
 
-def test_publishing_to_s3_prints_the_parameter_that_deploys(
+def test_publishing_to_s3_prints_the_command_that_deploys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Manifest:
@@ -133,8 +134,7 @@ def test_publishing_to_s3_prints_the_parameter_that_deploys(
         "unknown      items.genres 12; in no vocabulary, so 0",
         "up-cast      from float16 to float32",
         "uploaded     nothing new",
-        "To deploy it, give the stack this parameter, as the README's Deploy shows:",
-        f"ModelUri={uri}",
+        f"To deploy it: feedrank release {uri} --stack NAME",
     ]
 
 

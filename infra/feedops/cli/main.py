@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from feedops.cli import bundles, cloudwatch, decisions, local, models, plan, stack
+from feedops.cli import bundles, cloudwatch, decisions, local, models, plan, release, stack
 from feedops.cli.app import CommandLine, Group, MainGroup, messages
 
 app = CommandLine(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -58,6 +58,9 @@ app.add_commands(
     checkout=False,
 )
 app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard, plan.plan)
+app.add_commands(
+    "Deployed stack", release.release, release.rollback, release.status, checkout=False
+)
 
 decision_records = CommandLine(cls=Group, no_args_is_help=True)
 decision_records.add_commands("Commands", decisions.erase, checkout=False)

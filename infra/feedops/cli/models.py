@@ -1,7 +1,6 @@
 """Commands that make a model and decide which one serves."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,6 +13,7 @@ from feedops.cli.options import (
     DEMO,
     IN_PRODUCTION,
     ExpectOption,
+    ExtensionsOption,
     ItemsOption,
     ModelArgument,
     PairsOption,
@@ -22,17 +22,16 @@ from feedops.cli.options import (
     ToleranceOption,
     TrackingUriOption,
     UsersOption,
+    VerifyKeyOption,
+    check_verify_key,
 )
 from feedops.display import print_facts, print_whole, steps
-from feedops.errors import OperationError
 
 if TYPE_CHECKING:
     from feedmodel.publish.build import BuiltBundle
     from feedmodel.publish.upload import Published
 
 NOT_COMPARED = "not compared with scores of your own: give them with --expect"
-VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
-EXTENSIONS = "FEEDRANK_EXTENSIONS"
 
 
 def train(
@@ -191,22 +190,8 @@ def publish(
             show_default="the run's tag feedrank.snapshot_as_of",
         ),
     ] = None,
-    verify_key: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=VERIFY_KEY,
-            help="Public EC key (PEM): refuse a model that its owner has not signed.",
-        ),
-    ] = None,
-    extensions: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=EXTENSIONS,
-            exists=True,
-            dir_okay=False,
-            help="Python file whose EXPRESSIONS the feature spec uses, as the function has it.",
-        ),
-    ] = None,
+    verify_key: VerifyKeyOption = None,
+    extensions: ExtensionsOption = None,
     tracking_uri: TrackingUriOption = None,
 ) -> None:
     """Export a model in MLflow to a bundle, compare its scores with torch and your own, and upload
@@ -218,8 +203,7 @@ def publish(
     from feedmodel.publish.build import PublishOptions, build_bundle
     from feedrank.extensions import load_extensions_file
 
-    if verify_key is None and VERIFY_KEY in os.environ:
-        raise OperationError(f"{VERIFY_KEY}: is empty; name the public key, or unset it")
+    check_verify_key(verify_key)
     if extensions:
         load_extensions_file(extensions)
     options = PublishOptions(
@@ -242,10 +226,7 @@ def publish(
     uri = published.uri if published else str(built.directory)
     print_facts(output, _facts(built, published, uri))
     if uri.startswith("s3://"):
-        print_whole(
-            output, "To deploy it, give the stack this parameter, as the README's Deploy shows:"
-        )
-        print_whole(output, f"ModelUri={uri}")
+        print_whole(output, f"To deploy it: feedrank release {uri} --stack NAME")
 
 
 def _facts(built: "BuiltBundle", published: "Published | None", uri: str) -> dict[str, str]:

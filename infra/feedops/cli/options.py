@@ -1,5 +1,6 @@
 """Options and arguments that several commands share: each is named and explained here, once."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,9 +8,11 @@ import typer
 
 from feedmodel.demo.options import NetworkName, TrainOptions
 from feedmodel.publish.names import PRODUCTION
+from feedops.errors import OperationError
 
 DEMO = TrainOptions()
 IN_PRODUCTION = f"models:/{DEMO.registered_name}@{PRODUCTION}"
+VERIFY_KEY = "FEEDRANK_VERIFY_KEY"
 
 ModelArgument = Annotated[
     str,
@@ -72,6 +75,25 @@ PairsOption = Annotated[
         help="Features of user-item pairs, Parquet or CSV.", show_default="those of the run"
     ),
 ]
+VerifyKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=VERIFY_KEY,
+        help="Public EC key (PEM): refuse a model that its owner has not signed.",
+    ),
+]
+ExtensionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FEEDRANK_EXTENSIONS",
+        exists=True,
+        dir_okay=False,
+        help="Python file whose EXPRESSIONS the feature spec uses, as the function has it.",
+    ),
+]
+StackOption = Annotated[
+    str, typer.Option("--stack", metavar="NAME", help="Name of the stack, such as feedrank-prod.")
+]
 PortOption = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
 MemoryOption = Annotated[
     int,
@@ -111,3 +133,9 @@ def variables_of(assignments: list[str]) -> dict[str, str]:
         if "=" not in assignment:
             raise typer.BadParameter(f"{assignment!r} is not NAME=VALUE")
     return dict(assignment.split("=", 1) for assignment in assignments)
+
+
+def check_verify_key(key: Path | None) -> None:
+    """An empty variable, as of a CI's secret that is missing, must not switch verification off."""
+    if key is None and VERIFY_KEY in os.environ:
+        raise OperationError(f"{VERIFY_KEY}: is empty; name the public key, or unset it")

@@ -61,20 +61,24 @@ def upload(bundle: Path, to: str) -> Published:
     return Published(to, uploaded=len(files_below(target)))
 
 
+def destination(manifest: Manifest, to: str) -> str:
+    """The URI that a bundle has below `to`, s3://bucket/prefix/."""
+    bucket, _, prefix = to.removeprefix("s3://").partition("/")
+    parts = [bucket, prefix.strip("/"), manifest.name, directory_name(manifest.digest)]
+    return f"s3://{'/'.join(filter(None, parts))}/"
+
+
 def _to_s3(bundle: Path, to: str) -> Published:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
-    bucket, _, prefix = to.removeprefix("s3://").partition("/")
-    base = "/".join(
-        filter(None, [prefix.strip("/"), manifest.name, directory_name(manifest.digest)])
-    )
+    uri = destination(parse_manifest((bundle / MANIFEST).read_bytes()), to)
+    bucket, _, base = uri.removeprefix("s3://").rstrip("/").partition("/")
     try:
         uploaded = _put_missing(boto3.client("s3"), bundle, bucket, base)
     except (BotoCoreError, ClientError, OSError) as error:
         raise PublishError(f"{to}: {error}") from error
-    return Published(f"s3://{bucket}/{base}/", uploaded)
+    return Published(uri, uploaded)
 
 
 def _put_missing(s3: "S3Client", bundle: Path, bucket: str, base: str) -> int:

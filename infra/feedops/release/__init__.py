@@ -1,0 +1,1 @@
+"""Releasing a model to a deployed stack, and watching it."""

@@ -1,0 +1,137 @@
+"""`feedrank release`: publishes a model, and gives its bundle to a stack as its one change."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from feedops.display import print_facts, print_whole, steps
+from feedops.errors import OperationError
+from feedops.release import candidates, change_set
+from feedops.release.account import Account, connect, explained
+from feedops.release.deployed import ALIAS, MODEL, Deployed, Served, read_stack, served
+from feedops.release.follow import Update
+from feedops.release.status import served_facts
+
+if TYPE_CHECKING:
+    from feedmodel.publish.build import PublishOptions
+
+# States from which CloudFormation updates a stack.
+UPDATABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
+
+
+def release(
+    model: str,
+    name: str,
+    options: Callable[[], "PublishOptions"],
+    output: Console,
+    messages: Console,
+    *,
+    dry_run: bool,
+    realign: bool,
+) -> None:
+    """`model` is one in MLflow, which `options` tells how to publish, or a bundle's URI. Raises
+    OperationError, also where CloudFormation rolls the update back."""
+    with explained(name):
+        account = connect()
+        stack = read_stack(account, name)
+        _check_state(stack)
+        before = served(account, name)
+        moved = stack.version not in ("", before.alias_version)
+        if moved and not (dry_run or realign):
+            raise OperationError(_moved(stack, before))
+        if candidates.is_published(model):
+            candidate = candidates.published(account, model)
+            candidates.check(stack, candidate)
+        else:
+            with steps(messages, f"Publishing {model}") as say:
+                candidate = candidates.publish(stack, options(), dry_run=dry_run, step=say)
+        if candidates.is_same(stack.model, candidate.uri):
+            _explain_no_change(stack, before, output)
+            return
+        changes = change_set.create(account, stack, MODEL, candidate.uri)
+        if not changes.arn:
+            raise OperationError(f"{name}: CloudFormation sees no change by {candidate.uri}")
+        change_set.print_changes(changes, output)
+        if dry_run:
+            change_set.delete(account, stack, changes.arn)
+            print_whole(output, f"Not executed: {MODEL}={stack.model} stays")
+            return
+        if moved:
+            _align(account, stack, before)
+        _execute(account, stack, changes, candidate.uri, output)
+
+
+def _check_state(stack: Deployed) -> None:
+    if stack.is_changing:
+        raise OperationError(
+            f"{stack.name}: is being changed ({stack.status})\n"
+            f"look: feedrank status --stack {stack.name}; "
+            f"stop it: feedrank rollback --stack {stack.name}"
+        )
+    if stack.status == "UPDATE_ROLLBACK_FAILED":
+        raise OperationError(
+            f"{stack.name}: its last roll-back failed\ncontinue it: "
+            f"aws cloudformation continue-update-rollback --stack-name {stack.name}"
+        )
+    if stack.status not in UPDATABLE:
+        raise OperationError(
+            f"{stack.name}: can't be updated, it is {stack.status}\n"
+            f"delete it and deploy it again: sam delete --stack-name {stack.name}"
+        )
+
+
+def _moved(stack: Deployed, now: Served) -> str:
+    return (
+        f"{stack.name}: its alias was moved to version {now.alias_version}, and CodeDeploy "
+        f"shifts traffic only from CloudFormation's, {stack.version}\n"
+        f"--realign moves it back first: version {stack.version} then serves until the new one does"
+    )
+
+
+def _align(account: Account, stack: Deployed, now: Served) -> None:
+    """CodeDeploy compares the alias with the version that CloudFormation gave it."""
+    account.functions.update_alias(
+        FunctionName=stack.name,
+        Name=ALIAS,
+        FunctionVersion=stack.version,
+        RoutingConfig={"AdditionalVersionWeights": {}},
+        RevisionId=now.revision,
+    )
+
+
+def _explain_no_change(stack: Deployed, now: Served, output: Console) -> None:
+    print_whole(output, f"{stack.name} has {MODEL}={stack.model} already: nothing to release")
+    print_facts(output, served_facts(now))
+    if stack.version not in ("", now.alias_version):
+        print_whole(
+            output,
+            f"Its alias was moved to version {now.alias_version}; version {stack.version} serves "
+            f"that bundle: feedrank rollback --stack {stack.name} --to {stack.version}",
+        )
+
+
+def _execute(
+    account: Account, stack: Deployed, changes: change_set.ChangeSet, uri: str, output: Console
+) -> None:
+    update = Update(account, stack, output)
+    change_set.execute(account, stack, changes)
+    try:
+        update.wait()
+    except KeyboardInterrupt:
+        print_whole(
+            output,
+            f"The update goes on. feedrank status --stack {stack.name} shows it; "
+            f"feedrank rollback --stack {stack.name} stops it",
+        )
+        raise
+    except OperationError as error:
+        versions = ", ".join(map(str, served(account, stack.name).versions))
+        raise OperationError(f"{error}\nserved: {versions}") from error
+    now = served(account, stack.name)
+    print_facts(output, served_facts(now))
+    if now.models != {uri.rstrip("/")}:
+        raise OperationError(
+            f"{stack.name}: the stack is updated, but its alias doesn't serve {uri} alone\n"
+            f"look: feedrank status --stack {stack.name}"
+        )

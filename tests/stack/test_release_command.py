@@ -1,0 +1,361 @@
+"""`feedrank release`, `rollback` and `status`: what they ask of AWS, and what an operator reads."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+import pytest
+from typer.testing import CliRunner, Result
+
+from feedops.cli.main import app
+from feedops.release.candidates import MAX_URI, URI
+from stack.recorded import ALIAS, NAME, NEW, OLD, PASSES, TEXTS, Frame, RecordedAws
+from stack.transform import template, transformed
+
+
+def _rolled_back(reason: str = "", **deployment: Any) -> list[Frame]:
+    failed = (
+        (ALIAS, "UPDATE_FAILED", reason),
+        ("Observability", "UPDATE_FAILED", "Resource update cancelled"),
+        (NAME, "UPDATE_ROLLBACK_IN_PROGRESS", f"The following resource(s) failed: [{ALIAS}]."),
+    )
+    end = ((NAME, "UPDATE_ROLLBACK_COMPLETE", ""),)
+    return [*PASSES[:3], Frame(failed, **deployment), Frame(end, **deployment)]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> RecordedAws:
+    recorded = RecordedAws()
+    recorded.versions["43"] = NEW[0]
+    return recorded.install(monkeypatch)
+
+
+def _run(line: str, stack: str = NAME) -> Result:
+    return CliRunner().invoke(app, [*line.split(), "--stack", stack])
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_a_release_changes_the_model_and_keeps_everything_else(aws: RecordedAws) -> None:
+    aws.frames = [*PASSES]
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 0, result.output
+    (request,) = aws.called("CreateChangeSet")
+    values = {each.pop("ParameterKey"): each for each in request.pop("Parameters")}
+    assert values.pop("ModelUri") == {"ParameterValue": NEW[0]}
+    assert set(values) == set(template()["Parameters"]) - {"ModelUri"}
+    assert all(value == {"UsePreviousValue": True} for value in values.values())
+    assert re.fullmatch("feedrank-release-[0-9a-f]{12}", request.pop("ChangeSetName"))
+    assert request == {
+        "StackName": NAME,
+        "ChangeSetType": "UPDATE",
+        "UsePreviousTemplate": True,
+        "Capabilities": ["CAPABILITY_AUTO_EXPAND", "CAPABILITY_IAM"],
+    }
+    assert aws.actions == ["CreateChangeSet", "ExecuteChangeSet"]
+
+
+def test_the_processed_template_is_the_same_for_every_bundle() -> None:
+    """So that the previous template needs no new transform for a new bundle."""
+    assert transformed(ModelUri=OLD[0]) == transformed(ModelUri=NEW[0])
+
+
+def test_a_release_shows_its_progress_and_ends_with_what_is_served(aws: RecordedAws) -> None:
+    aws.frames = [*PASSES]
+    lines = _run(f"release {NEW[0]}").output.splitlines()
+    shown = lines[next(i for i, line in enumerate(lines) if line.startswith("09:")) :]
+    assert [line.strip() for line in shown] == [
+        "09:00:01 UPDATE_IN_PROGRESS           feedrank-prod: User Initiated",
+        "09:00:02 UPDATE_COMPLETE              Function",
+        "the hook sends the golden requests to the new version",
+        "the hook accepts the new version",
+        "version 43 gets 10 % of the traffic",
+        "09:00:04 UPDATE_COMPLETE              FunctionAliaslive",
+        "09:00:05 UPDATE_COMPLETE_CLEANUP_IN_PROGRESS feedrank-prod",
+        "version 43 gets 100 % of the traffic",
+        "CodeDeploy: d-ABCDEF123 succeeded",
+        f"version 43  100% of the traffic: {NEW[0]}",
+        f"digest 43   {NEW[0][-65:-1]}",
+        "since 43    2026-11-20T08:00:00Z",
+    ]
+
+
+def test_all_pages_of_a_change_set_are_shown(aws: RecordedAws) -> None:
+    result = _run(f"release {NEW[0]} --dry-run")
+    assert re.search(r"Modify +│? *Function +│? *AWS::Lambda::Function", result.output)
+    assert re.search(r"Replace +│? *FunctionVersion1f", result.output)
+
+
+def test_a_dry_run_deletes_its_change_set_and_executes_nothing(aws: RecordedAws) -> None:
+    result = _run(f"release {NEW[0]} --dry-run")
+    assert result.exit_code == 0
+    assert aws.actions == ["CreateChangeSet", "DeleteChangeSet"]
+    assert f"Not executed: ModelUri={OLD[0]} stays" in result.output
+
+
+def test_the_hooks_reason_is_shown_where_it_refuses_the_version(aws: RecordedAws) -> None:
+    aws.frames = _rolled_back("CodeDeploy failed", hook="Failed", status="Failed", error="failed")
+    message = "its scores differ from the golden ones by up to 2.0e-01"
+    aws.hook_log = [json.dumps({"level": "ERROR", "errorMessage": message})]
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-3:] == [
+        f"{NAME}: the update was rolled back",
+        f"the hook refuses the new version: {message}",
+        f"served: version 42: {OLD[0]}",
+    ]
+
+
+def test_an_alarm_is_shown_when_it_rings_and_as_the_reason(aws: RecordedAws) -> None:
+    reason = "One or more alarms have been activated according to the Amazon CloudWatch metrics"
+    frames = _rolled_back("", hook="Succeeded", status="Stopped", error=reason)
+    rings = Frame(hook="Succeeded", weight=10.0, alarm="release-latency")
+    aws.frames = [*frames[:3], rings, rings, *frames[3:]]
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    alarm = f"alarm {NAME}/release-latency: Threshold Crossed: release-latency"
+    assert result.output.count(alarm) == 1
+    assert result.output.splitlines()[-2] == reason
+
+
+def test_the_first_failure_is_the_reason_and_of_a_nested_stack_that_in_it(aws: RecordedAws) -> None:
+    aws.frames = [
+        Frame(
+            (
+                ("Delivery", "UPDATE_FAILED", "Embedded stack was not successfully updated"),
+                (ALIAS, "UPDATE_FAILED", "Resource update cancelled"),
+                (NAME, "UPDATE_ROLLBACK_COMPLETE", ""),
+            )
+        )
+    ]
+    aws.nested_events = [
+        ("Canary", "UPDATE_FAILED", "of an earlier update"),
+        (NAME, "UPDATE_IN_PROGRESS", ""),
+        ("CanaryRole", "UPDATE_FAILED", "API: iam:PutRolePolicy is not allowed"),
+        ("Canary", "UPDATE_FAILED", "Resource update cancelled"),
+    ]
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    assert "CanaryRole: API: iam:PutRolePolicy is not allowed" in result.output.splitlines()
+
+
+def test_a_version_that_a_rolled_back_release_left_is_explained(aws: RecordedAws) -> None:
+    reason = "A version for this Lambda function exists ( 43 ). Modify the function to create one."
+    failed = ("FunctionVersion1f", "UPDATE_FAILED", reason)
+    aws.frames = [Frame((failed, (NAME, "UPDATE_ROLLBACK_COMPLETE", "")))]
+    output = _run(f"release {NEW[0]}").output
+    assert f"aws lambda delete-function --function-name {NAME} --qualifier" in output
+
+
+def test_a_failed_rollback_names_the_command_that_continues_it(aws: RecordedAws) -> None:
+    aws.frames = [Frame(((NAME, "UPDATE_ROLLBACK_FAILED", ""),))]
+    output = _run(f"release {NEW[0]}").output
+    assert f"aws cloudformation continue-update-rollback --stack-name {NAME}" in output
+
+
+def test_an_alias_that_does_not_serve_the_release_alone_is_an_error(aws: RecordedAws) -> None:
+    aws.frames = [*PASSES[:-1], Frame(((NAME, "UPDATE_COMPLETE", ""),))]  # 10 % still
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    assert "doesn't serve" in result.output
+
+
+@pytest.mark.parametrize("uri", [OLD[0], OLD[0].removesuffix("/")])
+def test_a_bundle_that_the_stack_has_is_not_released_again(aws: RecordedAws, uri: str) -> None:
+    result = _run(f"release {uri}")
+    assert (result.exit_code, aws.actions) == (0, [])
+    assert f"{NAME} has ModelUri={OLD[0]} already: nothing to release" in result.output
+
+
+@pytest.mark.parametrize(
+    ("status", "next_command"),
+    [
+        ("UPDATE_IN_PROGRESS", f"feedrank rollback --stack {NAME}"),
+        ("UPDATE_ROLLBACK_FAILED", "aws cloudformation continue-update-rollback"),
+        ("ROLLBACK_COMPLETE", f"sam delete --stack-name {NAME}"),
+    ],
+)
+def test_a_stack_that_can_not_be_updated_says_what_can_be_done(
+    aws: RecordedAws, status: str, next_command: str
+) -> None:
+    aws.stack_status = status
+    result = _run(f"release {NEW[0]}")
+    assert (result.exit_code, aws.actions) == (1, [])
+    assert next_command in _one_line(result.output)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://bundles/feed_ranker/", "is no bundle's URI"),
+        (f"s3://bundles/{'m' * 200}/sha256-{'ab' * 32}/", "characters, of 214 at most"),
+        (f"s3://bundles/m/sha256-{'ab' * 32}/", "there is no bundle"),
+        (TEXTS[0], "the bundle's ids are texts and the stack's IdType is number"),
+    ],
+)
+def test_a_bundle_that_the_stack_can_not_serve_is_refused_before_any_change(
+    aws: RecordedAws, uri: str, message: str
+) -> None:
+    result = _run(f"release {uri}")
+    assert (result.exit_code, aws.actions) == (1, [])
+    assert message in _one_line(result.output)
+
+
+def test_the_uri_that_is_accepted_is_the_one_that_the_template_accepts() -> None:
+    parameter = template()["Parameters"]["ModelUri"]
+    assert parameter["AllowedPattern"] == f"/opt/model|{URI.pattern}"
+    assert parameter["MaxLength"] == MAX_URI
+
+
+def test_cloudformations_own_reasons_are_shown(aws: RecordedAws) -> None:
+    aws.change_set_failure = "Transform AWS::Serverless-2016-10-31 failed with: no bucket"
+    assert aws.change_set_failure in _run(f"release {NEW[0]}").output
+    assert aws.actions == ["CreateChangeSet", "DeleteChangeSet"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "says"),
+    [
+        ("AccessDenied", "User: u is not authorized", "may not call CreateChangeSet: User: u"),
+        ("ExpiredToken", "expired", "the credentials have expired"),
+        ("ValidationError", "Parameter ModelUri failed to satisfy", "Parameter ModelUri failed"),
+    ],
+)
+def test_a_refused_call_is_one_line_with_the_next_step_below(
+    aws: RecordedAws, code: str, message: str, says: str
+) -> None:
+    aws.refused["CreateChangeSet"] = (code, message)
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    assert says in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_unknown_stack_and_a_missing_region_say_what_to_set(
+    aws: RecordedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = _run("status", "feedrank-staging").output
+    assert output.startswith("feedrank-staging: there is no such stack in eu-west-1")
+    assert "AWS_REGION" in output
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    assert _run("status").output.startswith(f"{NAME}: no region: set AWS_REGION")
+
+
+# ---- rollback ----
+
+
+def test_a_rollback_points_the_alias_to_the_newest_earlier_version_with_another_bundle(
+    aws: RecordedAws,
+) -> None:
+    aws.versions = {"40": NEW[0], "41": OLD[0], "42": OLD[0]}  # 42 changed a setting alone
+    result = _run("rollback")
+    assert result.exit_code == 0, result.output
+    assert aws.alias == ("40", {})
+    assert "CloudFormation still has version 42" in result.output
+    assert f"version 40  100% of the traffic: {NEW[0]}" in result.output.splitlines()
+
+
+def test_a_rollback_can_name_its_version(aws: RecordedAws) -> None:
+    assert _run("rollback --to 40").exit_code == 0
+    assert aws.alias == ("40", {})
+    assert aws.actions == ["UpdateAlias"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--to 7", "has no version 7\nthese are there: 43, 42, 41, 40"),
+        ("", "no earlier version has another bundle than version 42"),
+    ],
+)
+def test_a_rollback_without_a_version_to_go_to_changes_nothing(
+    aws: RecordedAws, option: str, message: str
+) -> None:
+    if not option:
+        aws.versions = {"41": OLD[0], "42": OLD[0]}
+    result = _run(f"rollback {option}")
+    assert (result.exit_code, aws.actions) == (1, [])
+    assert message in result.output
+
+
+def test_a_rollback_to_what_is_served_changes_nothing(aws: RecordedAws) -> None:
+    result = _run("rollback --to 42")
+    assert (result.exit_code, aws.actions) == (0, [])
+    assert "serves version 42 alone already" in result.output
+
+
+def test_a_rollback_during_a_release_stops_it(aws: RecordedAws) -> None:
+    aws.stack_status, aws.alias = "UPDATE_IN_PROGRESS", ("42", {"43": 0.1})
+    aws.frames = [
+        Frame(((NAME, "UPDATE_ROLLBACK_IN_PROGRESS", "User Initiated"),)),
+        Frame(((NAME, "UPDATE_ROLLBACK_COMPLETE", ""),), alias=("42", {})),
+    ]
+    result = _run("rollback")
+    assert result.exit_code == 0, result.output
+    assert aws.actions == ["CancelUpdateStack"]
+    assert f"version 42  100% of the traffic: {OLD[0]}" in result.output
+
+
+def test_a_release_that_is_complete_before_it_is_stopped_is_no_rollback(aws: RecordedAws) -> None:
+    aws.stack_status = "UPDATE_IN_PROGRESS"
+    aws.frames = [Frame(((NAME, "UPDATE_COMPLETE", ""),), alias=("43", {}))]
+    result = _run("rollback")
+    assert result.exit_code == 1
+    assert "the update was complete before it could be stopped" in result.output
+
+
+def test_after_a_rollback_a_release_asks_before_it_moves_the_alias_back(aws: RecordedAws) -> None:
+    """CodeDeploy refuses a deployment whose current version isn't the alias's."""
+    aws.alias = ("41", {})
+    result = _run(f"release {NEW[0]}")
+    assert (result.exit_code, aws.actions) == (1, [])
+    assert "--realign moves it back first" in result.output
+    aws.frames = [*PASSES]
+    assert _run(f"release {NEW[0]} --realign").exit_code == 0
+    assert aws.actions == ["CreateChangeSet", "UpdateAlias", "ExecuteChangeSet"]
+    (moved,) = aws.called("UpdateAlias")
+    assert moved["FunctionVersion"] == "42"
+
+
+# ---- status ----
+
+
+def test_status_shows_versions_weights_digests_and_alarms(aws: RecordedAws) -> None:
+    aws.alias = ("42", {"43": 0.1})
+    aws.alarm_states["server-errors"] = "ALARM"
+    result = _run("status")
+    assert result.exit_code == 0, result.output
+    assert [line.split(maxsplit=1) for line in result.output.splitlines()[:1]] == [
+        ["stack", f"{NAME}, UPDATE_COMPLETE"]
+    ]
+    assert [_one_line(line) for line in result.output.splitlines()[1:]] == [
+        f"version 42 90% of the traffic: {OLD[0]}",
+        f"digest 42 {OLD[0][-65:-1]}",
+        "since 42 2026-11-20T08:00:00Z",
+        f"version 43 10% of the traffic: {NEW[0]}",
+        f"digest 43 {NEW[0][-65:-1]}",
+        "since 43 2026-11-20T08:00:00Z",
+        "earlier version 41: /opt/model; version 40: /opt/model",
+        "alarms 1 ALARM, 1 OK",
+        "server-errors Threshold Crossed: server-errors",
+    ]
+
+
+def test_status_says_that_the_alias_was_moved(aws: RecordedAws) -> None:
+    aws.alias = ("41", {})
+    output = _one_line(_run("status").output)
+    assert "digest 41 the layer's; GET /model tells it" in output
+    assert f"CloudFormation has version 42 and ModelUri={OLD[0]}" in output
+
+
+def test_status_shows_a_deployment_that_is_under_way(aws: RecordedAws) -> None:
+    aws.stack_status = "UPDATE_IN_PROGRESS"
+    aws._frame = Frame(hook="Succeeded", weight=10.0)
+    output = _run("status").output
+    assert "Deployment d-ABCDEF123: the hook accepts the new version; version 43 gets" in output
