@@ -59,7 +59,12 @@ app.add_commands(
 )
 app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard, plan.plan)
 app.add_commands(
-    "Deployed stack", release.release, release.rollback, release.status, checkout=False
+    "Deployed stack",
+    release.release,
+    release.rollback,
+    release.status,
+    release.tail,
+    checkout=False,
 )
 
 decision_records = CommandLine(cls=Group, no_args_is_help=True)

@@ -1,6 +1,6 @@
 """Commands that change or show what a deployed stack serves."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -94,3 +94,45 @@ def status(*, stack: StackOption) -> None:
     from feedops.release.status import status as show_status
 
     show_status(stack, output)
+
+
+def tail(
+    *,
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", metavar="NAME", help="Name of the stack, such as feedrank-prod."),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="The environments of `feedrank serve` instead.")
+    ] = False,
+    kind: Annotated[
+        Literal["all", "requests", "decisions", "errors"],
+        typer.Option(help="all: requests, decisions, and errors of any kind."),
+    ] = "all",
+    user: Annotated[str, typer.Option(help="Decisions for this user's id alone.")] = "",
+    request_id: Annotated[str, typer.Option(help="Lines of this request alone.")] = "",
+    response_status: Annotated[
+        str, typer.Option("--status", help="Requests with this status alone: 422, or 5xx.")
+    ] = "",
+    slower_than_ms: Annotated[
+        float, typer.Option("--slower-than", min=0.0, metavar="MS", help="Slower ones alone.")
+    ] = 0.0,
+    since_minutes: Annotated[
+        float, typer.Option("--since", min=0.0, metavar="MINUTES", help="Begin that long ago.")
+    ] = 1.0,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Wait for more until Ctrl-C.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are.")] = False,
+) -> None:
+    """Show requests and decisions as they come, of a stack or of this machine."""
+    from feedops.release.lines import Filter
+    from feedops.release.tail import minutes_ago
+    from feedops.release.tail import tail as run_tail
+
+    if local == (stack is not None):
+        raise typer.BadParameter("give either --stack or --local")
+    chosen = Filter(
+        kind, response_status, slower_than_ms, user, request_id, minutes_ago(since_minutes)
+    )
+    run_tail(stack, chosen, output, follow=follow, as_json=as_json)
