@@ -67,7 +67,10 @@ def message_of(error: Exception) -> str:
 def _refusal(error: Any) -> str:  # noqa: ANN401 a ClientError, which is imported late
     code, message = code_of(error), message_of(error)
     if code in DENIED:
-        return f"these credentials may not call {error.operation_name}: {message}"
+        return (
+            f"these credentials may not call {error.operation_name}: {message}\n"
+            "infra/pipeline/role.yaml lists the rights that a release needs"
+        )
     if code in EXPIRED:
         return "the credentials have expired\nsign in again, such as: aws sso login"
     if code in INVALID:
