@@ -57,7 +57,14 @@ app.add_commands(
     models.ui,
     checkout=False,
 )
-app.add_commands("Deployed stack", stack.build, stack.budget, cloudwatch.dashboard, plan.plan)
+app.add_commands(
+    "Deployed stack",
+    stack.build,
+    stack.budget,
+    cloudwatch.dashboard,
+    plan.plan,
+    release.doctor,
+)
 app.add_commands(
     "Deployed stack",
     release.release,

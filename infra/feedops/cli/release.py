@@ -136,3 +136,25 @@ def tail(
         kind, response_status, slower_than_ms, user, request_id, minutes_ago(since_minutes)
     )
     run_tail(stack, chosen, output, follow=follow, as_json=as_json)
+
+
+def doctor(
+    *,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            "--stack",
+            metavar="NAME",
+            help="Name of the stack.",
+            show_default="that of --config-env",
+        ),
+    ] = None,
+    config_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Environment in samconfig.toml: dev, staging, prod."),
+    ] = None,
+) -> None:
+    """Check what would stop a deploy or a release: machine, parameters, quotas, rights, stack."""
+    from feedops.release.doctor import doctor as run_doctor
+
+    run_doctor(stack, config_env, output)

@@ -25,6 +25,13 @@ class Account:
     logs: Any
     s3: Any
 
+    def client(self, service: str, region: str = "") -> Any:  # noqa: ANN401 boto3 makes its types
+        """Of any other service, in this region or another."""
+        import boto3
+
+        make: Any = boto3.client
+        return make(service, region_name=region or self.region)
+
 
 def connect() -> Account:
     """With the credentials and the region of the shell."""

@@ -1,0 +1,199 @@
+"""The checks of `feedrank doctor` that ask AWS. Each yields a state and a text."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from feedops.errors import OperationError
+from feedops.release import candidates
+from feedops.release.account import Account
+from feedops.release.deployed import MODEL, Deployed, read_stack, served
+from feedops.stack.template import ACCOUNT, REGION, load, resolved
+from feedops.stack.values import TEMPLATE, declared
+from feedops.workspace import PROJECT
+
+Answer = tuple[Literal["ok", "warning", "wrong"], str]
+Parameters = Mapping[str, str] | None
+UNRESERVED = 100  # of the account's concurrency, which Lambda keeps for every other function
+CONCURRENCY, API_RATE = ("lambda", "L-B99A9384"), ("apigateway", "L-8A5B8E43")
+KEYS = ("BundleKeyArn", "LogKeyArn")
+ROLE = "infra/pipeline/role.yaml"
+_ASSUMED = re.compile(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    account: str
+    arn: str
+
+
+def caller(account: Account) -> Caller:
+    identity = account.client("sts").get_caller_identity()
+    return Caller(identity["Account"], identity["Arn"])
+
+
+def quotas(account: Account, _: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """Those that a deploy with these parameters would meet."""
+    given = _values(account, name, parameters)
+    needed = _concurrency(given)
+    allowed = _quota(account, CONCURRENCY)
+    text = f"concurrency: {needed:.0f} needed, {allowed:.0f} allowed"
+    if needed > allowed:
+        yield "wrong", f"{text}; raise it: Service Quotas, lambda, {CONCURRENCY[1]}"
+    else:
+        yield "ok", text
+    rate, allowed = float(given["ThrottleRate"]), _quota(account, API_RATE)
+    text = f"requests/s of the API: ThrottleRate={rate:.0f}, {allowed:.0f} allowed for all APIs"
+    yield ("warning" if rate > allowed else "ok"), text
+
+
+def _concurrency(given: Mapping[str, str]) -> float:
+    """What is reserved or kept ready comes out of what is left of the account's."""
+    reserved = max(0, int(given["ReservedConcurrency"]))
+    provisioned = int(given["ProvisionedMax"]) if given["WarmStart"] == "provisioned" else 0
+    most = max(reserved, provisioned)
+    return most + UNRESERVED if most else 1
+
+
+def _quota(account: Account, quota: tuple[str, str]) -> float:
+    service, code = quota
+    answer = account.client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
+    return float(answer["Quota"]["Value"])
+
+
+def rights(account: Account, who: Caller, name: str, _: Parameters) -> Iterator[Answer]:
+    """Of the principal for a release, by IAM's own simulation."""
+    if not name:
+        return
+    denied = []
+    for statement in _statements(account, who, name):
+        answers = account.client("iam").simulate_principal_policy(
+            PolicySourceArn=_principal(who.arn),
+            ActionNames=_list(statement["Action"]),
+            ResourceArns=_list(statement["Resource"]),
+        )
+        denied += [
+            result["EvalActionName"]
+            for result in answers["EvaluationResults"]
+            if result["EvalDecision"] != "allowed"
+        ]
+    if denied:
+        yield "wrong", f"a release of {name} needs {', '.join(sorted(set(denied)))}; see {ROLE}"
+    else:
+        yield "ok", f"enough for a release of {name}"
+
+
+def _principal(arn: str) -> str:
+    """A session's role: IAM simulates users and roles."""
+    match = _ASSUMED.fullmatch(arn)
+    return f"arn:{match[1]}:iam::{match[2]}:role/{match[3]}" if match else arn
+
+
+def _statements(account: Account, who: Caller, name: str) -> list[Mapping[str, Any]]:
+    """Of the role that releases, for this stack."""
+    stack = read_stack(account, name)
+    bucket = stack.outputs.get("BundleDestination", "s3://bundles/").split("/")[2]
+    given = {"StackName": name, "StackUuid": stack.uuid, "BundleBucketName": bucket}
+    others = dict.fromkeys(("Repository", "GitHubEnvironment", "ProviderArn"), "none")
+    role = resolved(load(PROJECT / ROLE), given | others)["Resources"]["ReleaseRole"]
+    text = json.dumps(role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"])
+    statements: list[Mapping[str, Any]] = json.loads(
+        text.replace(ACCOUNT, who.account).replace(f":{REGION}:", f":{account.region}:")
+    )
+    return statements
+
+
+def _list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def keys(account: Account, _: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """The KMS keys of bundles and logs."""
+    given = _values(account, name, parameters)
+    for parameter in KEYS:
+        arn = given.get(parameter, "")
+        if not arn:
+            continue
+        client = account.client("kms", arn.split(":")[3])
+        key = client.describe_key(KeyId=arn)["KeyMetadata"]
+        usable = key["KeyState"] == "Enabled" and key.get("KeyUsage") == "ENCRYPT_DECRYPT"
+        text = f"{parameter}: {key['KeyState']}, {key.get('KeyUsage')}"
+        yield ("ok" if usable else "wrong"), text
+
+
+def bundle(account: Account, _: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """The one in S3, against /tmp and the kind of ids; that of the layer is checked here."""
+    given = _values(account, name, parameters)
+    if not candidates.is_published(given[MODEL]):
+        return
+    candidate = candidates.published(account, given[MODEL])
+    wrong = [*candidates.objections(given, candidate)]
+    for text in wrong:
+        yield "wrong", text
+    if not wrong:
+        size = f"{candidate.container_bytes / 1e6:.1f} MB of {given['EphemeralStorage']} in /tmp"
+        yield "ok", f"{candidate.manifest.model_version} in S3, {size}"
+
+
+def change(account: Account, _: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """What is served now, and what a deploy would change."""
+    stack = _stack_or_none(account, name)
+    if stack is None:
+        if name:
+            yield "ok", f"there is no stack {name} in {account.region}: a deploy would create it"
+        return
+    state: Literal["ok", "wrong"] = "wrong" if "FAILED" in stack.status else "ok"
+    if stack.status == "ROLLBACK_COMPLETE":
+        state = "wrong"
+    yield state, f"{name} is {stack.status}, {MODEL}={stack.model}"
+    now = served(account, name)
+    for version in now.versions:
+        yield "ok", f"serves {version.weight:.0%} by {version}"
+    if stack.version not in ("", now.alias_version):
+        yield "wrong", f"the alias was moved from version {stack.version}; release with --realign"
+    yield from _differences(stack, parameters or {})
+
+
+def _differences(stack: Deployed, parameters: Mapping[str, str]) -> Iterator[Answer]:
+    """Of parameters: a deploy keeps those that are not given."""
+    for name, value in parameters.items():
+        before = stack.parameters.get(name)
+        if before is not None and before != value:
+            yield "warning", f"a deploy would change {name}: {before} to {value}"
+    template = declared(TEMPLATE)
+    added = [name for name in template if name not in stack.parameters]
+    if added:
+        yield "ok", f"a deploy would add the parameters {', '.join(added)}"
+    gone = [name for name in stack.parameters if name not in template]
+    if gone:
+        yield "warning", f"a deploy would remove the parameters {', '.join(gone)}"
+
+
+def _values(account: Account, name: str, parameters: Parameters) -> dict[str, str]:
+    """As they would be after a deploy: given, else those of the stack, else the defaults."""
+    stack = _stack_or_none(account, name)
+    defaults = {n: str(each.get("Default", "")) for n, each in declared(TEMPLATE).items()}
+    return {**defaults, **(stack.parameters if stack else {}), **(parameters or {})}
+
+
+def _stack_or_none(account: Account, name: str) -> Deployed | None:
+    if not name:
+        return None
+    try:
+        return read_stack(account, name)
+    except OperationError as error:
+        if "there is no such stack" in str(error):
+            return None
+        raise
+
+
+Check = Callable[[Account, Caller, str, Parameters], Iterator[Answer]]
+CHECKS: Mapping[str, Check] = {
+    "quotas": quotas,
+    "rights": rights,
+    "keys": keys,
+    "in S3": bundle,
+    "stack": change,
+}
