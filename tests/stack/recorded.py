@@ -115,6 +115,9 @@ class RecordedAws:
     denied: set[str] = field(default_factory=set)  # actions, in IAM's simulation
     key_state: str = "Enabled"
     parameters: dict[str, str] = field(default_factory=dict)  # besides the defaults
+    role: str = ""  # of the stack
+    # Of a version, one after the other; by default it is active.
+    states: dict[str, list[str]] = field(default_factory=dict)
     calls: list[tuple[str, Json]] = field(default_factory=list)
     services: list[str] = field(default_factory=list)  # of the calls
     _frame: Frame = field(default_factory=Frame)
@@ -132,7 +135,7 @@ class RecordedAws:
         monkeypatch.setattr(
             boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session, region_name=REGION)
         )
-        for module in ("follow", "change_set"):
+        for module in ("follow", "change_set", "ready"):
             monkeypatch.setattr(f"feedops.release.{module}.POLL_S", 0)
         return self
 
@@ -191,7 +194,7 @@ class RecordedAws:
             "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in values.items()],
             "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in outputs.items()],
         }
-        return {"Stacks": [stack]}
+        return {"Stacks": [stack | ({"RoleARN": self.role} if self.role else {})]}
 
     def create_change_set(self, parameters: Json) -> Json:
         assert parameters["StackName"] == NAME
@@ -360,7 +363,15 @@ class RecordedAws:
         return {"FunctionVersion": parameters["FunctionVersion"]}
 
     def get_function_configuration(self, parameters: Json) -> Json:
-        return self._configuration(parameters["Qualifier"])
+        version = parameters["Qualifier"]
+        left = self.states.get(version) or ["Active"]
+        state = left.pop(0) if len(left) > 1 else left[0]
+        return self._configuration(version) | {"State": state, "LastUpdateStatus": "Successful"}
+
+    def invoke(self, parameters: Json) -> Json:
+        if "Inactive" in self.states.get(parameters["Qualifier"], ()):
+            raise RefusedError("SnapStartNotReadyException", "Lambda is initializing it.")
+        return {"StatusCode": 200}
 
     def list_versions_by_function(self, _: Json) -> Json:
         return {"Versions": [self._configuration(v) for v in ("$LATEST", *self.versions)]}

@@ -50,6 +50,18 @@ def test_it_changes_nothing(aws: RecordedAws) -> None:
     assert [name for name in aws.actions if name != "SimulatePrincipalPolicy"] == []
 
 
+@pytest.mark.parametrize(
+    ("role", "text"),
+    [
+        ("", "with the caller's rights: sam deploy --role-arn gives it a role of its own"),
+        (f"arn:aws:iam::{ACCOUNT}:role/stack", f"as arn:aws:iam::{ACCOUNT}:role/stack"),
+    ],
+)
+def test_whose_rights_change_the_stack_is_said(aws: RecordedAws, role: str, text: str) -> None:
+    aws.role = role
+    assert f"CloudFormation changes {NAME} {text}" in _doctor("--stack", NAME).output
+
+
 def test_what_a_deploy_would_change_is_listed(aws: RecordedAws) -> None:
     aws.parameters = {"WarmStart": "none", "Old": "1"}
     output = _doctor("--config-env", "prod").output
@@ -120,8 +132,9 @@ def test_without_a_bundle_the_command_that_makes_one_is_named(
     aws: RecordedAws, tmp_path: Path
 ) -> None:
     (tmp_path / MANIFEST).unlink()
-    (row,) = _wrong(_doctor("--stack", NAME))
+    (row,) = _wrong(_doctor("--config-env", "prod"))
     assert "feedrank publish --to layers/model/bundle" in row
+    assert _wrong(_doctor("--stack", NAME)) == []  # a release needs no layer
 
 
 def test_an_unknown_environment_is_refused_with_those_there_are(aws: RecordedAws) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -33,6 +34,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> RecordedAws:
 
 def _run(line: str, stack: str = NAME) -> Result:
     return CliRunner().invoke(app, [*line.split(), "--stack", stack])
+
+
+def _served(result: Result) -> list[tuple[str, str, str]]:
+    """Version, traffic and digest of the versions that get traffic."""
+    return re.findall(r"(\d+) +(\d+%) +\S+ +(\S+|see /model) ", result.output)
 
 
 def _one_line(text: str) -> str:
@@ -68,25 +74,28 @@ def test_a_release_shows_its_progress_and_ends_with_what_is_served(aws: Recorded
     lines = _run(f"release {NEW[0]}").output.splitlines()
     shown = lines[next(i for i, line in enumerate(lines) if line.startswith("09:")) :]
     assert [line.strip() for line in shown] == [
-        "09:00:01 UPDATE_IN_PROGRESS           feedrank-prod: User Initiated",
-        "09:00:02 UPDATE_COMPLETE              Function",
+        "09:00:01  feedrank-prod         UPDATE_IN_PROGRESS: User Initiated",
+        "09:00:02  Function              UPDATE_COMPLETE",
         "the hook sends the golden requests to the new version",
         "the hook accepts the new version",
         "version 43 gets 10 % of the traffic",
-        "09:00:04 UPDATE_COMPLETE              FunctionAliaslive",
-        "09:00:05 UPDATE_COMPLETE_CLEANUP_IN_PROGRESS feedrank-prod",
+        "09:00:04  FunctionAliaslive     UPDATE_COMPLETE",
+        "09:00:05  feedrank-prod         UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
         "version 43 gets 100 % of the traffic",
         "CodeDeploy: d-ABCDEF123 succeeded",
-        f"version 43  100% of the traffic: {NEW[0]}",
-        f"digest 43   {NEW[0][-65:-1]}",
-        "since 43    2026-11-20T08:00:00Z",
+        "",
+        "version   traffic   model         digest         published",
+        mock.ANY,
+        f"43      100%   feed_ranker   {NEW[0][-65:][:12]}   2026-11-20T08:00:00Z",
+        "",
+        f"feedrank-prod serves {NEW[0]}",
     ]
 
 
 def test_all_pages_of_a_change_set_are_shown(aws: RecordedAws) -> None:
     result = _run(f"release {NEW[0]} --dry-run")
-    assert re.search(r"Modify +│? *Function +│? *AWS::Lambda::Function", result.output)
-    assert re.search(r"Replace +│? *FunctionVersion1f", result.output)
+    assert re.search(r"Modify +Function +AWS::Lambda::Function", result.output)
+    assert re.search(r"Replace +FunctionVersion1f", result.output)
 
 
 def test_a_dry_run_deletes_its_change_set_and_executes_nothing(aws: RecordedAws) -> None:
@@ -257,8 +266,10 @@ def test_a_rollback_points_the_alias_to_the_newest_earlier_version_with_another_
     result = _run("rollback")
     assert result.exit_code == 0, result.output
     assert aws.alias == ("40", {})
+    assert _served(result) == [("40", "100%", NEW[0][-65:][:12])]
     assert "CloudFormation still has version 42" in result.output
-    assert f"version 40  100% of the traffic: {NEW[0]}" in result.output.splitlines()
+    assert f"feedrank release MODEL --stack {NAME} --realign" in result.output
+    assert f"feedrank rollback --stack {NAME} --to 42" in result.output
 
 
 def test_a_rollback_can_name_its_version(aws: RecordedAws) -> None:
@@ -299,7 +310,7 @@ def test_a_rollback_during_a_release_stops_it(aws: RecordedAws) -> None:
     result = _run("rollback")
     assert result.exit_code == 0, result.output
     assert aws.actions == ["CancelUpdateStack"]
-    assert f"version 42  100% of the traffic: {OLD[0]}" in result.output
+    assert _served(result) == [("42", "100%", OLD[0][-65:][:12])]
 
 
 def test_a_release_that_is_complete_before_it_is_stopped_is_no_rollback(aws: RecordedAws) -> None:
@@ -323,6 +334,81 @@ def test_after_a_rollback_a_release_asks_before_it_moves_the_alias_back(aws: Rec
     assert moved["FunctionVersion"] == "42"
 
 
+def test_the_alias_is_moved_back_by_realign_where_there_is_no_other_model(aws: RecordedAws) -> None:
+    aws.alias = ("41", {})
+    result = _run(f"release {OLD[0]} --realign")
+    assert result.exit_code == 0, result.output
+    assert aws.actions == ["UpdateAlias"]
+    assert aws.alias == ("42", {})
+    assert _served(result) == [("42", "100%", OLD[0][-65:][:12])]
+
+
+def test_a_dry_run_does_not_move_the_alias(aws: RecordedAws) -> None:
+    aws.alias = ("41", {})
+    for model in (OLD[0], NEW[0]):
+        assert _run(f"release {model} --realign --dry-run").exit_code == 0
+    assert aws.alias == ("41", {})
+
+
+def test_a_rollback_does_not_wait_until_the_release_is_cleaned_up(aws: RecordedAws) -> None:
+    aws.stack_status, aws.stack_version = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "43"
+    aws.alias, aws.model = ("43", {}), NEW[0]
+    assert _run("rollback").exit_code == 0
+    assert aws.actions == ["UpdateAlias"]
+    assert aws.alias == ("42", {})
+
+
+# ---- versions that Lambda has deactivated ----
+
+
+@pytest.mark.parametrize(
+    ("states", "actions"),
+    [
+        (["Active"], ["UpdateAlias"]),
+        (["Pending", "Pending", "Active"], ["UpdateAlias"]),
+        (["Inactive", "Inactive", "Pending", "Active"], ["Invoke", "UpdateAlias"]),
+    ],
+)
+def test_the_alias_moves_to_a_version_once_it_is_active(
+    aws: RecordedAws, states: list[str], actions: list[str]
+) -> None:
+    aws.states["40"] = states
+    result = _run("rollback --to 40")
+    assert result.exit_code == 0, result.output
+    assert aws.actions == actions
+    assert states == ["Active"]
+    assert aws.alias == ("40", {})
+
+
+@pytest.mark.parametrize("states", [["Failed"], ["Inactive", "Pending", "Failed"]])
+def test_the_alias_stays_where_a_version_can_not_be_restored(
+    aws: RecordedAws, states: list[str]
+) -> None:
+    aws.states["40"] = states
+    result = _run("rollback --to 40")
+    assert result.exit_code == 1
+    assert f"{NAME}: version 40 is Failed" in result.output
+    assert aws.alias == ("42", {})
+
+
+def test_a_version_that_stays_inactive_is_not_waited_for_for_ever(
+    aws: RecordedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedops.release.ready.MAX_POLLS", 3)
+    aws.states["40"] = ["Inactive"]
+    result = _run("rollback --to 40")
+    assert result.exit_code == 1
+    assert "version 40 is Inactive" in result.output
+    assert aws.alias == ("42", {})
+
+
+def test_realign_wakes_the_version_that_it_goes_back_to(aws: RecordedAws) -> None:
+    aws.alias, aws.frames = ("41", {}), [*PASSES]
+    aws.states["42"] = ["Inactive", "Active"]
+    assert _run(f"release {NEW[0]} --realign").exit_code == 0
+    assert aws.actions == ["CreateChangeSet", "Invoke", "UpdateAlias", "ExecuteChangeSet"]
+
+
 # ---- status ----
 
 
@@ -331,17 +417,13 @@ def test_status_shows_versions_weights_digests_and_alarms(aws: RecordedAws) -> N
     aws.alarm_states["server-errors"] = "ALARM"
     result = _run("status")
     assert result.exit_code == 0, result.output
-    assert [line.split(maxsplit=1) for line in result.output.splitlines()[:1]] == [
-        ["stack", f"{NAME}, UPDATE_COMPLETE"]
-    ]
-    assert [_one_line(line) for line in result.output.splitlines()[1:]] == [
-        f"version 42 90% of the traffic: {OLD[0]}",
-        f"digest 42 {OLD[0][-65:-1]}",
-        "since 42 2026-11-20T08:00:00Z",
-        f"version 43 10% of the traffic: {NEW[0]}",
-        f"digest 43 {NEW[0][-65:-1]}",
-        "since 43 2026-11-20T08:00:00Z",
-        "earlier version 41: /opt/model; version 40: /opt/model",
+    lines = [_one_line(line).strip() for line in result.output.splitlines()]
+    assert lines[0] == f"{NAME} is UPDATE_COMPLETE, ModelUri={OLD[0]}"
+    assert [line for line in lines[4:] if line] == [
+        f"42 90% feed_ranker {OLD[0][-65:][:12]} 2026-11-20T08:00:00Z",
+        f"43 10% feed_ranker {NEW[0][-65:][:12]} 2026-11-20T08:00:00Z",
+        "41 layer see /model 2026-11-20T08:00:00Z",
+        "40 layer see /model 2026-11-20T08:00:00Z",
         "alarms 1 ALARM, 1 OK",
         "server-errors Threshold Crossed: server-errors",
     ]
@@ -350,8 +432,8 @@ def test_status_shows_versions_weights_digests_and_alarms(aws: RecordedAws) -> N
 def test_status_says_that_the_alias_was_moved(aws: RecordedAws) -> None:
     aws.alias = ("41", {})
     output = _one_line(_run("status").output)
-    assert "digest 41 the layer's; GET /model tells it" in output
-    assert f"CloudFormation has version 42 and ModelUri={OLD[0]}" in output
+    assert "41 100% layer see /model" in output
+    assert "The alias was moved: CloudFormation still has version 42." in output
 
 
 def test_status_shows_a_deployment_that_is_under_way(aws: RecordedAws) -> None:

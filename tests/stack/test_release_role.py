@@ -1,6 +1,7 @@
 """infra/pipeline: the role has the rights of the recorded calls and no others, and the workflow
 uses it without a stored key."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,16 +58,19 @@ SCENARIOS: list[tuple[str, list[Frame], str]] = [
     ("status", [], "UPDATE_IN_PROGRESS"),
     ("tail --no-follow", [], "UPDATE_COMPLETE"),
 ]
-NAMES = {"ListObjectsV2": "ListBucket"}  # actions that are called otherwise than the operation
+NAMES = {
+    "ListObjectsV2": "ListBucket",
+    "Invoke": "InvokeFunction",
+}  # actions that are called otherwise than the operation
 
 
-def _role() -> dict[str, Any]:
-    role: dict[str, Any] = resolved(template(PATH), **GIVEN)["Resources"]["ReleaseRole"]
-    return dict(role["Properties"])
+def _properties(resource: str) -> dict[str, Any]:
+    resources = resolved(template(PATH), **GIVEN)["Resources"]
+    return dict(resources[resource]["Properties"])
 
 
 def _documents() -> list[dict[str, Any]]:
-    return [policy["PolicyDocument"] for policy in _role()["Policies"]]
+    return [_properties("ReleasePolicy")["PolicyDocument"]]
 
 
 def _resource(service: str, name: str, given: dict[str, Any]) -> str:  # noqa: PLR0911 one a service
@@ -80,7 +84,8 @@ def _resource(service: str, name: str, given: dict[str, Any]) -> str:  # noqa: P
                 else f"arn:aws:cloudformation:{HERE}:stack/{stack}/{UUID}"
             )
         case "lambda":
-            return f"arn:aws:lambda:{HERE}:function:{given['FunctionName']}"
+            qualifier = f":{given['Qualifier']}" if "Qualifier" in given else ""
+            return f"arn:aws:lambda:{HERE}:function:{given['FunctionName']}{qualifier}"
         case "codedeploy" if name in {"ListDeployments", "BatchGetDeployments"}:
             group = f"{NAME}-ServerlessDeploymentApplication-1AB/{NAME}-FunctionDeploymentGroup-2C"
             return f"arn:aws:codedeploy:{HERE}:deploymentgroup:{group}"
@@ -97,21 +102,27 @@ def _resource(service: str, name: str, given: dict[str, Any]) -> str:  # noqa: P
     raise AssertionError(service)
 
 
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[tuple[str, str]]:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     """Action and resource of every call of every scenario."""
-    calls: set[tuple[str, str]] = set()
-    for line, frames, status in SCENARIOS:
-        aws = RecordedAws(frames=[*frames], stack_status=status).install(monkeypatch)
-        aws.versions["43"] = NEW[0]
-        result = CliRunner().invoke(app, [*line.split(), "--stack", NAME])
-        assert not isinstance(result.exception, AssertionError), result.exception
-        calls |= set(_calls(aws))
-    aws = RecordedAws().install(monkeypatch)
-    (tmp_path / MANIFEST).parent.mkdir()
-    (tmp_path / MANIFEST).write_bytes(OLD[1])
-    assert upload(tmp_path, "s3://bundles/bundles/").uri == OLD[0]
-    return calls | set(_calls(aws))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        calls = {call for each in SCENARIOS for call in _of_scenario(*each, monkeypatch)}
+        aws = RecordedAws().install(monkeypatch)
+        bundle = tmp_path_factory.mktemp("bundle")
+        (bundle / MANIFEST).parent.mkdir()
+        (bundle / MANIFEST).write_bytes(OLD[1])
+        assert upload(bundle, "s3://bundles/bundles/").uri == OLD[0]
+        return calls | set(_calls(aws))
+
+
+def _of_scenario(
+    line: str, frames: list[Frame], status: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, str]]:
+    aws = RecordedAws(frames=[*frames], stack_status=status).install(monkeypatch)
+    aws.versions["43"], aws.states["40"] = NEW[0], ["Inactive", "Active"]
+    result = CliRunner().invoke(app, [*line.split(), "--stack", NAME])
+    assert not isinstance(result.exception, AssertionError), result.exception
+    return _calls(aws)
 
 
 def _calls(aws: RecordedAws) -> Iterator[tuple[str, str]]:
@@ -162,8 +173,15 @@ def test_cfn_lint_reports_nothing() -> None:
     assert checks.of_cfnlint(template(PATH)) == set()
 
 
+def test_the_policy_is_short_enough_for_iam_with_the_longest_names() -> None:
+    """IAM counts a managed policy's characters without white space, 6,144 at most."""
+    longest = {**GIVEN, "StackName": "s" * 64, "BundleBucketName": "b" * 63}
+    policy = resolved(template(PATH), **longest)["Resources"]["ReleasePolicy"]["Properties"]
+    assert len(json.dumps(policy["PolicyDocument"], separators=(",", ":"))) <= 6_144
+
+
 def test_only_a_job_in_the_approved_environment_gets_the_role() -> None:
-    (statement,) = _role()["AssumeRolePolicyDocument"]["Statement"]
+    (statement,) = _properties("ReleaseRole")["AssumeRolePolicyDocument"]["Statement"]
     issuer = "token.actions.githubusercontent.com"
     assert statement["Condition"] == {
         "StringEquals": {

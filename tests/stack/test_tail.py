@@ -1,6 +1,7 @@
 """`feedrank tail`: the function's lines, from CloudWatch Logs (moto, over HTTP) and from files."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -120,6 +121,19 @@ def test_a_user_is_found_in_decisions_alone(logs: Path) -> None:
     user = str(LINES[1]["user_id"])
     assert _ids(_tail("--local", "--json", "--user", user)) == [LINES[1]["request_id"]]
     assert _ids(_tail("--local", "--json", "--user", user + "0")) == []
+
+
+def test_a_hashed_user_is_found_by_the_hash() -> None:
+    line = {"record": LINES[1]["record"], "user_hash": "ab12", "user_id": None}
+    assert Filter(user="ab12").accepts(line)
+    assert not Filter(user="None").accepts(line)
+
+
+@pytest.mark.parametrize("status", ["4", "600", "ok", "5XX", "42x"])
+def test_what_is_no_status_is_refused(status: str) -> None:
+    result = _tail("--local", "--status", status)
+    assert result.exit_code == 2
+    assert f"--status {status}: give one such as 422, or 5xx" in re.sub(r"\s+", " ", result.output)
 
 
 def test_the_lines_of_a_stack_come_from_its_log_group(

@@ -1,5 +1,6 @@
 """Commands that change or show what a deployed stack serves."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -109,7 +110,10 @@ def tail(
         Literal["all", "requests", "decisions", "errors"],
         typer.Option(help="all: requests, decisions, and errors of any kind."),
     ] = "all",
-    user: Annotated[str, typer.Option(help="Decisions for this user's id alone.")] = "",
+    user: Annotated[
+        str,
+        typer.Option(help="Decisions for this user alone: an id, or its hash."),
+    ] = "",
     request_id: Annotated[str, typer.Option(help="Lines of this request alone.")] = "",
     response_status: Annotated[
         str, typer.Option("--status", help="Requests with this status alone: 422, or 5xx.")
@@ -132,6 +136,8 @@ def tail(
 
     if local == (stack is not None):
         raise typer.BadParameter("give either --stack or --local")
+    if not re.fullmatch(r"([1-5]\d\d|[1-5]xx)?", response_status):
+        raise typer.BadParameter(f"--status {response_status}: give one such as 422, or 5xx")
     chosen = Filter(
         kind, response_status, slower_than_ms, user, request_id, minutes_ago(since_minutes)
     )

@@ -20,6 +20,7 @@ UNRESERVED = 100  # of the account's concurrency, which Lambda keeps for every o
 CONCURRENCY, API_RATE = ("lambda", "L-B99A9384"), ("apigateway", "L-8A5B8E43")
 KEYS = ("BundleKeyArn", "LogKeyArn")
 ROLE = "infra/pipeline/role.yaml"
+OWN_ROLE = "sam deploy --role-arn gives it a role of its own"
 _ASSUMED = re.compile(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+")
 
 
@@ -83,6 +84,11 @@ def rights(account: Account, who: Caller, name: str, _: Parameters) -> Iterator[
         yield "wrong", f"a release of {name} needs {', '.join(sorted(set(denied)))}; see {ROLE}"
     else:
         yield "ok", f"enough for a release of {name}"
+    role = read_stack(account, name).role
+    if role:
+        yield "ok", f"CloudFormation changes {name} as {role}"
+    else:
+        yield "warning", f"CloudFormation changes {name} with the caller's rights: {OWN_ROLE}"
 
 
 def _principal(arn: str) -> str:
@@ -97,8 +103,8 @@ def _statements(account: Account, who: Caller, name: str) -> list[Mapping[str, A
     bucket = stack.outputs.get("BundleDestination", "s3://bundles/").split("/")[2]
     given = {"StackName": name, "StackUuid": stack.uuid, "BundleBucketName": bucket}
     others = dict.fromkeys(("Repository", "GitHubEnvironment", "ProviderArn"), "none")
-    role = resolved(load(PROJECT / ROLE), given | others)["Resources"]["ReleaseRole"]
-    text = json.dumps(role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"])
+    policy = resolved(load(PROJECT / ROLE), given | others)["Resources"]["ReleasePolicy"]
+    text = json.dumps(policy["Properties"]["PolicyDocument"]["Statement"])
     statements: list[Mapping[str, Any]] = json.loads(
         text.replace(ACCOUNT, who.account).replace(f":{REGION}:", f":{account.region}:")
     )
@@ -151,7 +157,7 @@ def change(account: Account, _: Caller, name: str, parameters: Parameters) -> It
     now = served(account, name)
     for version in now.versions:
         yield "ok", f"serves {version.weight:.0%} by {version}"
-    if stack.version not in ("", now.alias_version):
+    if stack.is_moved(now):
         yield "wrong", f"the alias was moved from version {stack.version}; release with --realign"
     yield from _differences(stack, parameters or {})
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -80,7 +81,7 @@ def execute(account: Account, stack: Deployed, change_set: ChangeSet) -> None:
 
 
 def print_changes(change_set: ChangeSet, console: Console) -> None:
-    table = Table("change", "resource", "type", title="Change set", title_justify="left")
+    table = Table("change", "resource", "type", box=SIMPLE, pad_edge=False)
     for change in change_set.changes:
         replaced = change.get("Replacement") == "True"
         table.add_row(

@@ -26,6 +26,7 @@ class Deployed:
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
     capabilities: frozenset[str]
+    role: str  # with which CloudFormation changes its resources; empty for the caller's own rights
 
     @property
     def model(self) -> str:
@@ -43,6 +44,10 @@ class Deployed:
     @property
     def is_changing(self) -> bool:
         return self.status.endswith("_IN_PROGRESS")
+
+    def is_moved(self, now: "Served") -> bool:
+        """Whether the alias points to another version than CloudFormation has given it."""
+        return self.version not in ("", now.alias_version)
 
 
 def read_stack(account: Account, name: str) -> Deployed:
@@ -69,6 +74,7 @@ def read_stack(account: Account, name: str) -> Deployed:
         parameters=parameters,
         outputs={o["OutputKey"]: o["OutputValue"] for o in stack.get("Outputs", ())},
         capabilities=frozenset(stack.get("Capabilities", ())),
+        role=stack.get("RoleARN", ""),
     )
 
 
@@ -81,9 +87,21 @@ class Version:
     digest: str  # empty where only GET /model can tell: the layer's bundle, not pinned
     published: str
     weight: float = 0.0
+    state: str = ""  # Active, Pending, Inactive, Failed; empty in a list of versions
+    state_reason: str = ""
+    is_updating: bool = False
 
     def __str__(self) -> str:
         return f"version {self.number}: {self.model or 'no MODEL_URI'}"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == "Active" and not self.is_updating
+
+    @property
+    def model_name(self) -> str:
+        """Of a bundle in S3 the directory above its digest."""
+        return self.model.rstrip("/").split("/")[-2] if "/sha256-" in self.model else "layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +160,7 @@ def _version(configuration: Mapping[str, Any], weight: float = 0.0) -> Version:
         digest=digest_in(model) or variables.get("MODEL_DIGEST", ""),
         published=re.sub(r"\.\d+\+0000$", "Z", configuration.get("LastModified", "")),
         weight=weight,
+        state=configuration.get("State", ""),
+        state_reason=configuration.get("StateReason", ""),
+        is_updating=configuration.get("LastUpdateStatus") == "InProgress",
     )

@@ -40,7 +40,9 @@ def doctor(stack: str | None, config_env: str | None, output: Console) -> None:
     if config_env:
         configured, parameters = environments.deployment(config_env)
         name = name or configured
-    findings = [*_of_this_machine()]
+    findings: list[Finding] = []
+    if config_env or not stack:  # a release needs nothing of a build
+        findings += _of_this_machine()
     if config_env:
         findings += _of_parameters(name, parameters)
     findings += _of_account(name, parameters if config_env else None)
@@ -69,7 +71,10 @@ def _of_this_machine() -> Iterator[Finding]:
         text = f"none of {', '.join(ENGINES)}: a deploy needs none, `sam local` and images do"
         yield Finding("engine", "warning", text)
     yield _checked("bundle", _layer_bundle)
-    yield _checked("size", _build_size)
+    if BUILD.is_dir():
+        yield _checked("size", _build_size)
+    else:
+        yield Finding("size", "warning", "no build yet: make build")
 
 
 def _checked(subject: str, check: Callable[[], str]) -> Finding:
@@ -95,8 +100,6 @@ def _layer_bundle() -> str:
 
 
 def _build_size() -> str:
-    if not BUILD.is_dir():
-        return "no build yet: make build"
     total = measure(BUILD).total
     if total > LIMIT_BYTES:
         raise OperationError(

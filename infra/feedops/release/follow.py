@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.text import Text
 
-from feedops.display import print_whole
+from feedops.display import steps
 from feedops.errors import OperationError
 from feedops.release import shift
 from feedops.release.account import Account
@@ -33,13 +34,14 @@ class Update:
 
     def wait(self) -> None:
         """Returns when the update is done. Raises OperationError with the reason of a roll-back."""
-        while True:
-            for event in self._events.new():
-                self._show(event)
-            self._show_shift()
-            if self._events.end:
-                break
-            time.sleep(POLL_S)
+        with steps(self.console, f"Updating {self.stack.name}"):
+            while True:
+                for event in self._events.new():
+                    self._show(event)
+                self._show_shift()
+                if self._events.end:
+                    break
+                time.sleep(POLL_S)
         if self._events.end not in DONE:
             raise OperationError(self._outcome())
 
@@ -58,9 +60,9 @@ class Update:
 
     def _show(self, event: Event) -> None:
         if event.is_of_the_stack or event.status.endswith(SHOWN):
-            text = f"{event.at:%H:%M:%S} {event.status:<28} {event.resource}"
+            text = f"{event.at:%H:%M:%S}  {event.resource:<20}  {event.status}"
             reason = f": {event.reason}" if event.reason else ""
-            print_whole(self.console, f"{text}{reason}")
+            self._print(f"{text}{reason}", "red" if event.status.endswith("_FAILED") else "")
 
     def _show_shift(self) -> None:
         current = self._shifts.first()
@@ -80,7 +82,10 @@ class Update:
         """Once, however often it is found."""
         if (key or line) not in self._said:
             self._said.add(key or line)
-            print_whole(self.console, f"         {line}")
+            self._print(f"          {line}", "bold")
+
+    def _print(self, text: str, style: str) -> None:
+        self.console.print(Text(text, style), soft_wrap=True)
 
     def _outcome(self) -> str:
         name, end = self.stack.name, self._events.end

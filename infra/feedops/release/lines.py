@@ -50,7 +50,7 @@ def is_error(line: Line) -> bool:
 @dataclass(frozen=True, slots=True)
 class Filter:
     """`status` is a status such as 422, or a class of them such as 5xx; empty for any. `user` is
-    that of a decision: request lines name none."""
+    the id of a decision's user, or its hash: request lines name none."""
 
     kind: Kind = "all"
     status: str = ""
@@ -68,7 +68,7 @@ class Filter:
             return False
         if self.slower_than_ms and not line.get("latency_ms", 0.0) > self.slower_than_ms:
             return False
-        if self.user and not (is_decision(line) and str(line.get("user_id")) == self.user):
+        if self.user and not (is_decision(line) and self.user in _users(line)):
             return False
         return not self.request_id or line.get("request_id") == self.request_id
 
@@ -86,6 +86,10 @@ class Filter:
 
 def _has_status(line: Line, status: str) -> bool:
     return is_request(line) and str(line["status"]).startswith(status.removesuffix("xx"))
+
+
+def _users(line: Line) -> set[str]:
+    return {str(line[key]) for key in ("user_id", "user_hash") if line.get(key) is not None}
 
 
 def time_of(line: Line) -> str:

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from feedops.display import print_facts, print_whole, steps
+from feedops.display import print_whole, steps
 from feedops.errors import OperationError
 from feedops.release import candidates, change_set
 from feedops.release.account import Account, connect, explained
 from feedops.release.deployed import ALIAS, MODEL, Deployed, Served, read_stack, served
 from feedops.release.follow import Update
-from feedops.release.status import served_facts
+from feedops.release.ready import make_ready
+from feedops.release.status import print_versions
 
 if TYPE_CHECKING:
     from feedmodel.publish.build import PublishOptions
@@ -37,8 +38,7 @@ def release(
         stack = read_stack(account, name)
         _check_state(stack)
         before = served(account, name)
-        moved = stack.version not in ("", before.alias_version)
-        if moved and not (dry_run or realign):
+        if stack.is_moved(before) and not (dry_run or realign):
             raise OperationError(_moved(stack, before))
         if candidates.is_published(model):
             candidate = candidates.published(account, model)
@@ -47,7 +47,10 @@ def release(
             with steps(messages, f"Publishing {model}") as say:
                 candidate = candidates.publish(stack, options(), dry_run=dry_run, step=say)
         if candidates.is_same(stack.model, candidate.uri):
-            _explain_no_change(stack, before, output)
+            print_whole(output, f"{name} has {MODEL}={stack.model} already: nothing to release")
+            if stack.is_moved(before) and realign and not dry_run:
+                _align(account, stack, before, output)
+            _print_served(account, stack, output)
             return
         changes = change_set.create(account, stack, MODEL, candidate.uri)
         if not changes.arn:
@@ -57,8 +60,8 @@ def release(
             change_set.delete(account, stack, changes.arn)
             print_whole(output, f"Not executed: {MODEL}={stack.model} stays")
             return
-        if moved:
-            _align(account, stack, before)
+        if stack.is_moved(before):
+            _align(account, stack, before, output)
         _execute(account, stack, changes, candidate.uri, output)
 
 
@@ -89,8 +92,9 @@ def _moved(stack: Deployed, now: Served) -> str:
     )
 
 
-def _align(account: Account, stack: Deployed, now: Served) -> None:
+def _align(account: Account, stack: Deployed, now: Served, output: Console) -> None:
     """CodeDeploy compares the alias with the version that CloudFormation gave it."""
+    make_ready(account, stack, stack.version, output)
     account.functions.update_alias(
         FunctionName=stack.name,
         Name=ALIAS,
@@ -100,25 +104,16 @@ def _align(account: Account, stack: Deployed, now: Served) -> None:
     )
 
 
-def _explain_no_change(stack: Deployed, now: Served, output: Console) -> None:
-    print_whole(output, f"{stack.name} has {MODEL}={stack.model} already: nothing to release")
-    print_facts(output, served_facts(now))
-    if stack.version not in ("", now.alias_version):
-        print_whole(
-            output,
-            f"Its alias was moved to version {now.alias_version}; version {stack.version} serves "
-            f"that bundle: feedrank rollback --stack {stack.name} --to {stack.version}",
-        )
-
-
 def _execute(
     account: Account, stack: Deployed, changes: change_set.ChangeSet, uri: str, output: Console
 ) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
     update = Update(account, stack, output)
     change_set.execute(account, stack, changes)
     try:
         update.wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BotoCoreError, ClientError):
         print_whole(
             output,
             f"The update goes on. feedrank status --stack {stack.name} shows it; "
@@ -128,10 +123,16 @@ def _execute(
     except OperationError as error:
         versions = ", ".join(map(str, served(account, stack.name).versions))
         raise OperationError(f"{error}\nserved: {versions}") from error
-    now = served(account, stack.name)
-    print_facts(output, served_facts(now))
+    now = _print_served(account, stack, output)
     if now.models != {uri.rstrip("/")}:
         raise OperationError(
             f"{stack.name}: the stack is updated, but its alias doesn't serve {uri} alone\n"
             f"look: feedrank status --stack {stack.name}"
         )
+    print_whole(output, f"{stack.name} serves {uri}")
+
+
+def _print_served(account: Account, stack: Deployed, output: Console) -> Served:
+    now = served(account, stack.name)
+    print_versions(output, now)
+    return now

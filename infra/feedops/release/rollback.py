@@ -3,12 +3,11 @@ version, which takes effect within seconds."""
 
 from rich.console import Console
 
-from feedops.display import print_facts, print_whole
+from feedops.display import print_whole
 from feedops.errors import OperationError
 from feedops.release.account import Account, connect, explained
 from feedops.release.deployed import (
     ALIAS,
-    MODEL,
     Deployed,
     Served,
     Version,
@@ -17,7 +16,11 @@ from feedops.release.deployed import (
     served,
 )
 from feedops.release.follow import Update
-from feedops.release.status import served_facts
+from feedops.release.ready import make_ready
+from feedops.release.status import moved_lines, print_versions
+
+# The new version is served, and what it replaced is being removed: the alias can be moved.
+CLEANING_UP = "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
 
 
 def rollback(name: str, to: str | None, output: Console) -> None:
@@ -26,11 +29,15 @@ def rollback(name: str, to: str | None, output: Console) -> None:
     with explained(name):
         account = connect()
         stack = read_stack(account, name)
-        if stack.is_changing:
+        if stack.is_changing and stack.status != CLEANING_UP:
             _stop(account, stack, to, output)
         else:
             _move(account, stack, to, output)
-        print_facts(output, served_facts(served(account, name)))
+        now = served(account, name)
+        print_versions(output, now)
+        if stack.is_moved(now) and not stack.is_changing:
+            for line in moved_lines(stack):
+                print_whole(output, line)
 
 
 def _stop(account: Account, stack: Deployed, to: str | None, output: Console) -> None:
@@ -57,6 +64,7 @@ def _move(account: Account, stack: Deployed, to: str | None, output: Console) ->
     if [version.number for version in now.versions] == [target.number]:
         print_whole(output, f"{stack.name} serves version {target.number} alone already")
         return
+    make_ready(account, stack, target.number, output)
     account.functions.update_alias(
         FunctionName=stack.name,
         Name=ALIAS,
@@ -64,13 +72,6 @@ def _move(account: Account, stack: Deployed, to: str | None, output: Console) ->
         RoutingConfig={"AdditionalVersionWeights": {}},
         RevisionId=now.revision,  # refused if somebody moved it in between
     )
-    if target.number != stack.version and stack.version:
-        print_whole(
-            output,
-            f"CloudFormation still has version {stack.version} and {MODEL}={stack.model}: "
-            "the next release needs --realign; before a `sam deploy`, go back: "
-            f"feedrank rollback --stack {stack.name} --to {stack.version}",
-        )
 
 
 def _target(versions: list[Version], now: Served, to: str | None, stack: Deployed) -> Version:

@@ -1,9 +1,11 @@
 """`feedrank status`: what a stack serves, its alarms, and whether CloudFormation agrees."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
 from feedops.display import print_facts, print_whole
 from feedops.release.account import Account, connect, explained
@@ -11,6 +13,7 @@ from feedops.release.deployed import (
     MODEL,
     Deployed,
     Served,
+    Version,
     published_versions,
     read_stack,
     served,
@@ -18,6 +21,8 @@ from feedops.release.deployed import (
 from feedops.release.shift import Shifts, alarms
 
 KEPT = 5  # earlier versions that are listed
+SHOWN_DIGITS = 12  # of a digest, as in responses
+ALARM = "ALARM"
 
 
 def status(name: str, output: Console) -> None:
@@ -26,26 +31,34 @@ def status(name: str, output: Console) -> None:
         account = connect()
         stack = read_stack(account, name)
         now = served(account, name)
-        facts = {"stack": f"{stack.name}, {stack.status}", **served_facts(now)}
-        facts["earlier"] = _earlier(account, stack, now)
-        print_facts(output, facts | _alarm_facts(account, stack))
+        print_whole(output, f"{stack.name} is {stack.status}, {MODEL}={stack.model}")
+        print_versions(output, now, _earlier(account, stack, now))
+        print_facts(output, _alarm_facts(account, stack))
         for line in _remarks(account, stack, now):
             print_whole(output, line)
 
 
-def served_facts(now: Served) -> dict[str, str]:
-    facts = {}
+def print_versions(output: Console, now: Served, earlier: Sequence[Version] = ()) -> None:
+    """Those that get traffic, and then `earlier` ones."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("version", "traffic"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("model", "digest", "published"):
+        table.add_column(heading, no_wrap=True)
     for version in now.versions:
-        facts[f"version {version.number}"] = f"{version.weight:.0%} of the traffic: {version.model}"
-        facts[f"digest {version.number}"] = version.digest or "the layer's; GET /model tells it"
-        facts[f"since {version.number}"] = version.published
-    return facts
+        table.add_row(version.number, f"{version.weight:.0%}", *_cells(version), style="bold")
+    for version in earlier:
+        table.add_row(version.number, "", *_cells(version), style="dim")
+    output.print(table)
 
 
-def _earlier(account: Account, stack: Deployed, now: Served) -> str:
+def _cells(version: Version) -> tuple[str, str, str]:
+    return version.model_name, version.digest[:SHOWN_DIGITS] or "see /model", version.published
+
+
+def _earlier(account: Account, stack: Deployed, now: Served) -> list[Version]:
     shown = {version.number for version in now.versions}
-    others = [v for v in published_versions(account, stack.name) if v.number not in shown]
-    return "; ".join(str(version) for version in others[:KEPT]) or "none"
+    return [v for v in published_versions(account, stack.name) if v.number not in shown][:KEPT]
 
 
 def _alarm_facts(account: Account, stack: Deployed) -> dict[str, str]:
@@ -53,8 +66,8 @@ def _alarm_facts(account: Account, stack: Deployed) -> dict[str, str]:
     counts = Counter(state for state, _ in states.values())
     facts = {"alarms": ", ".join(f"{counts[state]} {state}" for state in sorted(counts)) or "none"}
     for name, (state, reason) in states.items():
-        if state == "ALARM":
-            facts[name.partition("/")[2]] = reason
+        if state == ALARM:
+            facts[f"  {name.partition('/')[2]}"] = reason
     return facts
 
 
@@ -63,8 +76,13 @@ def _remarks(account: Account, stack: Deployed, now: Served) -> Iterator[str]:
         shift = Shifts(account, stack).under_way()
         if shift:
             yield f"Deployment {shift.id}: {'; '.join(shift.lines()) or shift.status}"
-    elif stack.version not in ("", now.alias_version):
-        yield (
-            f"The alias was moved: CloudFormation has version {stack.version} and "
-            f"{MODEL}={stack.model}. The next release needs --realign"
-        )
+    elif stack.is_moved(now):
+        yield from moved_lines(stack)
+
+
+def moved_lines(stack: Deployed) -> Iterator[str]:
+    """What the alias needs before CodeDeploy shifts its traffic again."""
+    name = stack.name
+    yield f"The alias was moved: CloudFormation still has version {stack.version}. Before"
+    yield f"  another model   feedrank release MODEL --stack {name} --realign"
+    yield f"  a `sam deploy`  feedrank rollback --stack {name} --to {stack.version}"
