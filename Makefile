@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check rank invoke build budget bench bench-check bench-competitors load plan dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check rank invoke build budget bench bench-check bench-competitors load plan doctor release rollback status tail dashboard fuzz chaos soak lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -113,6 +113,21 @@ load: $(READY) .venv-load/.ready  ## Load the local Lambda with Locust: 100 requ
 
 plan: $(READY)  ## Say what a rate of requests needs and costs: make plan ARGS="--rate 2000 --curve daily"
 	$(BIN)/feedrank plan $(ARGS)
+
+doctor: $(READY)  ## Find what would stop a deploy or a release: make doctor ARGS="--config-env prod"
+	$(BIN)/feedrank doctor $(ARGS)
+
+release: $(READY)  ## Release the production model: make release ARGS="--stack feedrank-prod --dry-run"
+	$(BIN)/feedrank release $(ARGS)
+
+rollback: $(READY)  ## Stop a release, or serve an earlier version: make rollback ARGS="--stack feedrank-prod"
+	$(BIN)/feedrank rollback $(ARGS)
+
+status: $(READY)  ## Show what a stack serves: make status ARGS="--stack feedrank-prod"
+	$(BIN)/feedrank status $(ARGS)
+
+tail: $(READY)  ## Show requests and decisions as they come; of a stack with ARGS="--stack feedrank-prod"
+	$(BIN)/feedrank tail $(or $(ARGS),--local)
 
 dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run`, or of ARGS="--metrics FILE"
 	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))

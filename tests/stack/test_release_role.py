@@ -58,10 +58,8 @@ SCENARIOS: list[tuple[str, list[Frame], str]] = [
     ("status", [], "UPDATE_IN_PROGRESS"),
     ("tail --no-follow", [], "UPDATE_COMPLETE"),
 ]
-NAMES = {
-    "ListObjectsV2": "ListBucket",
-    "Invoke": "InvokeFunction",
-}  # actions that are called otherwise than the operation
+# Actions that are called otherwise than the operation.
+NAMES = {"ListObjectsV2": "ListBucket", "Invoke": "InvokeFunction"}
 
 
 def _properties(resource: str) -> dict[str, Any]:
