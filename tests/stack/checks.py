@@ -15,9 +15,12 @@ import guardpycfn
 from cfnlint import api as cfnlint
 from cfnlint.config import ManualArgs
 
+from stack.transform import PSEUDO
+
 RULES = (Path(__file__).parent / "rules.guard").read_text()
 CHECKOV = Path(__file__).parents[2] / ".venv-scan" / "bin" / "checkov"
-REGION = "eu-west-1"
+REGION = PSEUDO["AWS::Region"]
+FUNCTION_ARN = f"arn:aws:lambda:{REGION}:{PSEUDO['AWS::AccountId']}:function"
 OPEN_ROUTES = {"GET /health"}
 WHOLE_TYPE = re.compile(r"arn:[^:]*:(?!s3:)[^:]*:[^:]*:[^:]*:(\*|[a-z-]+[:/]\*)")
 LOG_LEVELS_THAT_KEEP_RECORDS = {"TRACE", "DEBUG", "INFO"}
@@ -176,7 +179,12 @@ def a_route_requires_auth(resources: Resources) -> Iterator[str]:
 
 
 def callers_reach_the_alias(resources: Resources) -> Iterator[str]:
+    """By a reference or, where `sam local` has to find the function's name, by the ARN."""
     aliases = {f"${{{name}}}" for name, _ in _of_type(resources, "AWS::Lambda::Alias")}
+    aliases |= {
+        f"{FUNCTION_ARN}:{alias['FunctionName']}:{alias['Name']}"
+        for _, alias in _of_type(resources, "AWS::Lambda::Alias")
+    }
     for name, integration in _of_type(resources, "AWS::ApiGatewayV2::Integration"):
         if integration["IntegrationUri"] not in aliases:
             yield name

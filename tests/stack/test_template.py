@@ -184,7 +184,9 @@ def test_a_token_is_checked_for_issuer_and_audience() -> None:
 def test_the_api_calls_the_alias_with_payload_2() -> None:
     stack = _stack()
     (integration,) = _of_type(stack, "AWS::ApiGatewayV2::Integration").values()
-    assert integration["IntegrationUri"] == "${FunctionAliaslive}"
+    alias = stack["Resources"]["FunctionAliaslive"]["Properties"]
+    arn = f"arn:aws:lambda:eu-west-1:123456789012:function:{alias['FunctionName']}:{alias['Name']}"
+    assert integration["IntegrationUri"] == arn  # what a Ref of the alias gives
     assert integration["PayloadFormatVersion"] == "2.0"
     (permission,) = _of_type(stack, "AWS::Lambda::Permission").values()
     assert permission["FunctionName"] == "${FunctionAliaslive}"
