@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 import fakes
 from feedrank.aws import client as client_module
-from feedrank.aws import s3 as s3_module
+from feedrank.aws import connections
 from feedrank.bundle import fetch as fetch_module
 from feedrank.bundle import s3_source as s3_source_module
 from feedrank.bundle import sources as source_module
@@ -184,7 +184,7 @@ def test_an_s3_that_drips_is_not_waited_for(  # noqa: PLR0917
     digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
     # The manifest has half a minute to come, and what drips after it half a second.
     now_s = lambda: deadline_s - 0.5 if endless_s3.served else 0.0  # noqa: E731
-    for module in (fetch_module, source_module, s3_source_module, s3_module, client_module):
+    for module in (fetch_module, source_module, s3_source_module, connections, client_module):
         monkeypatch.setattr(module, "perf_counter", now_s)
     with pytest.raises(BundleError, match=f"^{name}: takes too long to fetch"):
         fetch_bundle(URI, digest, tmp_path / "cache", [SNAPSHOT], deadline_s)
@@ -432,7 +432,7 @@ def test_a_new_container_says_503_and_recovers_while_an_old_one_goes_on(
 def test_a_large_file_comes_in_pieces(
     s3: "S3Client", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_module, "MAX_CHUNK", 1_000)
+    monkeypatch.setattr("feedrank.aws.s3.MAX_CHUNK", 1_000)
     assert _load(tmp_path).manifest.model_version == "feed_ranker-1"
 
 

@@ -15,6 +15,7 @@ from zlib import crc32
 import pytest
 
 from feedrank.aws import client as module
+from feedrank.aws import connections
 from feedrank.aws.client import Limits
 from feedrank.aws.errors import AwsConfigError, AwsError, ServiceError, UnreachableError
 from feedrank.aws.services import FIREHOSE, JsonClient, Service
@@ -124,7 +125,8 @@ def test_a_try_that_would_begin_too_late_is_not_made(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "random", lambda: 1.0)
-    monkeypatch.setattr(module, "perf_counter", lambda: 100.0)
+    for each in (module, connections):
+        monkeypatch.setattr(each, "perf_counter", lambda: 100.0)
     server.respond = lambda _: Answer(503)
     for left_s, requests in ((module.PAUSE_S / 2, 1), (module.PAUSE_S * 2, 2)):
         server.requests.clear()

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.aws import client as client_module
+from feedrank.aws import connections as connections_module
 from feedrank.aws import parts as parts_module
 from feedrank.aws import s3 as module
 from feedrank.aws.checksums import crc64_nvme
@@ -224,6 +225,19 @@ def test_past_the_deadline_no_part_is_waited_for(
     monkeypatch.setattr(parts_module, "perf_counter", now_s)
     with pytest.raises(UnreachableError, match="no time is left"):
         fetch_parts(fetch, file.fileno(), 9 * PART, deadline_s=0.0)
+
+
+def test_a_part_that_comes_too_slowly_is_not_read_to_its_end(
+    server: Scripted, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread would still read when the bundle is fetched anew."""
+    server.respond = Store(_content(9 * PART))
+    times_s = iter([0.0] * 20)
+    monkeypatch.setattr(module, "MAX_CHUNK", PART // 10)
+    monkeypatch.setattr(connections_module, "perf_counter", lambda: next(times_s, 1e9))
+    with pytest.raises(UnreachableError, match="no time is left"):
+        _bucket(server).download(KEY, file.fileno(), 1 << 30, deadline_s=1e8)
+    assert THREADS not in {thread.name for thread in enumerate_threads()}
 
 
 # ---- Checksums -----------------------------------------------------------------------------------

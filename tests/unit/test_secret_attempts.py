@@ -20,7 +20,7 @@ def test_a_secret_is_tried_twice_whatever_the_environment_says(
 ) -> None:
     urls: list[str] = []
 
-    def send(_: Connections, request: Request, _timeout_s: float) -> NoReturn:
+    def send(_: Connections, request: Request, *_limits_s: float) -> NoReturn:
         urls.append(f"https://{request.headers['host']}{request.path}")
         raise UnreachableError("Could not connect")
 

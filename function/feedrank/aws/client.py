@@ -91,7 +91,8 @@ class Client:
             self._credentials.get(),
             time.time() + self._skew_s,
         )
-        with self._connections.send(request, min(self._limits.read_s, left_s)) as exchange:
+        timeout_s = min(self._limits.read_s, left_s)
+        with self._connections.send(request, timeout_s, deadline_s) as exchange:
             if exchange.status >= REDIRECT:
                 body = exchange.read(MAX_ERROR_BYTES)
                 raise refusal(exchange.status, exchange.header, body, call.action)

@@ -21,6 +21,7 @@ from http.client import (
     RemoteDisconnected,
 )
 from pathlib import Path
+from time import perf_counter
 from typing import Self
 
 from feedrank.aws.endpoints import Endpoint
@@ -36,11 +37,16 @@ class Exchange:
     read to its end, and closed otherwise."""
 
     def __init__(
-        self, connections: "Connections", connection: HTTPConnection, response: HTTPResponse
+        self,
+        connections: "Connections",
+        connection: HTTPConnection,
+        response: HTTPResponse,
+        deadline_s: float,
     ) -> None:
         self._connections = connections
         self._connection = connection
         self._response = response
+        self._deadline_s = deadline_s
         self.status = response.status
         self.length = response.length  # of the body; None where the server doesn't say
 
@@ -55,7 +61,9 @@ class Exchange:
 
     def read_into(self, buffer: memoryview) -> int:
         """The number of bytes read, 0 at the end. Raises UnreachableError, also where the body ends
-        before its length."""
+        before its length, and past the deadline, which it compares with before it reads."""
+        if perf_counter() > self._deadline_s:
+            raise UnreachableError("no time is left")
         try:
             count = self._response.readinto(buffer)
         except (OSError, HTTPException, ValueError) as error:
@@ -88,13 +96,14 @@ class Connections:
         self._idle: deque[HTTPConnection] = deque()
         weakref.finalize(self, _close_all, self._idle)
 
-    def send(self, request: Request, timeout_s: float) -> Exchange:
-        """`timeout_s` is for each wait. Raises UnreachableError."""
+    def send(self, request: Request, timeout_s: float, deadline_s: float) -> Exchange:
+        """`timeout_s` is for each wait; the body is read until `deadline_s`, in `perf_counter()`
+        seconds. Raises UnreachableError."""
         try:
             if connection := self._take():
                 with suppress(ConnectionError, ssl.SSLEOFError):
-                    return self._exchange(connection, request, timeout_s)
-            return self._exchange(self._connect(timeout_s), request, timeout_s)
+                    return self._exchange(connection, request, timeout_s, deadline_s)
+            return self._exchange(self._connect(timeout_s), request, timeout_s, deadline_s)
         except (OSError, HTTPException) as error:
             raise UnreachableError(f"no response: {reason(error)}") from error
 
@@ -138,7 +147,9 @@ class Connections:
             raise UnreachableError(text) from error
         return connection
 
-    def _exchange(self, connection: HTTPConnection, request: Request, timeout_s: float) -> Exchange:
+    def _exchange(
+        self, connection: HTTPConnection, request: Request, timeout_s: float, deadline_s: float
+    ) -> Exchange:
         method, path, headers, body = request
         if self._proxy and not self._tls:
             path = f"http://{self._endpoint.authority}{path}"
@@ -146,7 +157,7 @@ class Connections:
         try:
             connection.sock.settimeout(timeout_s)
             connection.request(method, path, body or None, dict(headers))
-            return Exchange(self, connection, connection.getresponse())
+            return Exchange(self, connection, connection.getresponse(), deadline_s)
         except RemoteDisconnected as error:
             connection.close()
             if method == "GET":
