@@ -355,3 +355,29 @@ def test_a_bucket_of_another_region_is_read_there(
         reason = _refused(server, file, ServiceError)
         assert reason == "PermanentRedirect: the bucket is in ap-south-1"
     assert (asked, len(server.requests)) == (["eu-west-1", "ap-south-1"], 2)
+
+
+def test_a_call_that_is_still_under_way_to_the_wrong_region_moves_too(
+    server: Scripted, file: IO[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of a bundle are read side by side: here the second while the first one moves."""
+    bucket, contents = _bucket(server), []
+
+    def endpoint(name: str, region: str, _variables: object) -> Endpoint:
+        if not contents:
+            contents.append(b"")
+            bucket.download(KEY, file.fileno(), 1 << 30, inf)
+            contents.append(os.pread(file.fileno(), 1 << 30, 0))
+        return Endpoint("http", "127.0.0.1", server.server_port, f"/{name}", region)
+
+    def respond(sent: Sent) -> Answer:
+        if "/ap-south-1/s3/aws4_request" in sent.headers["authorization"]:
+            return Answer(200, b"found")
+        region = {"x-amz-bucket-region": "ap-south-1"}
+        return Answer(301, b"<Error><Code>PermanentRedirect</Code></Error>", region)
+
+    server.respond = respond
+    monkeypatch.setattr(module, "bucket_endpoint", endpoint)
+    monkeypatch.setattr(bucket, "_may_move", True)
+    assert bucket.download(KEY, file.fileno(), 1 << 30, inf) == hashlib.sha256(b"found").hexdigest()
+    assert contents == [b"", b"found"]

@@ -60,6 +60,11 @@ class Client:
         self._connections = Connections(endpoint, variables, limits.connect_s)
         self._skew_s = 0.0  # of this machine's clock
 
+    @property
+    def region(self) -> str:
+        """Of the signature."""
+        return self._endpoint.region
+
     def call(self, call: Call, read: Callable[[Exchange], Result], deadline_s: float) -> Result:
         """What `read` returns for a response that is no error. It may be called again where it
         raises UnreachableError. `deadline_s` is in `perf_counter()` seconds.

@@ -46,9 +46,8 @@ class Bucket:
         self._limits = limits
         self._variables = aws_variables() if variables is None else variables
         self._credentials = source_of(self._variables)
-        self._region = region_of(self._variables, GLOBAL_REGION)
         self._may_move = not (name.startswith("arn:") or endpoint_url("s3", self._variables))
-        self._client = self._client_in(self._region)
+        self._client = self._client_in(region_of(self._variables, GLOBAL_REGION))
 
     def download(self, key: str, file: int, max_bytes: int, deadline_s: float) -> str:
         """Writes the object to the empty `file`, a descriptor. The SHA-256 of what it then has.
@@ -79,15 +78,15 @@ class Bucket:
         read: Callable[[Exchange], Result],
         deadline_s: float,
     ) -> Result:
+        client = self._client
         call = Call("GET", f"{self._path}/{quote(key, safe='/~')}", headers, ACTION)
         try:
-            return self._client.call(call, read, deadline_s)
+            return client.call(call, read, deadline_s)
         except ServiceError as error:
-            if not self._may_move or error.region in {"", self._region}:
+            if not self._may_move or error.region in {"", client.region}:
                 raise
-            self._region = error.region
-            self._client = self._client_in(error.region)
-            return self._client.call(call, read, deadline_s)
+            self._client = client = self._client_in(error.region)
+            return client.call(call, read, deadline_s)
 
     def _client_in(self, region: str) -> Client:
         endpoint = bucket_endpoint(self._name, region, self._variables)
