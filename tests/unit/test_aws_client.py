@@ -17,7 +17,13 @@ import pytest
 from feedrank.aws import client as module
 from feedrank.aws import connections
 from feedrank.aws.client import Limits
-from feedrank.aws.errors import AwsConfigError, AwsError, ServiceError, UnreachableError
+from feedrank.aws.errors import (
+    AwsConfigError,
+    AwsError,
+    CredentialsError,
+    ServiceError,
+    UnreachableError,
+)
 from feedrank.aws.services import FIREHOSE, JsonClient, Service
 from scripted import Answer, Fault, Scripted, Sent, scripted
 
@@ -149,6 +155,7 @@ def test_nobody_at_the_address_is_said_to_be_so() -> None:
     assert _refused(client, UnreachableError) == expected
     unknown = _refused(_client("http://nowhere.invalid"), UnreachableError)
     assert unknown.startswith("Could not connect to http://nowhere.invalid: ")
+    assert _refused(_client("http://a..b")) == "Could not connect to http://a..b: UnicodeError"
 
 
 # ---- Connections ---------------------------------------------------------------------------------
@@ -311,6 +318,12 @@ def test_a_service_of_another_kind_is_one_line_more(server: Scripted) -> None:
     (sent,) = server.requests
     assert sent.headers["x-amz-target"] == "DynamoDB_20120810.GetItem"
     assert "/eu-west-1/dynamodb/aws4_request" in sent.headers["authorization"]
+
+
+def test_credentials_that_no_header_may_have_are_not_repeated(server: Scripted) -> None:
+    client = _client(server.url, AWS_SESSION_TOKEN="a-session-token\n")
+    assert "has a line break" in _refused(client, CredentialsError)
+    assert server.requests == []
 
 
 # ---- TLS and proxies -----------------------------------------------------------------------------

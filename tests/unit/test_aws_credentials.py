@@ -188,6 +188,9 @@ def test_a_token_is_sent_to_no_other_machine_by_plain_http(host: str) -> None:
     ("variables", "reason"),
     [
         ({"AWS_ACCESS_KEY_ID": "a"}, "AWS_SECRET_ACCESS_KEY is missing"),
+        (KEYS | {"AWS_SESSION_TOKEN": "of-nobody\n"}, "line break"),
+        (KEYS | {"AWS_SESSION_TOKEN": "of-nobody\u2028"}, "no header may have"),
+        (KEYS | {"AWS_ACCESS_KEY_ID": "of-nobody-\u00e9"}, "no header may have"),
         ({"AWS_PROFILE": "nobody"}, "no credentials: .*nobody"),
         ({}, "no credentials"),
         (
@@ -204,7 +207,20 @@ def test_a_token_is_sent_to_no_other_machine_by_plain_http(host: str) -> None:
             },
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE can't be read",
         ),
+        (
+            {
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN": "of-nobody-\u00e9",
+            },
+            "no header may have",
+        ),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/"}, "can't be reached"),
+        (
+            {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:99999/"},
+            "_URI: must make a URL",
+        ),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://[::1"}, "_URI: must make a URL"),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/\u00e9"}, "must make a URL"),
     ],
 )
 def test_missing_credentials_are_named(
@@ -212,8 +228,31 @@ def test_missing_credentials_are_named(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(CredentialsError, match=reason):
+    with pytest.raises(CredentialsError, match=reason) as error:
         source_of(os.environ).get()
+    assert "of-nobody" not in str(error.value)
+
+
+def test_a_file_that_has_no_token_is_named(endpoint: Endpoint, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xff")
+    variables = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": endpoint.url,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
+    }
+    with pytest.raises(CredentialsError, match="_TOKEN_FILE can't be read: it is no text"):
+        fetch_from_container(variables)
+
+
+def test_a_user_without_a_home_has_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the user of a container that is given by its number."""
+
+    def nobody(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert region_of({}, "us-east-1") == "us-east-1"
 
 
 def test_settings_of_a_profile_that_would_not_be_followed_are_refused(

@@ -140,7 +140,7 @@ class Connections:
             connection = HTTPConnection(host, port, timeout=timeout_s)
         try:
             connection.connect()
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:  # UnicodeError: such as of a..b
             connection.close()
             way = "by a proxy, " * bool(proxy)
             text = f"Could not connect to {endpoint.url}: {way}{reason(error)}"

@@ -70,7 +70,7 @@ class KeysOfEnvironment:
         if not secret:
             raise CredentialsError("AWS_SECRET_ACCESS_KEY is missing beside AWS_ACCESS_KEY_ID")
         token = self._variables.get("AWS_SESSION_TOKEN", "")
-        return Credentials(self._variables["AWS_ACCESS_KEY_ID"], secret, token)
+        return _checked(Credentials(self._variables["AWS_ACCESS_KEY_ID"], secret, token))
 
 
 class RenewedCredentials:
@@ -123,7 +123,7 @@ class CredentialsOfBoto3:
             frozen = self._credentials.get_frozen_credentials()
         except BotoCoreError as error:
             raise CredentialsError(f"no credentials: {error}") from error
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
+        return _checked(Credentials(frozen.access_key, frozen.secret_key, frozen.token or ""))
 
 
 def _credentials_of_boto3() -> Any:  # noqa: ANN401 boto3's
@@ -153,6 +153,8 @@ def fetch_from_container(variables: Mapping[str, str]) -> Lease:
         except (OSError, HTTPException) as error:
             if attempt == TRIES - 1:
                 raise CredentialsError(f"{name} can't be reached: {error}") from error
+        except ValueError as error:  # of a port or a host, or a path beyond ASCII
+            raise CredentialsError(f"{name}: must make a URL, as http://host:80/path") from error
     raise AssertionError
 
 
@@ -163,8 +165,9 @@ def _authorization(variables: Mapping[str, str]) -> dict[str, str]:
             token = Path(file).read_text()
         except OSError as error:
             raise CredentialsError(f"{TOKEN_FILE} can't be read: {error.strerror}") from error
-    if "\r" in token or "\n" in token:
-        raise CredentialsError("the container's authorization token has a line break")
+        except ValueError as error:
+            raise CredentialsError(f"{TOKEN_FILE} can't be read: it is no text") from error
+    _check_header(token, "the container's authorization token")
     return {"authorization": token} if token else {}
 
 
@@ -201,11 +204,21 @@ def _is_loopback(host: str) -> bool:
 def _lease(content: bytes) -> Lease:
     try:
         document = orjson.loads(content)
-        credentials = Credentials(
-            document["AccessKeyId"], document["SecretAccessKey"], document.get("Token") or ""
-        )
+        keys = document["AccessKeyId"], document["SecretAccessKey"], document.get("Token") or ""
+        credentials = _checked(Credentials(*keys))
         expires_at_s = datetime.fromisoformat(document["Expiration"]).timestamp()
     except (ValueError, KeyError, TypeError) as error:
         raise CredentialsError("the container's endpoint responds with no credentials") from error
     early_s = min(RENEW_S, max(0.0, expires_at_s - time.time()) / 2)
     return Lease(credentials, expires_at_s - early_s, expires_at_s)
+
+
+def _checked(credentials: Credentials) -> Credentials:
+    _check_header("".join(credentials), "a key or the token of the credentials")
+    return credentials
+
+
+def _check_header(text: str, name: str) -> None:
+    """Raises CredentialsError for what no header may have: `http.client` would repeat it."""
+    if not (text.isascii() and text.isprintable()):
+        raise CredentialsError(f"{name} has a line break, or a character that no header may have")

@@ -23,7 +23,14 @@ UNREAD = frozenset(
 
 def has_profiles(variables: Mapping[str, str]) -> bool:
     """Whether there may be one."""
-    return any(map(variables.get, VARIABLES)) or Path("~/.aws").expanduser().is_dir()
+    return any(map(variables.get, VARIABLES)) or _has_directory()
+
+
+def _has_directory() -> bool:
+    try:
+        return Path("~/.aws").expanduser().is_dir()
+    except RuntimeError:  # a user without a home
+        return False
 
 
 def profile_session() -> Any:  # noqa: ANN401 botocore's
