@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from time import perf_counter
@@ -92,11 +93,8 @@ def _fetch_one(source: BundleSource, name: str, max_bytes: int, deadline_s: floa
 def _each(
     names: Iterable[str], fetch: Callable[[str], Result], deadline_s: float
 ) -> dict[str, Result]:
-    """All at once, each in a daemon thread: a source that sends a byte a second would end neither
-    in time nor with the process."""
-    futures: dict[str, Future[Result]] = {name: Future() for name in names}
-    for name, future in futures.items():
-        Thread(target=_fulfil, args=(future, fetch, name), daemon=True).start()
+    """All at once. Raises BundleError past the deadline, whatever the source does then."""
+    futures = {name: in_thread(partial(fetch, name)) for name in names}
     try:
         return {
             name: future.result(min(max(0.0, deadline_s - perf_counter()), MAX_WAIT_S))
@@ -107,10 +105,18 @@ def _each(
         raise BundleError(f"{pending}: takes too long to fetch") from error
 
 
-def _fulfil(future: Future[Result], fetch: Callable[[str], Result], name: str) -> None:
+def in_thread(fetch: Callable[[], Result]) -> Future[Result]:
+    """Begins it in a daemon thread: a source that sends a byte a second would end neither in time
+    nor with the process."""
+    future: Future[Result] = Future()
+    Thread(target=_fulfil, args=(future, fetch), name="fetch", daemon=True).start()
+    return future
+
+
+def _fulfil(future: Future[Result], fetch: Callable[[], Result]) -> None:
     try:
-        future.set_result(fetch(name))
-    except Exception as error:
+        future.set_result(fetch())
+    except BaseException as error:
         future.set_exception(error)
 
 
