@@ -61,7 +61,7 @@ def of_benchmark(path: Path, memory_mb: float) -> Measured:
         return Measured(
             f"{path.name} of {results['date'][:10]}, on {results['machine']['cpu']}",
             ServiceTime(_percentiles(latency)),
-            init_ms=details["init_ms"][BUNDLE]["directory"],
+            init_ms=float(details["init_ms"][BUNDLE]["directory"]),  # null where none had a model
             restore_ms=prices.assumption("restore_ms"),
             memory_mb=memory_mb,
             server_per_s=details["servers"]["requests_per_s"]["feedrank"][ITEMS]["value"],
