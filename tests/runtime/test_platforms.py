@@ -8,6 +8,8 @@ Prometheus: https://prometheus.io/docs/instrumenting/content_negotiation/
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,8 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedops.stack.template import load
+from feedops.workspace import PROJECT
 from feedrank.bundle.layout import ONNX_MODEL
 from stack.faulty import FaultyFront
 from uvicorns import Server, stream, uvicorn
@@ -106,10 +110,24 @@ def connected(server: Server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=LONGEST_S)
 
 
-def test_a_load_balancer_checks_the_health_of_a_task(demo_bundle: Path) -> None:
+def test_a_load_balancer_and_ecs_check_the_health_of_a_task(demo_bundle: Path) -> None:
+    """By the template's path and its command, which runs in the container."""
+    resources = load(PROJECT / "infra" / "images" / "ecs.yaml")["Resources"]
+    path = resources["TargetGroup"]["Properties"]["HealthCheckPath"]
+    (container,) = resources["Task"]["Properties"]["ContainerDefinitions"]
+    kind, program, *arguments = container["HealthCheck"]["Command"]
+    assert (kind, program) == ("CMD", "python")
+
+    def is_alive(url: str) -> bool:
+        here = [argument.replace("http://127.0.0.1:8080", url) for argument in arguments]
+        command = [sys.executable, *here]
+        return not subprocess.run(command, capture_output=True, check=False).returncode
+
     with uvicorn(demo_bundle) as server:
-        response = httpx2.get(f"{server.url}/ready", headers=HEALTH_CHECK)
+        response = httpx2.get(server.url + path, headers=HEALTH_CHECK)
         assert (response.status_code, response.headers["connection"]) == (200, "close")
+        assert is_alive(server.url)
+    assert not is_alive(server.url)
 
 
 @pytest.mark.parametrize("route", ["/predict", "/invocations"])

@@ -21,8 +21,12 @@ TEMPLATES = {
     "data": "infra/data.yaml",
     "observability": "infra/observability.yaml",
     "delivery": "infra/delivery.yaml",
+    "ecs": "infra/images/ecs.yaml",
+    "sagemaker": "infra/images/sagemaker.yaml",
+    "gpu": "infra/images/gpu.yaml",
 }
 ON_S3 = {"ModelUri": f"s3://bundles/feedrank/feed_ranker/sha256-{'ab' * 32}/"}
+OF_AN_IMAGE = {**ON_S3, "ImageDigest": f"sha256:{'cd' * 32}"}
 # Sets of parameters that together create every resource, so that each is scanned.
 DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
     "template": [
@@ -50,6 +54,29 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         {"DecisionDelivery": "direct"},
     ],
     "delivery": [{}, ON_S3],
+    "ecs": [
+        OF_AN_IMAGE,
+        {
+            **OF_AN_IMAGE,
+            "ScraperSecurityGroupId": "sg-0123456789abcdef0",
+            "RecordIdKeySecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:k-AbCdEf",
+            "AccessLogsBucket": "access-logs",
+            "LogKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
+            "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
+        },
+    ],
+    "sagemaker": [
+        OF_AN_IMAGE,
+        {
+            **OF_AN_IMAGE,
+            "VolumeKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/3",
+            "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
+        },
+    ],
+    "gpu": [
+        OF_AN_IMAGE,
+        {**OF_AN_IMAGE, "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2"},
+    ],
 }
 WAIVERS = tomllib.loads((Path(__file__).parent / "waivers.toml").read_text())["waiver"]
 WAIVED = {Finding(w["check"], resource) for w in WAIVERS for resource in w["resources"]}
