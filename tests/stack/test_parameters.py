@@ -2,12 +2,15 @@
 
 import json
 import re
+import string
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
+from feedrank.errors import SettingsError
+from feedrank.settings import Settings
 from stack.iam import ID
 from stack.transform import PSEUDO, Json, resolved, template, transformed
 
@@ -50,6 +53,27 @@ def test_a_value_is_rejected_at_once_and_not_by_a_nested_stack(
         assert set(outer["AllowedValues"]) <= set(inner["AllowedValues"])
     if "AllowedPattern" in inner:
         assert outer["AllowedPattern"] == inner["AllowedPattern"]
+
+
+BASE_PATHS = [
+    *(f"/a{character}b" for character in string.printable),
+    *("", "/", "//", "/a/", "//a", "a", "/a/b", "/a/b.c/d", "/é", "/a/é"),
+    *("/.", "/..", "/...", "/.a", "/a..", "/a/..", "/../a", "/a/./b"),
+]
+
+
+@pytest.mark.parametrize("path", BASE_PATHS)
+def test_a_base_path_is_what_the_function_and_api_gateway_take(path: str) -> None:
+    """Its mappings have fewer characters than a path of a URL:
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-mappings.html"""
+    try:
+        Settings.from_environment({"MODEL_URI": "/m", "BASE_PATH": path})
+        is_setting = True
+    except SettingsError:
+        is_setting = False
+    is_mapping = re.fullmatch(r"[A-Za-z0-9$\-_.+!*'()/]*", path) is not None
+    allowed = re.fullmatch(template()["Parameters"]["BasePath"]["AllowedPattern"], path)
+    assert (allowed is not None) == (is_setting and is_mapping)
 
 
 def test_decisions_expire_only_after_their_transition() -> None:

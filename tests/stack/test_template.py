@@ -218,15 +218,16 @@ def test_routes_are_throttled_and_their_access_logged() -> None:
     assert "sourceIp" not in stage["AccessLogSettings"]["Format"]
 
 
-def test_a_custom_domain_is_the_only_address() -> None:
-    domain = {"DomainName": "api.example.com", "CertificateArn": "arn:x", "BasePath": "/v1"}
+@pytest.mark.parametrize("key", ["v1", "feed/v1"])
+def test_a_custom_domain_is_the_only_address(key: str) -> None:
+    domain = {"DomainName": "api.example.com", "CertificateArn": "arn:x", "BasePath": f"/{key}"}
     stack = _stack(**domain, HostedZoneId="Z1")
     (api,) = _of_type(stack, "AWS::ApiGatewayV2::Api").values()
     assert api["DisableExecuteApiEndpoint"] is True
     (mapping,) = _of_type(stack, "AWS::ApiGatewayV2::ApiMapping").values()
-    assert mapping["ApiMappingKey"] == "v1"
+    assert mapping["ApiMappingKey"] == key
     assert len(_of_type(stack, "AWS::Route53::RecordSet")) == 1
-    assert stack["Outputs"]["Url"]["Value"] == "https://api.example.com/v1"
+    assert stack["Outputs"]["Url"]["Value"] == f"https://api.example.com/{key}"
     (name,) = _of_type(stack, "AWS::ApiGatewayV2::DomainName").values()
     assert name["DomainNameConfigurations"][0]["SecurityPolicy"] == "TLS_1_2"
 
