@@ -43,6 +43,7 @@ ROOMS = (
     "feedrank.decisions",
     "feedrank.bundle",
     "feedrank.aws",
+    "feedrank.threads",
     "feedrank.telemetry",
     "feedrank.settings",
     "feedrank.libraries",

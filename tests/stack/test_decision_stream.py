@@ -12,6 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import fakes
+from feedrank import threads
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.sinks import bounded, firehose
 from feedrank.decisions.sinks.firehose import FirehoseStream
@@ -24,7 +25,7 @@ LIMITS = [
     (firehose, "CONNECT_TIMEOUT_S"),
     (firehose, "READ_TIMEOUT_S"),
     (bounded, "MAX_WRITE_S"),
-    (bounded, "MAX_QUEUE_S"),
+    (threads, "MAX_QUEUE_S"),
 ]
 
 
@@ -120,18 +121,18 @@ def test_after_three_failures_in_a_row_one_record_per_pause_tries_the_stream(
 ) -> None:
     """Otherwise every request would wait for the stream."""
     clock = fakes.FakeClock()
-    front.faults.extend([fault, fault, "none", *[fault] * bounded.MAX_FAILURES])
+    front.faults.extend([fault, fault, "none", *[fault] * threads.MAX_FAILURES])
     records = DecisionLog([FirehoseStream("decisions")], clock=clock)
     assert _record(records, *"abcdef", left_s=left_s) == [1, 1, 0, 1, 1, 1]
     assert _record(records, "g", "h") == [1, 1]
     assert (spilled(), len(front.ports)) == ([*"abdefgh"], 6)
 
     front.faults.append("throttled")
-    clock.now_s += bounded.PAUSE_S
+    clock.now_s += threads.PAUSE_S
     assert _record(records, "i", "j") == [1, 1]
     assert (spilled(), len(front.ports)) == (["i", "j"], 7)
 
-    clock.now_s += bounded.PAUSE_S
+    clock.now_s += threads.PAUSE_S
     assert _record(records, "k", "l") == [0, 0]
     assert (spilled(), len(front.ports)) == ([], 9)
 
@@ -144,7 +145,7 @@ def test_a_response_is_awaited_no_longer_than_the_limit(
     log: fakes.LogLines,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 0.1)
+    monkeypatch.setattr(threads, "MAX_QUEUE_S", 0.1)
     monkeypatch.setattr(*limit, 0.1)
     front.faults.append("late")
     assert _record(DecisionLog([FirehoseStream("decisions")]), "a") == [1]

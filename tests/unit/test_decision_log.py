@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import fakes
+from feedrank import threads
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record import decision
 from feedrank.decisions.sinks import DecisionRecord, bounded
@@ -83,6 +84,7 @@ def test_the_record_holds_the_request_and_the_ranking() -> None:
         "feature_time": "2026-11-22T12:00:00.123000Z",
         "unknown": {"user": True, "items": [30]},
         "outputs": None,
+        "row_sources": None,
         "degraded": ["model:layer"],
         "latency_ms": 1.5,
     }
@@ -298,19 +300,19 @@ def test_a_sink_that_hangs_with_all_its_threads_is_skipped(
     printed: fakes.LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded, "MAX_WRITE_S", 0.05)
-    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 0.01)
+    monkeypatch.setattr(threads, "MAX_QUEUE_S", 0.01)
     sink, clock = Hanging(), fakes.FakeClock()
     records = DecisionLog([sink], clock=clock)
     assert [fakes.record(records, fakes.ranking()) for _ in range(4)] == [1] * 4
     reasons = [line["reason"] for line in printed() if "reason" in line]
-    skipped = f"failed 3 times in a row: skipped for {bounded.PAUSE_S:g} s"
+    skipped = f"failed 3 times in a row: skipped for {threads.PAUSE_S:g} s"
     busy = "1 writes are under way"
-    assert reasons == [bounded.TIMED_OUT, busy, busy, skipped]
+    assert reasons == [threads.TIMED_OUT, busy, busy, skipped]
     sink.released.set()
     assert sink.written.wait(30)
     monkeypatch.setattr(bounded, "MAX_WRITE_S", 30)
-    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 30)
-    clock.now_s += bounded.PAUSE_S
+    monkeypatch.setattr(threads, "MAX_QUEUE_S", 30)
+    clock.now_s += threads.PAUSE_S
     assert fakes.record(records, fakes.ranking()) == 0
 
 

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 import fakes
+from feedrank import threads
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.sinks import bounded, firehose
-from feedrank.decisions.sinks.bounded import MAX_FAILURES, TIMED_OUT, TOO_LATE
+from feedrank.decisions.sinks.bounded import TOO_LATE
 from feedrank.decisions.sinks.firehose import FirehoseStream
+from feedrank.threads import MAX_FAILURES, TIMED_OUT
 from stack.faulty import FaultyFront
 
 BODY = json.dumps({"user_id": 42, "item_ids": [17, 256, 3]})
 CALLS, MIN_WRITE_S = FirehoseStream.max_writes, FirehoseStream.min_write_s
-SKIPPED = f"failed {MAX_FAILURES} times in a row: skipped for {bounded.PAUSE_S:g} s"
+SKIPPED = f"failed {MAX_FAILURES} times in a row: skipped for {threads.PAUSE_S:g} s"
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def front(monkeypatch: pytest.MonkeyPatch, silent: socket.socket) -> Iterator[Fa
     for limit in ("CONNECT_TIMEOUT_S", "READ_TIMEOUT_S"):
         monkeypatch.setattr(firehose, limit, 30)  # a busy machine takes its time
     monkeypatch.setattr(bounded, "MAX_WRITE_S", 30)
-    monkeypatch.setattr(bounded, "MAX_QUEUE_S", 1)
+    monkeypatch.setattr(threads, "MAX_QUEUE_S", 1)
     with FaultyFront(usual="held") as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", front.url)
         yield front

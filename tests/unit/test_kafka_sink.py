@@ -13,7 +13,7 @@ import pytest
 
 import fakes
 from feedops.workspace import EVENTS
-from feedrank.decisions.sinks.bounded import TIMED_OUT
+from feedrank.threads import TIMED_OUT
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Delivered = Callable[[Any, Any], None]

@@ -14,7 +14,7 @@ import orjson
 from feedrank.decisions.record import decision
 from feedrank.decisions.record_ids import UserHash
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
-from feedrank.decisions.sinks.bounded import BoundedSink, wait_for
+from feedrank.decisions.sinks.bounded import BoundedSink, wait_for_writes
 from feedrank.domain import Ranking
 from feedrank.telemetry.logging import logger
 from feedrank.telemetry.output import output
@@ -68,7 +68,7 @@ class DecisionLog:
                 refusals.append((sink.name, str(error)))
         if writes:
             pending = [write for _, write in writes]
-            await wait_for(pending, record.deadline_s, is_alone=is_alone)
+            await wait_for_writes(pending, record.deadline_s, is_alone=is_alone)
         for sink, write in writes:
             try:
                 sink.end(write)
