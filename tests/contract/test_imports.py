@@ -27,6 +27,7 @@ ROOMS = (
     "feedops.models",
     "feedops.stack",
     "feedops.decisions",
+    "feedops.features",
     "feedops",
     "feedmodel.demo",
     "feedmodel.training",

@@ -1,0 +1,1 @@
+"""The rows of a feature store: loading them, looking at them."""
