@@ -31,6 +31,7 @@ from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks import sinks_of
 from feedrank.extensions import load_extensions
+from feedrank.features.stores import stores_of
 from feedrank.http.app import create_app
 from feedrank.http.fast_path import Cycle
 from feedrank.http.lambda_adapter import Adapter
@@ -55,7 +56,7 @@ for doubt in settings.doubts():
 tracing = XRayTracing(settings.service_name) if settings.tracing == "on" else NoTracing()
 stats = ContainerStats()
 extensions = load_extensions(settings.extensions, sagemaker=settings.sagemaker == "on")
-load = partial(load_model, settings=settings, stores_of=extensions.store_chain)
+load = partial(load_model, settings=settings, stores_of=stores_of(settings, extensions.store_chain))
 slot = ModelSlot(
     load=partial(load, settings.model_uri, settings.model_digest, fetch=fetch),
     fallback=(

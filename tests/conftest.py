@@ -42,7 +42,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _moto() -> Iterator[str]:
+def moto_url() -> Iterator[str]:
     """The URL of moto's HTTP server."""
     from moto.server import ThreadedMotoServer
 
@@ -53,7 +53,7 @@ def _moto() -> Iterator[str]:
 
 
 @pytest.fixture
-def aws_server(_moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def aws_server(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty AWS by moto's HTTP server, which the environment names, with credentials
     and a region."""
     from urllib.request import Request, urlopen
@@ -61,9 +61,9 @@ def aws_server(_moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", _moto)
-    urlopen(Request(f"{_moto}/moto-api/reset", method="POST")).close()
-    return _moto
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    urlopen(Request(f"{moto_url}/moto-api/reset", method="POST")).close()
+    return moto_url
 
 
 @pytest.fixture(scope="session")

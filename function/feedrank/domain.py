@@ -36,6 +36,17 @@ class Query(NamedTuple):
     explain: bool = False
 
 
+class RowSources(NamedTuple):
+    """Where the rows of a store come from, and how old they are: a letter each, as in the decision
+    record, the user's first. `refused` rows were wrong. `oldest_s` is the age of the oldest row of
+    those that came from the store or the cache."""
+
+    sources: str
+    ages: str
+    refused: int = 0
+    oldest_s: float | None = None
+
+
 class FeatureRows(NamedTuple):
     """What a feature store knows about a query, unknowns already replaced by the spec's defaults.
 
@@ -49,6 +60,7 @@ class FeatureRows(NamedTuple):
     unknown_items: BoolArray  # (items,)
     degraded: tuple[str, ...] = ()
     others: Mapping[tuple[str, str], NDArray[Any]] = NO_OTHERS  # by source and block
+    sources: RowSources | None = None  # of a store that is not the snapshot alone
 
 
 class Call(NamedTuple):
@@ -98,3 +110,4 @@ class Ranking(NamedTuple):
     stages: tuple[str, ...] = ()  # the names of those that ran after scoring
     features: str | None = None  # what the record may hold of the request's, as JSON
     outputs: Mapping[str, list[float | None]] | None = None  # by name, (items,); with `explain`
+    row_sources: RowSources | None = None

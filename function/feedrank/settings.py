@@ -36,12 +36,15 @@ MAX_TIME_S = 900.0  # Lambda's
 MAX_EVENT_BYTES = 6 * 1_024 * 1_024  # Lambda's
 MAX_RETRY_S = 300.0
 MAX_THREADS = 64
+MAX_CACHE_MB = 8_192
+MAX_AGE_S = 10 * 366 * 86_400.0
 MAX_NAME_BYTES = 255  # of most file systems
 LOAD_WITHIN_INIT_S = 8.0  # of Lambda's ten seconds; the rest is for the fallback
 MIN_COMMON_PREFIX = 4  # letters
 MIN_SIMILARITY = 0.88  # `difflib`'s ratio, 1 for the same name
 _ACCESS_POINT = r"arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint:[a-z0-9-]{3,63}"
 _S3_URI = re.compile(rf"s3://([A-Za-z0-9._-]{{3,255}}|{_ACCESS_POINT})(/.*)?")  # botocore's rule
+_FEATURES_URI = r"snapshot|(users:)?dynamodb://[A-Za-z0-9_.-]{3,255}"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")  # RFC 3986's pchar
 _SECRET = re.compile(
@@ -129,6 +132,36 @@ class Settings(BaseModel):
         gt=0,
         le=MAX_RETRY_S,
         description="Pause before a refused bundle is tried again; doubles up to 5 minutes",
+    )
+    features_uri: str = Field(
+        default="snapshot",
+        pattern=f"^({_FEATURES_URI})$",
+        description="Where features come from: `snapshot` is the bundle's; `dynamodb://table` has "
+        "the rows of users and items, `users:dynamodb://table` those of users alone",
+    )
+    features_timeout_ms: int = Field(
+        default=30,
+        gt=0,
+        le=1_000 * MAX_TIME_S,
+        description="Time that a request waits for that table; then other rows stand in, degraded",
+    )
+    features_cache_mb: int = Field(
+        default=32,
+        gt=0,
+        le=MAX_CACHE_MB,
+        description="Memory for rows of items that were read from that table",
+    )
+    features_cache_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=MAX_AGE_S,
+        description="Time for which such a row is not read again",
+    )
+    max_feature_age_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=MAX_AGE_S,
+        description="Age of a row beyond which another stands in for it; `0`: any age",
     )
     engine_threads: int = Field(
         default=0,

@@ -496,6 +496,7 @@ def test_decisions_are_kept_in_daily_files_where_a_directory_is_given(
         "feature_time": "2026-11-22T20:15:00Z",
         "unknown": {"user": False, "items": [5000]},
         "outputs": None,
+        "row_sources": None,
         "degraded": [],
         "latency_ms": response["latency_ms"],
     }

@@ -6,6 +6,7 @@ import pytest
 from aws_lambda_powertools.metrics import MetricUnit
 
 import fakes
+from feedrank.domain import RowSources
 from feedrank.telemetry import metrics as telemetry
 from feedrank.telemetry.container import ContainerStats
 from feedrank.telemetry.logging import configure, request_ids
@@ -95,7 +96,11 @@ def test_the_line_of_a_request_holds_its_metrics(
 def test_every_metric_that_is_written_is_declared_and_every_declared_one_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ranking = fakes.ranking(snapshot_age_s=86_400.0, warnings=("context: unknown key",))
+    ranking = fakes.ranking(
+        snapshot_age_s=86_400.0,
+        warnings=("context: unknown key",),
+        row_sources=RowSources("scobdu", "mmmm--", refused=1, oldest_s=59.0),
+    )
     log_request({}, request_metrics(1.0, 200, ranking))
     telemetry.output.lost += 1
     log_request({}, request_metrics(1.0, 503, None))

@@ -26,6 +26,7 @@ class Service(NamedTuple):
     version: str  # of its JSON
 
 
+DYNAMODB = Service("dynamodb", "DynamoDB_20120810", "1.0")
 FIREHOSE = Service("firehose", "Firehose_20150804", "1.1")
 SECRETS_MANAGER = Service("secretsmanager", "secretsmanager", "1.1")
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from math import inf
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -76,6 +77,11 @@ class Manifest:
     def short_digest(self) -> str:
         """Tells two bundles of one version apart."""
         return self.digest[:SHORT_DIGEST_DIGITS]
+
+    @property
+    def snapshot_as_of_s(self) -> float:
+        """In Unix seconds; long ago where the moment is unknown."""
+        return -inf if self.snapshot_as_of is None else _unix_s(self.snapshot_as_of)
 
     def snapshot_age_s(self, now_s: float) -> float | None:
         """None where the moment of the feature tables is unknown."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feedrank.decisions.record_ids import UserHash
-from feedrank.domain import Ranking
+from feedrank.domain import Ranking, RowSources
 
 RECORD = "decision"
 
@@ -36,6 +36,12 @@ def decision(ranking: Ranking, user_hash: UserHash | None = None) -> dict[str, A
         "feature_time": datetime.fromtimestamp(query.time_s, UTC),
         "unknown": ranking.unknown,
         "outputs": ranking.outputs,
+        "row_sources": _row_sources(ranking.row_sources),
         "degraded": ranking.degraded,
         "latency_ms": ranking.latency_ms,
     }
+
+
+def _row_sources(rows: RowSources | None) -> dict[str, str] | None:
+    """Two texts with a letter for each row, the user's first."""
+    return {"sources": rows.sources, "ages": rows.ages} if rows else None

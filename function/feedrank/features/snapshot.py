@@ -120,7 +120,11 @@ class SnapshotStore:
 
     waits = False
 
-    def __init__(self, source: Path | mmap.mmap, spec: FeatureSpec) -> None:
+    def __init__(
+        self, source: Path | mmap.mmap, spec: FeatureSpec, as_of_s: float = -math.inf
+    ) -> None:
+        """`as_of_s` is the moment that the tables describe, in Unix seconds."""
+        self.as_of_s = as_of_s
         tensors = read_safetensors(source)
         try:
             self._users = _table(tensors, spec, "user", "users.ids")
@@ -193,7 +197,7 @@ def _table(
     name = NAMES[source]
     rows = len(tensors[ids])
     blocks: dict[Block, Cells] = {}
-    for block, defaults in _defaults(spec, source).items():
+    for block, defaults in default_cells(spec, source).items():
         if block != "values" and not len(defaults):
             continue
         cells = Cells(tensors[f"{name}.{block}"], defaults)
@@ -210,7 +214,7 @@ def _table(
     return Table(tensors[ids], blocks.pop("values"), blocks, index)
 
 
-def _defaults(spec: FeatureSpec, source: Source) -> dict[Block, NDArray[Any]]:
+def default_cells(spec: FeatureSpec, source: Source) -> dict[Block, NDArray[Any]]:
     """A time that isn't known is NaN; what it becomes in days is the default."""
     return {
         "values": spec.defaults(source),

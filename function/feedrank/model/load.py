@@ -85,7 +85,7 @@ def load_model(
     """
     bundle = fetch() if fetch else fetch_served(uri, digest, settings)
     spec = parse_spec(bundle.manifest.feature_spec)
-    snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec)
+    snapshot = SnapshotStore(bundle.files[SNAPSHOT], spec, bundle.manifest.snapshot_as_of_s)
     program = bytes(bundle.files[ENGINE_FILES[settings.model_engine]])
     stores = stores_of(snapshot, spec)
     # CUDA maps more memory than any useful limit.

@@ -112,6 +112,7 @@ class Ranker:
             stages=self._stage_names,
             features=features,
             outputs=outputs,
+            row_sources=rows.sources,
         )
         spilled = await self._log.record(ranking)
         return ranking._replace(spilled=spilled) if spilled else ranking

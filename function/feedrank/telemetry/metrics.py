@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from feedrank import shortcuts
-from feedrank.domain import Ranking
+from feedrank.domain import Ranking, RowSources
 from feedrank.telemetry.logging import logger, service
 from feedrank.telemetry.output import output
 
@@ -43,10 +43,29 @@ METRICS: Mapping[str, Metric] = {
     "ScoreSpread": Metric("None", "request_metrics"),
     "SnapshotAge": Metric("Seconds", "request_metrics"),
     "ContextWarnings": Metric("Count", "request_metrics"),
+    # of rows that a live store has, or that stand in for them
+    "RowsFromStore": Metric("Count", "request_metrics"),
+    "RowsFromCache": Metric("Count", "request_metrics"),
+    "RowsFromOldCache": Metric("Count", "request_metrics"),
+    "RowsFromSnapshot": Metric("Count", "request_metrics"),
+    "RowsFromDefaults": Metric("Count", "request_metrics"),
+    "RowsUnknown": Metric("Count", "request_metrics"),
+    "RowsRefused": Metric("Count", "request_metrics"),
+    "OldestRow": Metric("Seconds", "request_metrics"),
     # with a later request's
     "LinesLost": Metric("Count", "log_request"),
     # one sample per container, and per SnapStart restore
     "InitDuration": Metric("Milliseconds", "count_init", ("service", "init_type")),
+}
+
+# By the letter of a row's source in the decision record.
+ROW_METRICS: Mapping[str, str] = {
+    "s": "RowsFromStore",
+    "c": "RowsFromCache",
+    "o": "RowsFromOldCache",
+    "b": "RowsFromSnapshot",
+    "d": "RowsFromDefaults",
+    "u": "RowsUnknown",
 }
 
 
@@ -77,6 +96,19 @@ def request_metrics(latency_ms: float, status: int, ranking: Ranking | None) -> 
         samples["SnapshotAge"] = round(ranking.snapshot_age_s)
     if ranking.warnings:
         samples["ContextWarnings"] = len(ranking.warnings)
+    if ranking.row_sources:
+        samples |= _row_metrics(ranking.row_sources)
+    return samples
+
+
+def _row_metrics(rows: RowSources) -> dict[str, float]:
+    samples: dict[str, float] = {
+        name: count for letter, name in ROW_METRICS.items() if (count := rows.sources.count(letter))
+    }
+    if rows.refused:
+        samples["RowsRefused"] = rows.refused
+    if rows.oldest_s is not None:
+        samples["OldestRow"] = round(rows.oldest_s)
     return samples
 
 

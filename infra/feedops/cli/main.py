@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from feedops.cli import bundles, cloudwatch, decisions, local, models, plan, release, stack
+from feedops.cli import (
+    bundles,
+    cloudwatch,
+    decisions,
+    features,
+    local,
+    models,
+    plan,
+    release,
+    stack,
+)
 from feedops.cli.app import CommandLine, Group, MainGroup, messages
 
 app = CommandLine(cls=MainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -80,5 +90,14 @@ app.add_typer(
     decision_records,
     name="decisions",
     help="Erase a user's decision records.",
+    rich_help_panel="Deployed stack",
+)
+
+live_features = CommandLine(cls=Group, no_args_is_help=True)
+live_features.add_commands("Commands", features.load, features.get, checkout=False)
+app.add_typer(
+    live_features,
+    name="features",
+    help="Load rows into a live feature store, or show one.",
     rich_help_panel="Deployed stack",
 )

@@ -1,0 +1,84 @@
+"""Rows of items that this container has read, so that a popular item isn't read for each request.
+
+A partition of DynamoDB gives 3,000 reads a second at any price: an item that stands in most lists
+can't be read each time.
+"""
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.domain import BoolArray, IntArray
+from feedrank.features.packed_rows import Rows
+
+OVERHEAD_BYTES = 160  # of a row: its id, its place among the others, three numbers
+
+
+class CachedRows(NamedTuple):
+    """For each id that was looked up; of one that `is_there` says False for they mean nothing."""
+
+    is_there: BoolArray
+    rows: Rows
+    is_known: BoolArray  # else the store has said that it has no such id
+    times_s: NDArray[np.float64]  # event times, in Unix seconds
+    read_at_s: NDArray[np.float64]
+
+
+class RowCache:
+    """As many rows as fit; the oldest is replaced first. For one thread."""
+
+    def __init__(self, dtype: np.dtype[Any], max_bytes: int) -> None:
+        slots = max(1, max_bytes // (dtype.itemsize + OVERHEAD_BYTES))
+        self._rows = np.zeros(slots, dtype)  # takes memory as it is filled
+        self._is_known = np.zeros(slots, bool)
+        self._times_s, self._read_at_s = np.zeros(slots), np.zeros(slots)
+        self._slots: dict[int, int] = {}
+        self._ids: list[int] = []  # by slot
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def find(self, ids: Sequence[int]) -> CachedRows:
+        at: IntArray = np.fromiter(map(self._slots.get, ids, repeat(-1)), np.int64, len(ids))
+        return CachedRows(
+            at >= 0,
+            self._rows.take(at, mode="clip"),
+            self._is_known.take(at, mode="clip"),
+            self._times_s.take(at, mode="clip"),
+            self._read_at_s.take(at, mode="clip"),
+        )
+
+    def put(
+        self,
+        ids: Sequence[int],
+        rows: Rows,
+        times_s: NDArray[np.float64],
+        now_s: float,
+        *,
+        known: bool = True,
+    ) -> None:
+        """`ids` are different ones. Of those that aren't `known`, `rows` may be anything."""
+        count = len(self._rows)
+        ids, rows, times_s = ids[-count:], rows[-count:], times_s[-count:]
+        if not len(ids):
+            return
+        at = [self._slot_of(id_) for id_ in ids]
+        self._rows[at], self._times_s[at] = rows, times_s
+        self._is_known[at], self._read_at_s[at] = known, now_s
+
+    def _slot_of(self, id_: int) -> int:
+        slot = self._slots.get(id_)
+        if slot is not None:
+            return slot
+        slot, self._next = self._next, (self._next + 1) % len(self._rows)
+        if slot < len(self._ids):
+            del self._slots[self._ids[slot]]
+            self._ids[slot] = id_
+        else:
+            self._ids.append(id_)
+        self._slots[id_] = slot
+        return slot

@@ -1,0 +1,34 @@
+"""Where the rows of a request come from and how old they are, a letter each, for the decision
+record and the metrics, and in words for `degraded`."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.domain import RowSources
+
+STORE, CACHE, OLD_CACHE, SNAPSHOT, DEFAULTS, UNKNOWN = b"scobdu"
+STORED = [STORE, CACHE, OLD_CACHE]
+STEPS = {OLD_CACHE: "cache", SNAPSHOT: "snapshot", DEFAULTS: "defaults"}
+# A minute, an hour, a day, a week at most, or more.
+AGES_S = np.array([60.0, 3_600.0, 86_400.0, 604_800.0])
+AGES = np.frombuffer(b"mhdwo", np.uint8)
+NO_AGE = ord("-")  # of defaults
+
+
+def row_sources(
+    sources: NDArray[np.uint8], times_s: NDArray[np.float64], now_s: float, refused: int
+) -> RowSources:
+    """`times_s` are those of events, in Unix seconds."""
+    ages_s = np.maximum(now_s - times_s, 0.0)
+    letters = AGES[AGES_S.searchsorted(ages_s)]
+    letters[np.isin(sources, [DEFAULTS, UNKNOWN])] = NO_AGE
+    stored = ages_s[np.isin(sources, STORED)]
+    oldest_s = float(stored.max()) if len(stored) else None
+    return RowSources(sources.tobytes().decode(), letters.tobytes().decode(), refused, oldest_s)
+
+
+def degraded(used: RowSources) -> tuple[str, ...]:
+    """Such as `features:snapshot 37/101`."""
+    rows = len(used.sources)
+    counts = {step: used.sources.count(chr(source)) for source, step in STEPS.items()}
+    return tuple(f"features:{step} {count}/{rows}" for step, count in counts.items() if count)

@@ -1,0 +1,77 @@
+"""Commands about the rows of a live feature store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedops.cli.app import output
+from feedops.errors import OperationError
+
+BundleOption = Annotated[
+    Path,
+    typer.Option(
+        exists=True, file_okay=False, help="The bundle that is served: rows have its layout."
+    ),
+]
+
+
+def load(
+    *,
+    tables: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="DIRECTORY",
+            exists=True,
+            file_okay=False,
+            help="Where users, items and pairs are, Parquet or CSV.",
+        ),
+    ],
+    uri: Annotated[str, typer.Option("--to", metavar="STORE", help="The store: dynamodb://table.")],
+    bundle: BundleOption,
+    as_of: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The moment that the tables describe, such as 2026-11-25T06:00:00Z. Rows of a "
+            "newer one stay.",
+        ),
+    ],
+    users_alone: Annotated[
+        bool, typer.Option("--users-alone", help="Leave items to the bundle's snapshot.")
+    ] = False,
+    writes_per_second: Annotated[
+        int, typer.Option(min=1, help="Write units a second: the budget.")
+    ] = 1_000,
+    expire_days: Annotated[
+        float, typer.Option(min=0.0, help="Days after --as-of when a row expires; 0 for never.")
+    ] = 0.0,
+) -> None:
+    """Load feature tables into a store, and read a sample back. It can be stopped and repeated."""
+    from feedops.features.load import LoadOptions, moment
+    from feedops.features.load import load as run_load
+
+    run_load(
+        LoadOptions(
+            tables, bundle, uri, moment(as_of), writes_per_second, expire_days, users_alone
+        ),
+        output,
+    )
+
+
+def get(
+    *,
+    uri: Annotated[
+        str, typer.Option("--from", metavar="STORE", help="The store: dynamodb://table.")
+    ],
+    bundle: BundleOption,
+    user: Annotated[str, typer.Option(help="A user's id.")] = "",
+    item: Annotated[str, typer.Option(help="An item's id.")] = "",
+) -> None:
+    """Show a row as it is served, by the names of the spec."""
+    from feedops.features.show import show
+
+    if bool(user) == bool(item):
+        raise OperationError("give a --user or an --item")
+    show(uri, bundle, "user" if user else "item", user or item, output)
