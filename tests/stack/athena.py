@@ -25,6 +25,7 @@ DUCKDB_TYPES = {
     "map<string,string>": "MAP(VARCHAR, VARCHAR)",
     "struct<user:boolean,items:array<bigint>>": "STRUCT(user BOOLEAN, items BIGINT[])",
     "struct<user:boolean,items:array<string>>": "STRUCT(user BOOLEAN, items VARCHAR[])",
+    "struct<sources:string,ages:string>": "STRUCT(sources VARCHAR, ages VARCHAR)",
 }
 RUN = """
 import json, sys

@@ -25,6 +25,7 @@ PARAMETERS = {
     "RequestTimeoutMs": "2000",
     "MemorySize": "1769",
     "SnapshotAgeDays": "7",
+    "LiveFeatures": "users",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:on-call",
 }
 

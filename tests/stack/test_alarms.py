@@ -27,6 +27,7 @@ WARNINGS = {
     "decisions-spilled",
     "unknown-items",
     "snapshot-age",
+    "live-features",
     "flat-scores",
     "spillover",
     "slow-init",
@@ -90,6 +91,11 @@ def test_alarms_of_the_direct_stream_exist_only_with_it() -> None:
 
 def test_the_age_of_the_features_is_watched_if_a_limit_is_set() -> None:
     assert set(_alarms(SnapshotAgeDays="0")) == set(ALL) - {"snapshot-age"}
+
+
+def test_live_features_are_watched_where_the_stack_reads_them() -> None:
+    for value in ("none", "table"):
+        assert set(_alarms(LiveFeatures=value)) == set(ALL) - {"live-features"}
 
 
 @pytest.mark.parametrize("warm_start", ["snapstart", "none"])
@@ -169,6 +175,13 @@ def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
             [("feedrank", "UnknownItems", OURS, 21), ("feedrank", "ItemsScored", OURS, 100)],
         ),
         ("snapshot-age", [("feedrank", "SnapshotAge", OURS, 7 * 86_400 + 60)]),
+        *[
+            (
+                "live-features",
+                [("feedrank", "RowsFromStore", OURS, 94), ("feedrank", name, OURS, 6)],
+            )
+            for name in ("RowsFromOldCache", "RowsFromSnapshot", "RowsFromDefaults")
+        ],
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.0005)]),
         (
             "spillover",
@@ -212,6 +225,12 @@ def test_an_alarm_fires(alarm: str, samples: list[Sample]) -> None:
         ),
         ("snapshot-age", [("feedrank", "SnapshotAge", OURS, 7 * 86_400 - 60)]),
         ("snapshot-age", []),
+        (
+            "live-features",
+            [("feedrank", "RowsFromCache", OURS, 96), ("feedrank", "RowsFromSnapshot", OURS, 4)],
+        ),
+        ("live-features", [("feedrank", "RowsFromStore", OURS, 100)]),
+        ("live-features", []),
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.2)]),
         ("model-unavailable", []),
         ("flat-scores", []),

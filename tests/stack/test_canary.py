@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -120,7 +121,11 @@ def run_hook(
     """Runs the hook against a version, and returns the calls that it and CodeDeploy received."""
 
     def run(
-        predict: Respond, digest: str = "", base_path: str = "", id_type: str = "number"
+        predict: Respond,
+        digest: str = "",
+        base_path: str = "",
+        id_type: str = "number",
+        live: str = "none",
     ) -> NewVersion:
         version = NewVersion(digest or hashlib.sha256(MANIFEST).hexdigest(), predict)
         monkeypatch.setattr(canary.boto3, "client", version.client)
@@ -129,6 +134,7 @@ def run_hook(
             "MODEL_URI": str(bundle),
             "BASE_PATH": base_path,
             "ID_TYPE": id_type,
+            "LIVE_FEATURES": live,
         }.items():
             monkeypatch.setenv(name, value)
         canary.handler(EVENT, None)
@@ -329,3 +335,23 @@ def test_scores_of_any_range_may_be_off_by_what_their_case_says(
         return
     with pytest.raises(canary.CanaryError, match="differ from the golden ones by up to 2"):
         canary.compare(case, {"predictions": predictions, "degraded": []}, drops=False)
+
+
+# ---- Live features -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("live", "status"),
+    [("none", "Failed"), ("table", "Failed"), ("users", "Succeeded"), ("all", "Succeeded")],
+)
+def test_live_features_may_give_other_scores(
+    run_hook: Callable[..., NewVersion], live: str, status: str
+) -> None:
+    other = partial(_ranked, off=0.01, degraded=("features:snapshot 1/4",))
+    assert _status(run_hook(other, live=live)) == status
+
+
+def test_a_version_with_live_features_ranks_every_item(
+    run_hook: Callable[..., NewVersion],
+) -> None:
+    assert _status(run_hook(_without(3, named=()), live="all")) == "Failed"

@@ -19,6 +19,7 @@ SECTIONS = [
     "## Is it slow because of init, features or model?",
     "## Are environments warm?",
     "## Are scores and unknown rates sane?",
+    "## Are live features fresh?",
     "## Is the decision log whole?",
     "## What does it cost?",
 ]

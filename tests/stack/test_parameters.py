@@ -24,6 +24,7 @@ EVERY_OPTION = {
     "WarmStart": "provisioned",
     "DecisionDelivery": "direct",
     "RecordIds": "hashed",
+    "LiveFeatures": "all",
     "AlarmEmail": "on-call@example.com",
     "ModelUri": f"s3://bundles/m/sha256-{'ab' * 32}/",
 }

@@ -21,7 +21,7 @@ import fakes
 from feedops.stack.template import load, resolved
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.record_ids import UserHash
-from feedrank.domain import Ranking
+from feedrank.domain import Ranking, RowSources
 from feedrank.telemetry.logging import configure
 from feedrank.telemetry.metrics import log_request, request_metrics
 from stack.athena import Athena
@@ -84,6 +84,7 @@ def _decisions() -> list[Ranking]:
             scores=hundred.tolist(),
             order=np.argsort(-hundred, kind="stable").tolist(),
             context={"device": "desktop", "city": None},
+            row_sources=RowSources("sccobdu", "mhdwo--", 1, 90.0),
         ),
         fakes.ranking(
             query=fakes.query(7, (1, 2, 3)),

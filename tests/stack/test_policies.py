@@ -33,6 +33,7 @@ from feedrank.decisions.record_ids import user_hash
 from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
+from feedrank.features.dynamodb import DynamoTable
 from feedrank.settings import MIN_KEY_LENGTH
 from scripted import Answer, Scripted, Sent, scripted
 from stack.hook import load_canary
@@ -59,6 +60,7 @@ KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 HOOK_EVENT = {"DeploymentId": "d-1", "LifecycleEventHookExecutionId": "e-1"}
 # CloudFormation generates its name, in which it truncates a long stack name.
 APPLICATION = "feedrank-dev-ServerlessDeploymentApplication-1AB2CD3EF4GH"
+TABLE = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{{TableName}}"
 # The action and resource of each call that the code makes:
 # https://docs.aws.amazon.com/service-authorization/latest/reference/
 ACTIONS = {
@@ -67,6 +69,8 @@ ACTIONS = {
         "firehose:PutRecord",
         f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{{DeliveryStreamName}}",
     ),
+    "GetItem": ("dynamodb:GetItem", TABLE),
+    "BatchGetItem": ("dynamodb:BatchGetItem", TABLE),
     "GetSecretValue": ("secretsmanager:GetSecretValue", "{SecretId}"),
     "PutLifecycleEventHookExecutionStatus": (
         "codedeploy:PutLifecycleEventHookExecutionStatus",
@@ -196,6 +200,8 @@ def calls(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
         _client: BaseClient | None, operation: str, parameters: dict[str, Any]
     ) -> dict[str, Any]:
         action, resource = ACTIONS[operation]
+        for table in parameters.get("RequestItems", ()):
+            parameters["TableName"] = table
         intercepted.append((action, resource.format_map(parameters)))
         return {"Payload": None}
 
@@ -205,7 +211,7 @@ def calls(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
 
     server.respond = respond
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
-    for service in ("FIREHOSE", "SECRETS_MANAGER"):
+    for service in ("DYNAMODB", "FIREHOSE", "SECRETS_MANAGER"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", server.url)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -227,6 +233,7 @@ def test_the_canary_invokes_only_the_new_version_and_reports_its_own_deployment(
         "MODEL_URI": str(tmp_path),
         "BASE_PATH": "",
         "ID_TYPE": "number",
+        "LIVE_FEATURES": "none",
     }.items():
         monkeypatch.setenv(name, value)
     canary.handler(HOOK_EVENT, None)
@@ -250,6 +257,24 @@ def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, s
     assert allowed(direct, action, resource)
     assert not allowed(direct, action, resource.replace("-direct", "-logs"))
     assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
+
+
+def test_the_function_reads_rows_of_its_own_table(calls: list[tuple[str, str]]) -> None:
+    stack = resolved(transformed(LiveFeatures="all"), LiveFeatures="all")
+    uri = stack["Resources"]["Function"]["Properties"]["Environment"]["Variables"]["FEATURES_URI"]
+    table = DynamoTable(uri.removeprefix("dynamodb://"))
+    assert table.read_user(1, math.inf) is None
+    table.read_items([1], math.inf, {})
+    assert [action for action, _ in calls] == ["dynamodb:GetItem", "dynamodb:BatchGetItem"]
+    for action, resource in calls:
+        for live in ("users", "all"):
+            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live)
+            assert allowed(documents, action, resource)
+            assert not allowed(documents, action, f"{resource}-of-others")
+            assert not allowed(documents, "dynamodb:PutItem", resource)
+        for live in ("none", "table"):
+            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live)
+            assert not allowed(documents, action, resource)
 
 
 def test_the_function_reads_only_the_key_that_ids_are_hashed_with(

@@ -149,6 +149,7 @@ def test_these_parameters_publish_a_version() -> None:
         "ContextCheck",
         "DecisionDelivery",
         "EphemeralStorage",
+        "LiveFeatures",
         "LogLevel",
         "MaxItems",
         "MemorySize",
@@ -189,6 +190,7 @@ def test_the_longest_description_fits() -> None:
         "RecordIds": "hashed",
         "ContextCheck": "warn",
         "RecordOutputs": "always",
+        "LiveFeatures": "all",
         "BasePath": "/".ljust(PARAMETERS["BasePath"]["MaxLength"], "x"),
     }
     _, version = _version(_deployed(**longest))
@@ -249,6 +251,7 @@ def test_the_canary_calls_the_version_that_is_about_to_get_traffic() -> None:
         "MODEL_URI": ON_S3,
         "BASE_PATH": "",
         "ID_TYPE": "number",
+        "LIVE_FEATURES": "none",
     }
 
 

@@ -33,7 +33,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         {},
         {"Environment": "prod", "WarmStart": "provisioned", **ON_S3},
         {"WarmStart": "snapstart", "DecisionDelivery": "direct", "Tracing": "on"},
-        {"RecordIds": "hashed"},
+        {"RecordIds": "hashed", "LiveFeatures": "users"},
         {"LogLevel": "WARNING"},
         {"LogLevel": "ERROR"},
         {
@@ -47,11 +47,11 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
             "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
         },
     ],
-    "data": [{}, {"DecisionDelivery": "direct", "RecordIds": "hashed"}],
+    "data": [{}, {"DecisionDelivery": "direct", "RecordIds": "hashed", "LiveFeatures": "all"}],
     "observability": [
         {},
         {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned", "SnapshotAgeDays": "7"},
-        {"DecisionDelivery": "direct"},
+        {"DecisionDelivery": "direct", "LiveFeatures": "users"},
     ],
     "delivery": [{}, ON_S3],
     "ecs": [

@@ -105,6 +105,7 @@ def test_a_model_uri_contains_exactly_one_digest() -> None:
         "ContextCheck",
         "RecordIds",
         "RecordOutputs",
+        "LiveFeatures",
     ],
 )
 def test_the_function_accepts_every_value_that_a_parameter_allows(name: str) -> None:
