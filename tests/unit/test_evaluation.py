@@ -9,7 +9,6 @@ from feedmodel.training.evaluation import auc, log_loss, reliability
 
 CLICKED = np.array([True, False, False, True, False, True])
 SLATE = np.array([4, 4, 4, 9, 9, 9])
-ZEROS = np.zeros(6)
 
 
 def evaluated(

@@ -29,7 +29,7 @@ def _unknown(spec: FeatureSpec) -> str:
     return {
         "default": "is ranked by the score of its defaults",
         "last": "stands behind all known ones",
-        "drop": "is left out of the answer",
+        "drop": "is left out of the response",
     }[spec.unknown_items]
 
 
