@@ -10,6 +10,7 @@ from feedbench.report import markdown, plots
 from feedbench.report.comparison import BASELINE, got_worse
 from feedbench.results import BARS, FLOOR, OURS, Results, Row, row
 from feedops.errors import OperationError
+from feedops.plan.readme import into_readme
 from feedops.stack import budget
 
 Better = Literal["lower", "higher"]
@@ -228,17 +229,17 @@ def test_the_readme_gets_its_block_in_the_old_ones_place() -> None:
     block = markdown.readme_block(results(warm(1.5)), "report/")
     readme = f"# feedrank\n\n{markdown.BEGIN}\nold\n{markdown.END}\n\nMore.\n"
 
-    written = markdown.into_readme(readme, block)
+    written = into_readme(readme, block)
 
     assert written == f"# feedrank\n\n{block}\n\nMore.\n"
-    assert markdown.into_readme(written, block) == written
+    assert into_readme(written, block) == written
     assert "Every bar is met." in block
     assert "![Size by dependency](report/size.png)" in block
 
 
 def test_a_readme_without_the_place_for_it_is_left_alone() -> None:
     with pytest.raises(OperationError, match="lacks the lines"):
-        markdown.into_readme("# feedrank\n", "block")
+        into_readme("# feedrank\n", "block")
 
 
 def test_small_parts_of_a_cold_start_share_a_bar_and_nothing_is_lost() -> None:

@@ -8,8 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from feedbench.report import plots
 from feedbench.results import FLOOR, Results, Row
-from feedops.errors import OperationError
-from feedops.plan.readme import with_example
+from feedops.plan.readme import into_readme, with_example
 
 DIRECTORY = Path(__file__).parent
 BEGIN = "<!-- performance: made by `feedrank bench --readme` -->"
@@ -37,15 +36,6 @@ def readme_block(results: Results, directory: str) -> str:
     """`directory` is where the README finds the pictures."""
     options = {"names": plots.names(results), "directory": directory, "begin": BEGIN, "end": END}
     return _render("block", results=results, **options).removesuffix("\n")
-
-
-def into_readme(readme: str, block: str) -> str:
-    """The README with this block in place of the old one. Raises OperationError without a place."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise OperationError(f"README.md lacks the lines {BEGIN} and {END}")
-    return before + block + after
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -25,10 +25,17 @@ def example() -> str:
 
 
 def with_example(readme: str) -> str:
-    """The README with this example in place of the old one. Raises OperationError without a
-    place."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    """Raises OperationError without a place."""
+    return into_readme(readme, example())
+
+
+def into_readme(readme: str, block: str) -> str:
+    """The README with this block in place of the old one, which has the same first and last line.
+    Raises OperationError without a place."""
+    lines = block.splitlines()
+    first, last = lines[0], lines[-1]
+    before, begin, rest = readme.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise OperationError(f"README.md lacks the lines {BEGIN} and {END}")
-    return before + example() + after
+        raise OperationError(f"README.md lacks the lines {first} and {last}")
+    return before + block + after
