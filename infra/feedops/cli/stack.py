@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from feedops.cli.app import messages, output
-from feedops.display import steps
+from feedops.display import print_whole, steps
 
 
 def build(
@@ -21,6 +21,20 @@ def build(
     architecture: Annotated[
         Literal["x86_64", "arm64"], typer.Option(help="Processor architecture of the function.")
     ] = "x86_64",
+    image: Annotated[
+        bool,
+        typer.Option(
+            "--image",
+            help="Build the stack into .aws-sam/image too, with the function as a container image. "
+            "Needs Docker or Podman.",
+        ),
+    ] = False,
+    base_image: Annotated[
+        str | None,
+        typer.Option(
+            help="Base of that image, such as a mirror of it.", show_default="by AWS, pinned"
+        ),
+    ] = None,
 ) -> None:
     """Build function and layers into .aws-sam/build with SAM, without Docker."""
     from feedops.stack import environments
@@ -31,7 +45,19 @@ def build(
     environments.check()
     with steps(messages, "Building function and layers with SAM, about a minute"):
         run_build(BUILD, bundle or BUNDLE, architecture)
-    print_budget(measure(), output)
+    if image or base_image:  # which may have 10 GB
+        _build_image(architecture, base_image)
+    else:
+        print_budget(measure(), output)
+
+
+def _build_image(architecture: Literal["x86_64", "arm64"], base_image: str | None) -> None:
+    from feedops.stack.build import BUILD
+    from feedops.stack.lambda_image import DEPLOY, IMAGE_BUILD, build_image
+
+    with steps(messages, "Building the image of them"):
+        build_image(IMAGE_BUILD, BUILD, architecture, base_image)
+    print_whole(output, f"deploy it with: {DEPLOY}")
 
 
 def budget(

@@ -36,6 +36,16 @@ def build(
         raise BuildError(
             f"no bundle in {bundle}\nwrite one with: feedrank publish --to layers/model/bundle"
         )
+    run_sam_build(PROJECT / "template.yaml", directory, architecture, bundle)
+    from feedops.stack.sbom import write_boms
+
+    write_boms(directory, directory.absolute().parent / "sbom")
+
+
+def run_sam_build(
+    template: Path, directory: Path, architecture: Architecture, bundle: Path = BUNDLE
+) -> None:
+    """`sam build` of `template` into `directory`. Raises BuildError with what it printed."""
     python = find_python(os.environ)
     state = directory.absolute().parent
     environ = {
@@ -51,12 +61,7 @@ def build(
     }
     command = [
         *(sys.executable, "-m", "samcli", "build", "--no-cached"),
-        *(
-            "--template-file",
-            str(PROJECT / "template.yaml"),
-            "--build-dir",
-            str(directory.absolute()),
-        ),
+        *("--template-file", str(template), "--build-dir", str(directory.absolute())),
         *("--config-file", str(PROJECT / "samconfig.toml")),
         *("--parameter-overrides", f"Architecture={architecture}"),
     ]
@@ -72,9 +77,6 @@ def build(
     )
     if process.returncode:
         raise BuildError(f"sam build failed, with exit code {process.returncode}\n{process.stdout}")
-    from feedops.stack.sbom import write_boms
-
-    write_boms(directory, state / "sbom")
 
 
 def runtime_packages(python: Path) -> Path:
