@@ -1,6 +1,6 @@
 # `make` alone lists the targets. Everything is installed into .venv and written below data/.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check rank invoke build budget bench bench-check bench-competitors load plan doctor release rollback status tail dashboard fuzz chaos soak lock licences clean
+.PHONY: help run test test-containers lint types tests coverage plain serve train promote ui sign spec publish check rank invoke build budget bench bench-check bench-competitors load plan doctor release rollback status tail dashboard fuzz chaos soak feast lock licences clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -131,6 +131,13 @@ tail: $(READY)  ## Show requests and decisions as they come; of a stack with ARG
 
 dashboard: $(READY)  ## Draw the CloudWatch dashboard from the logs of `make run`, or of ARGS="--metrics FILE"
 	$(BIN)/feedrank dashboard $(or $(ARGS),$(addprefix --metrics ,$(wildcard data/logs/port-8000/environment-*.log)))
+
+feast: .venv-feast/.ready  ## Install Feast's SDK, so that tests compare with its answers
+.venv-feast/.ready: tests/feast_store/requirements.txt
+	@echo "Installing Feast's SDK into .venv-feast: about a minute"
+	@$(PYTHON) -m venv .venv-feast
+	@.venv-feast/bin/$(LOCKED) $<
+	@touch $@
 
 # Locust only: the other servers would bring all of their dependencies.
 .venv-load/.ready: infra/feedbench/load/requirements.txt

@@ -44,7 +44,8 @@ MIN_COMMON_PREFIX = 4  # letters
 MIN_SIMILARITY = 0.88  # `difflib`'s ratio, 1 for the same name
 _ACCESS_POINT = r"arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint:[a-z0-9-]{3,63}"
 _S3_URI = re.compile(rf"s3://([A-Za-z0-9._-]{{3,255}}|{_ACCESS_POINT})(/.*)?")  # botocore's rule
-_FEATURES_URI = r"snapshot|(users:)?dynamodb://[A-Za-z0-9_.-]{3,255}"
+_STORE = r"dynamodb://[A-Za-z0-9_.-]{3,255}|feast://[A-Za-z0-9_.-]{1,250}"
+_FEATURES_URI = rf"snapshot|(users:)?({_STORE})"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")  # RFC 3986's pchar
 _SECRET = re.compile(
@@ -137,7 +138,8 @@ class Settings(BaseModel):
         default="snapshot",
         pattern=f"^({_FEATURES_URI})$",
         description="Where features come from: `snapshot` is the bundle's; `dynamodb://table` has "
-        "the rows of users and items, `users:dynamodb://table` those of users alone",
+        "the rows of users and items, `feast://project` a Feast store in DynamoDB; with `users:` "
+        "before it, those of users alone",
     )
     features_timeout_ms: int = Field(
         default=30,

@@ -48,6 +48,6 @@ def test_a_load_needs_no_competitor() -> None:
 def test_every_installation_is_announced() -> None:
     install = re.compile(r"\$\((?:PIP|LOCKED|call locked_with_torch\b.*)\)")
     installing = [rule["recipe"] for rule in RULES.values() if install.search(rule["recipe"])]
-    assert len(installing) == 4
+    assert len(installing) == 5
     for recipe in installing:
         assert "@echo" in install.split(recipe)[0]

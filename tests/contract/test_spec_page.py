@@ -10,6 +10,7 @@ import pytest
 from feedmodel.publish.outputs import FUNCTIONS, REDUCTIONS
 from feedrank.features import spec_reader
 from feedrank.features.expressions import BUILT_IN
+from feedrank.features.feast_views import FEAST_KEYS, VIEW_KEYS
 from feedrank.features.spec import FeatureSpec, Ids, Source, Type, UnknownItems
 from feedrank.features.spec_reader import FEATURE_KEYS, INPUT_KEYS, KEYS, parse_spec
 from feedrank.http.schemas import TextPredictRequest
@@ -37,6 +38,8 @@ def _first_column(page: str, table: str) -> list[str]:
         ("spec", KEYS),
         ("input", INPUT_KEYS),
         ("feature", FEATURE_KEYS),
+        ("feast", FEAST_KEYS),
+        ("view", VIEW_KEYS),
         ("source", get_args(Source)),
         ("expression", BUILT_IN),
         ("function", {*FUNCTIONS, *REDUCTIONS}),
@@ -60,7 +63,7 @@ def test_every_spec_on_the_page_is_read(text: str) -> None:
 def test_the_first_spec_has_every_key_and_source() -> None:
     data = json.loads(SPECS[0])
     features = [feature for input_ in data["inputs"] for feature in input_["features"]]
-    assert {*data} == KEYS - {"score"}
+    assert {*data} == KEYS - {"score", "feast"}  # which have specs of their own
     assert {key for input_ in data["inputs"] for key in input_} == INPUT_KEYS - {"shape", "limits"}
     assert {key for feature in features for key in feature} == FEATURE_KEYS
     assert {feature["source"] for feature in features} == {*get_args(Source)}

@@ -8,19 +8,26 @@ reported as unknown.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from feedrank.domain import FeatureRows, Query
+from feedrank.domain import FeatureRows, IntArray, Query
 from feedrank.features.live_items import LiveItems
-from feedrank.features.live_rows import Base, LiveLimits, LiveRows, Refusals
+from feedrank.features.live_rows import (
+    Base,
+    LayoutOf,
+    LiveLimits,
+    LiveRows,
+    Refusals,
+    packed_layout,
+)
 from feedrank.features.live_users import LiveUsers
 from feedrank.features.row_sources import UNKNOWN, degraded, row_sources
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, Source
-from feedrank.features.stored_rows import RowReader, StoreReads
+from feedrank.features.stored_rows import Answers, RowReader, StoreReads
 from feedrank.features.vocabulary import keys_of, text_key
 from feedrank.settings import is_lambda
 
@@ -41,16 +48,26 @@ class LiveStore:
         clock: Callable[[], float] = time.time,
         *,
         reads_items: bool,
+        layout_of: LayoutOf = packed_layout,
+        sends_texts: bool = False,
     ) -> None:
-        """Raises SpecError where a row can't hold one of the features."""
+        """Where rows of `layout_of` have no pairs, those are the snapshot's. `reader` gets ids that
+        are texts if it `sends_texts`, else their keys. Raises SpecError where a row can't hold one
+        of the features."""
         self._snapshot = snapshot
         self._clock = clock
         self._has_users = bool(spec.columns("user"))
-        reads_users = self._has_users or bool(spec.columns("pair"))
+        layout, of_pairs = layout_of(spec, "user"), layout_of(spec, "pair")
+        reads_users = bool(layout.blocks or of_pairs.blocks)
+        self._keeps_pairs = bool(spec.columns("pair")) and not of_pairs.blocks
         reads_items = reads_items and bool(spec.columns("item"))
         refusals = Refusals()
-        self._users = LiveUsers(spec, limits, refusals) if reads_users else None
-        self._items = LiveItems(spec, limits, refusals) if reads_items else None
+        self._users = self._items = None
+        if reads_users:
+            self._users = LiveUsers(spec, layout, of_pairs, limits, refusals)
+        if reads_items:
+            self._items = LiveItems(spec, layout_of(spec, "item"), limits, refusals)
+        self._sends_texts = sends_texts and spec.ids == "text"
         self._reads = StoreReads(reader, limits.budget_s, reads_items=reads_items)
 
     @property
@@ -65,16 +82,32 @@ class LiveStore:
     async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
         now_s, ids = self._clock(), keys_of(query.item_ids)
         lookup = self._items.find(ids.tolist(), now_s) if self._items else None
-        user = _key_of(query.user_id) if self._users else None
-        answers = await self._reads.read(user, lookup.missing if lookup else (), deadline_s)
+        answers = await self._read(query, ids, lookup.missing if lookup else (), deadline_s)
         base, parts = Base(self._snapshot, query), list[LiveRows]()
         if self._users:
             parts.append(self._users.rows(answers.user, ids, base, now_s))
         if self._items and lookup:
             # A copy: what comes late may still add to it.
             parts.append(self._items.rows(lookup, dict(answers.items), base, now_s))
-        rows = _no_rows(len(ids)) if lookup else base.rows
+        rows = _no_rows(len(ids)) if lookup and not self._keeps_pairs else base.rows
         return self._with(rows, parts, now_s)
+
+    async def _read(
+        self, query: Query, ids: IntArray, missing: Sequence[int], deadline_s: float
+    ) -> Answers:
+        """By the items' keys. The user is read only where there are features of one."""
+        user = query.user_id if self._users else None
+        if not self._sends_texts:
+            key = None if user is None else _key_of(user)
+            return await self._reads.read(key, missing, deadline_s)
+        keys = dict(zip(query.item_ids, ids.tolist(), strict=True))
+        wanted = {*missing}
+        texts = [text for text, key in keys.items() if key in wanted]
+        answers = await self._reads.read(user, texts, deadline_s)
+        by_key = Answers()
+        by_key.user = answers.user
+        by_key.items = {keys[text]: row for text, row in dict(answers.items).items()}
+        return by_key
 
     def _with(self, rows: FeatureRows, parts: list[LiveRows], now_s: float) -> FeatureRows:
         """`rows` with the parts in place of their own."""

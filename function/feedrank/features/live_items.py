@@ -15,7 +15,7 @@ from feedrank.features.live_rows import (
     default_row,
     wrong_time,
 )
-from feedrank.features.packed_rows import RowLayout, Rows, check_storable
+from feedrank.features.packed_rows import RowLayout, Rows
 from feedrank.features.row_cache import CachedRows, RowCache
 from feedrank.features.row_sources import (
     CACHE,
@@ -52,10 +52,10 @@ class SentRows(NamedTuple):
 
 
 class LiveItems:
-    def __init__(self, spec: FeatureSpec, limits: LiveLimits, refusals: Refusals) -> None:
-        """Raises SpecError where a row can't hold one of the features."""
-        check_storable(spec, "item")
-        self._layout = RowLayout(spec, "item")
+    def __init__(
+        self, spec: FeatureSpec, layout: RowLayout, limits: LiveLimits, refusals: Refusals
+    ) -> None:
+        self._layout = layout
         self._default = default_row(spec, self._layout)
         self._cache = RowCache(self._layout.dtype, limits.cache_bytes)
         self._limits = limits

@@ -1,7 +1,7 @@
 """What the parts of a live store share: limits, the rows that they give, and the snapshot's rows
 that stand in for them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.domain import FeatureRows, Query
-from feedrank.features.packed_rows import RowLayout
+from feedrank.features.packed_rows import RowLayout, check_storable
 from feedrank.features.snapshot import SnapshotStore, default_cells
 from feedrank.features.spec import Block, FeatureSpec, Source
 from feedrank.telemetry.logging import logger
@@ -19,6 +19,8 @@ from feedrank.telemetry.logging import logger
 MAX_AHEAD_S = 86_400.0  # of an event's time; one in milliseconds would never grow old
 WRONG_TIME = "time"
 Blocks = Mapping[Block, NDArray[Any]]
+# How a store lays out the rows of a source. It raises SpecError where a row can't hold a feature.
+LayoutOf = Callable[[FeatureSpec, Source], RowLayout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ class Refusals:
         if (source, reason) not in self._reasons:
             self._reasons.add((source, reason))
             logger.warning("feature row refused", source=source, reason=reason)
+
+
+def packed_layout(spec: FeatureSpec, source: Source) -> RowLayout:
+    check_storable(spec, source)
+    return RowLayout(spec, source)
 
 
 def wrong_time(time_s: float, now_s: float) -> str:

@@ -14,7 +14,7 @@ from feedrank.features.live_rows import (
     default_row,
     wrong_time,
 )
-from feedrank.features.packed_rows import ITEM, RowLayout, Rows, check_storable
+from feedrank.features.packed_rows import ITEM, RowLayout, Rows
 from feedrank.features.row_sources import DEFAULTS, SNAPSHOT, STORE, UNKNOWN
 from feedrank.features.snapshot import ALL_ROWS, Cells, Table
 from feedrank.features.spec import FeatureSpec, Source
@@ -22,11 +22,15 @@ from feedrank.features.stored_rows import StoredRow
 
 
 class LiveUsers:
-    def __init__(self, spec: FeatureSpec, limits: LiveLimits, refusals: Refusals) -> None:
-        """Raises SpecError where a row can't hold one of the features."""
-        check_storable(spec, "user")
-        check_storable(spec, "pair")
-        self._layout, self._of_pairs = RowLayout(spec, "user"), RowLayout(spec, "pair")
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        layout: RowLayout,
+        of_pairs: RowLayout,
+        limits: LiveLimits,
+        refusals: Refusals,
+    ) -> None:
+        self._layout, self._of_pairs = layout, of_pairs
         self._default = default_row(spec, self._layout)
         self._default_pair = default_row(spec, self._of_pairs)
         self._limits = limits

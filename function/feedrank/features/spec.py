@@ -37,6 +37,7 @@ gives them, with the weight of each in the score, or without weights beside a `"
 `"click * (1 + 2 * like)"`. `{"click": 1.0, "like": 2.0}` is for a model that names its outputs: an
 object of JSON has no order. `"range"` is what a score may be: [0, 1], or null for any finite
 number. `"ids": "text"` takes texts for ids.
+`"feast"` says which of Feast's features the spec's are (`feedrank.features.feast_views`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -146,7 +147,8 @@ class FeatureSpec:
     """`context_values` are texts that a context key may have beyond those that the spec reads.
     `vocabularies` are the texts of each or, in a bundle, how many there are. `outputs` are a
     model's outputs by name, each with its weight in the score; with a `score` the weights are 1.
-    `has_order` tells whether they stand in the order in which the model gives them."""
+    `has_order` tells whether they stand in the order in which the model gives them. `feast` is
+    for `feedrank.features.feast_views`."""
 
     inputs: tuple[Input, ...]
     unknown_items: UnknownItems = "default"
@@ -157,6 +159,7 @@ class FeatureSpec:
     score: str = ""
     range: tuple[float, float] | None = PROBABILITY
     has_order: bool = False
+    feast: Mapping[str, Any] = field(default_factory=dict)
 
     def columns(self, source: Source) -> tuple[Feature, ...]:
         """Each feature of this source once, in the order of the inputs."""
@@ -230,6 +233,8 @@ class FeatureSpec:
             data["score"] = self.score
         if self.range is None:
             data["range"] = None
+        if self.feast:
+            data["feast"] = dict(self.feast)
         return data
 
     def _features(self) -> Iterator[tuple[Input, Feature]]:

@@ -28,6 +28,7 @@ from feedrank.features.spec import (
 SPEC = "feature spec"
 KEYS = {
     "inputs", "unknown_items", "context", "ids", "vocabularies", "outputs", "score", "range",
+    "feast",
 }  # fmt: skip
 INPUT_KEYS = {"name", "type", "per", "shape", "limits", "features"}
 FEATURE_KEYS = {"name", "source", "default", "expression", "size", "vocabulary", "keep", "store"}
@@ -58,6 +59,7 @@ def parse_spec(data: object) -> FeatureSpec:
         score,
         _range(entry),
         has_order,
+        entry.get("feast", {}),
     )
     names = [input_.name for input_ in spec.inputs]
     if len(set(names)) < len(names):
@@ -66,6 +68,10 @@ def parse_spec(data: object) -> FeatureSpec:
         raise SpecError(f"{SPEC}: at least one input must be per item")
     _check_that_names_agree(spec)
     _check_vocabularies(spec)
+    if "feast" in entry:
+        from feedrank.features.feast_views import check_feast
+
+        check_feast(entry["feast"], spec)
     return spec
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from feedrank.errors import reason_of
 from feedrank.telemetry.logging import logger
@@ -19,11 +19,15 @@ PROBED = -1  # no id
 BUSY = f"{MAX_READS} reads are under way"
 
 
-class StoredRow(NamedTuple):
-    """A row as a store has it, not yet checked: the packed row, the time of its newest event in
-    Unix seconds, and the packed pairs of a user, empty for none."""
+# An id's key: its number, or the text where the store has that.
+Key = Any
 
-    row: bytes
+
+class StoredRow(NamedTuple):
+    """A row as a store has it, not yet checked: what the store's layout unpacks, the time of its
+    newest event in Unix seconds, and the packed pairs of a user, empty for none."""
+
+    row: Any
     time_s: float
     pairs: bytes = b""
 
@@ -36,11 +40,11 @@ class RowReader(Protocol):
     def connect(self) -> None:
         """From now on with new connections."""
 
-    def read_user(self, user: int, deadline_s: float) -> StoredRow | None:
+    def read_user(self, user: Key, deadline_s: float) -> StoredRow | None:
         """None where the store has no such user. `deadline_s` is in `perf_counter()` seconds."""
 
     def read_items(
-        self, items: Sequence[int], deadline_s: float, found: dict[int, StoredRow | None]
+        self, items: Sequence[Key], deadline_s: float, found: dict[Key, StoredRow | None]
     ) -> None:
         """Puts each answer into `found` as it comes. Raises where some don't."""
 
@@ -50,7 +54,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.user: tuple[StoredRow | None, ...] = ()  # one, or none yet
-        self.items: dict[int, StoredRow | None] = {}
+        self.items: dict[Key, StoredRow | None] = {}
 
 
 class StoreReads:
@@ -86,7 +90,7 @@ class StoreReads:
             for probe in probes:
                 self._threads.submit(partial(_probe, probe))
 
-    async def read(self, user: int | None, items: Sequence[int], deadline_s: float) -> Answers:
+    async def read(self, user: Key, items: Sequence[Key], deadline_s: float) -> Answers:
         """What comes within the budget, and within half of the time that the request has left: it
         has to be scored, too. `items` are different ones."""
         answers, now_s = Answers(), perf_counter()
@@ -109,7 +113,7 @@ class StoreReads:
                 breaker.count(failed=bool(reasons))
         return answers
 
-    def _read_items(self, items: Sequence[int], until_s: float, answers: Answers) -> list[Work]:
+    def _read_items(self, items: Sequence[Key], until_s: float, answers: Answers) -> list[Work]:
         size = self._reader.max_keys
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         return [
@@ -117,7 +121,7 @@ class StoreReads:
             for part in parts
         ]
 
-    def _read_user(self, user: int, until_s: float, answers: Answers) -> Work:
+    def _read_user(self, user: Key, until_s: float, answers: Answers) -> Work:
         def read() -> None:
             answers.user = (self._reader.read_user(user, until_s),)
 

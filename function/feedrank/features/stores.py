@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from feedrank.features.stored_rows import RowReader
 
 USERS = "users:"
-DYNAMODB = "dynamodb://"
+DYNAMODB, FEAST = "dynamodb://", "feast://"
 MB = 1_000_000
 
 
@@ -33,7 +33,7 @@ def _live_store(settings: Settings, snapshot: SnapshotStore, spec: FeatureSpec) 
     """Raises SettingsError where there is no such reader, SpecError where a row can't hold a
     feature."""
     from feedrank.features.live import LiveStore
-    from feedrank.features.live_rows import LiveLimits
+    from feedrank.features.live_rows import LayoutOf, LiveLimits, packed_layout
 
     limits = LiveLimits(
         budget_s=settings.features_timeout_ms / 1_000,
@@ -42,16 +42,33 @@ def _live_store(settings: Settings, snapshot: SnapshotStore, spec: FeatureSpec) 
         max_age_s=settings.max_feature_age_s or inf,
     )
     uri = settings.features_uri
-    reader = _reader_of(uri.removeprefix(USERS))
-    return LiveStore(reader, snapshot, spec, limits, reads_items=not uri.startswith(USERS))
+    reads_items, is_feast = not uri.startswith(USERS), FEAST in uri
+    layout_of: LayoutOf = packed_layout
+    if is_feast:
+        from feedrank.features.feast_rows import feast_layout as layout_of
+    reader = _reader_of(uri.removeprefix(USERS), spec, reads_items=reads_items)
+    return LiveStore(
+        reader,
+        snapshot,
+        spec,
+        limits,
+        reads_items=reads_items,
+        layout_of=layout_of,
+        sends_texts=is_feast,
+    )
 
 
-def _reader_of(uri: str) -> "RowReader":
-    """Raises SettingsError."""
+def _reader_of(uri: str, spec: FeatureSpec, *, reads_items: bool) -> "RowReader":
+    """Raises SettingsError, SpecError."""
     from feedrank.aws.errors import AwsError
-    from feedrank.features.dynamodb import DynamoTable
 
     try:
+        if uri.startswith(FEAST):
+            from feedrank.features.feast import FeastTables
+
+            return FeastTables(uri.removeprefix(FEAST), spec, reads_items=reads_items)
+        from feedrank.features.dynamodb import DynamoTable
+
         return DynamoTable(uri.removeprefix(DYNAMODB))
     except AwsError as error:
         reason = f"FEATURES_URI: the AWS_* variables make no client: {error}"

@@ -75,3 +75,40 @@ def get(
     if bool(user) == bool(item):
         raise OperationError("give a --user or an --item")
     show(uri, bundle, "user" if user else "item", user or item, output)
+
+
+def feast_repo(
+    *,
+    tables: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="DIRECTORY",
+            exists=True,
+            file_okay=False,
+            help="Where feature_spec.json, users and items are, as a training run logs them.",
+        ),
+    ],
+    directory: Annotated[
+        Path, typer.Option("--to", metavar="DIRECTORY", help="Where the repository goes.")
+    ],
+    as_of: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The moment that the tables describe, such as 2026-11-25T06:00:00Z.",
+        ),
+    ],
+    project: Annotated[str, typer.Option(help="The Feast project.")] = "feed",
+    region: Annotated[
+        str, typer.Option(help="The region of the DynamoDB store; without one it is SQLite.")
+    ] = "",
+    ttl_days: Annotated[
+        float, typer.Option(min=0.0, help="Days after which Feast's rows expire; 0 for never.")
+    ] = 0.0,
+) -> None:
+    """Write a Feast repository of feature tables, and the spec that reads them from Feast."""
+    from feedops.features.feast_repo import RepoOptions, write_repo
+
+    options = RepoOptions(tables, directory, project, as_of, region, ttl_days)
+    write_repo(options, output)

@@ -94,7 +94,9 @@ app.add_typer(
 )
 
 live_features = CommandLine(cls=Group, no_args_is_help=True)
-live_features.add_commands("Commands", features.load, features.get, checkout=False)
+live_features.add_commands(
+    "Commands", features.load, features.get, features.feast_repo, checkout=False
+)
 app.add_typer(
     live_features,
     name="features",
