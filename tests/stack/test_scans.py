@@ -69,6 +69,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         OF_AN_IMAGE,
         {
             **OF_AN_IMAGE,
+            "InferenceAmi": "al2023-ami-sagemaker-inference-gpu-4-1",
             "VolumeKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/3",
             "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
         },

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from httpx2 import Response
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -112,6 +114,24 @@ def test_the_choice_is_werkzeugs_where_it_finds_one(accept: str) -> None:
         return  # it takes `text/plain` for another type than one with a version
     best = offers[qualities.index(max(qualities))]
     assert preferred(accept, (JSON, *FORMATS)).replace(" ", "").startswith(best)
+
+
+@given(st.text() | st.lists(st.sampled_from([*";,=/*q", "text", "plain", *ACCEPTS])).map("".join))
+def test_any_text_is_a_preference(accept: str) -> None:
+    assert preferred(accept, (JSON, *FORMATS)) in (JSON, *FORMATS)
+
+
+def test_a_preference_that_no_client_has_is_not_read_to_its_end() -> None:
+    assert preferred("a/b," * 1_000 + "text/plain", (JSON, *FORMATS)) == JSON
+
+
+def test_the_document_has_the_formats() -> None:
+    operation = clients.client(None).get("/openapi.json").json()["paths"]["/metrics"]["get"]
+    json_type, *texts = operation["responses"]["200"]["content"].items()
+    assert json_type[0] == JSON
+    assert [name for name, _ in texts] == [text.partition(";")[0] for text in FORMATS]
+    for (_, media), parse in zip(texts, (parse_text, parse_openmetrics), strict=True):
+        assert families(parse, media["example"])["feedrank_requests"].type == "counter"
 
 
 def test_several_accept_headers_are_one() -> None:

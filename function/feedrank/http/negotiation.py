@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+LONGEST = 2_048  # characters; a scraper's have 400
+
 
 class MediaRange(NamedTuple):
     type: str  # `text`, or `*`
@@ -25,7 +27,7 @@ class MediaRange(NamedTuple):
 def preferred(accept: str, offers: Sequence[str]) -> str:
     """The offer that a request with this `Accept` likes best: the first of equals, and the first of
     all where it names none. `version` is the one parameter by which offers differ."""
-    ranges = [parsed(part) for part in accept.split(",") if part.strip()]
+    ranges = [parsed(part) for part in accept[:LONGEST].split(",") if part.strip()]
     return max(offers, key=lambda offer: _quality(parsed(offer), ranges))
 
 

@@ -209,6 +209,9 @@ def _described(route: Route) -> dict[str, Any]:
         }
         for status, (model, description) in operation.responses.items()
     }
+    for media_type in operation.texts:
+        text = {"schema": {"type": "string"}, **examples[media_type]}
+        responses[200]["content"][media_type] = text
     described: dict[str, Any] = {
         "tags": [operation.tag],
         "responses": {str(status): responses[status] for status in sorted(responses)},

@@ -31,6 +31,7 @@ class Operation:
     responses: Mapping[int, tuple[type[BaseModel], str]]  # by status: body, description
     problems: tuple[int, ...] = (500,)  # statuses of problem responses
     request: type[BaseModel] | None = None
+    texts: tuple[str, ...] = ()  # other media types of a 200, by the request's `Accept`
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ ROUTES = (
             "service",
             "What this container has served",
             {200: (ContainerMetrics, "Counts since the container started")},
+            texts=("text/plain", "application/openmetrics-text"),  # Prometheus's
         ),
         auth="caller",
     ),
