@@ -116,6 +116,7 @@ class RecordedAws:
     key_state: str = "Enabled"
     parameters: dict[str, str] = field(default_factory=dict)  # besides the defaults
     role: str = ""  # of the stack
+    template: str = ""  # as it was deployed
     # Of a version, one after the other; by default it is active.
     states: dict[str, list[str]] = field(default_factory=dict)
     calls: list[tuple[str, Json]] = field(default_factory=list)
@@ -195,6 +196,10 @@ class RecordedAws:
             "Outputs": [{"OutputKey": k, "OutputValue": v} for k, v in outputs.items()],
         }
         return {"Stacks": [stack | ({"RoleARN": self.role} if self.role else {})]}
+
+    def get_template(self, parameters: Json) -> Json:
+        assert parameters == {"StackName": NAME, "TemplateStage": "Original"}
+        return {"TemplateBody": self.template}
 
     def create_change_set(self, parameters: Json) -> Json:
         assert parameters["StackName"] == NAME

@@ -4,16 +4,23 @@ import re
 from pathlib import Path
 
 import pytest
+from samcli.lib.package.utils import make_zip_with_lambda_permissions, zip_folder
 from typer.testing import CliRunner, Result
 
 from feedops.cli.main import app
+from feedops.release import account_checks
 from feedops.release import doctor as doctor_module
 from feedops.stack.values import problems, refusal
 from feedrank.bundle.layout import MANIFEST
 from stack.recorded import ACCOUNT, NAME, OLD, REGION, TEXTS, UUID, RecordedAws
-from stack.transform import template
+from stack.transform import PROJECT, template
 
 KEY = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/1"
+SOURCES = {
+    "Function": "function/",
+    "RuntimeLayer": "layers/runtime/",
+    "ModelLayer": "layers/model/",
+}
 PROD = {"Environment": "prod"}
 
 
@@ -23,7 +30,8 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RecordedAws:
     (tmp_path / MANIFEST).parent.mkdir()
     (tmp_path / MANIFEST).write_bytes(OLD[1])
     monkeypatch.setattr(doctor_module, "BUNDLE", tmp_path)
-    monkeypatch.setattr(doctor_module, "BUILD", tmp_path / "build")
+    for module in (doctor_module, account_checks):
+        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
     monkeypatch.setattr(doctor_module, "find_python", lambda _: "/usr/bin/python3.13")
     return RecordedAws().install(monkeypatch)
 
@@ -60,6 +68,35 @@ def test_it_changes_nothing(aws: RecordedAws) -> None:
 def test_whose_rights_change_the_stack_is_said(aws: RecordedAws, role: str, text: str) -> None:
     aws.role = role
     assert f"CloudFormation changes {NAME} {text}" in _doctor("--stack", NAME).output
+
+
+def _packaged(build: Path) -> str:
+    """The template that `sam package` writes of a build, with the names that it uploads under."""
+    for part in ("Function", "RuntimeLayer", "ModelLayer"):
+        (build / part).mkdir(parents=True)
+        (build / part / "code.py").write_text(f"# {part}")
+    text = (PROJECT / "template.yaml").read_text()
+    for part, source in SOURCES.items():
+        digest = zip_name(build / part)
+        assert text.count(f"Uri: {source}\n") == 1
+        text = text.replace(f"Uri: {source}\n", f"Uri: s3://artifacts/feedrank-prod/{digest}\n")
+    return text
+
+
+def zip_name(directory: Path) -> str:
+    """By sam itself."""
+    with zip_folder(str(directory), zip_method=make_zip_with_lambda_permissions) as (_, digest):
+        return str(digest)
+
+
+def test_a_build_is_compared_with_what_is_deployed(aws: RecordedAws, tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    aws.template = _packaged(build)
+    output = _doctor("--config-env", "prod").output
+    assert re.search("code +ok +the build is what is deployed", output), output
+    (build / "ModelLayer" / "code.py").write_text("# other")
+    output = _doctor("--config-env", "prod").output
+    assert "a deploy would replace ModelLayer: the build differs" in output
 
 
 def test_what_a_deploy_would_change_is_listed(aws: RecordedAws) -> None:

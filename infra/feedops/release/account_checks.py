@@ -9,7 +9,9 @@ from typing import Any, Literal
 from feedops.errors import OperationError
 from feedops.release import candidates
 from feedops.release.account import Account
+from feedops.release.code import changed_parts
 from feedops.release.deployed import MODEL, Deployed, read_stack, served
+from feedops.stack.build import BUILD
 from feedops.stack.template import ACCOUNT, REGION, load, resolved
 from feedops.stack.values import TEMPLATE, declared
 from feedops.workspace import PROJECT
@@ -195,6 +197,17 @@ def _stack_or_none(account: Account, name: str) -> Deployed | None:
         raise
 
 
+def code(account: Account, _: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """The build against what the stack runs."""
+    if parameters is None or not BUILD.is_dir() or _stack_or_none(account, name) is None:
+        return
+    parts = changed_parts(account, name, BUILD)
+    if parts:
+        yield "warning", f"a deploy would replace {', '.join(parts)}: the build differs"
+    else:
+        yield "ok", "the build is what is deployed"
+
+
 Check = Callable[[Account, Caller, str, Parameters], Iterator[Answer]]
 CHECKS: Mapping[str, Check] = {
     "quotas": quotas,
@@ -202,4 +215,5 @@ CHECKS: Mapping[str, Check] = {
     "keys": keys,
     "in S3": bundle,
     "stack": change,
+    "code": code,
 }

@@ -32,7 +32,11 @@ _VARIABLE = re.compile(r"\$\{(!?)([^}]+)\}")
 
 def load(path: Path) -> dict[str, Any]:
     """Unresolved, with `!Ref x` as {"Ref": "x"}."""
-    template: dict[str, Any] = _Loader(path.read_text()).get_single_data()
+    return parse(path.read_text())
+
+
+def parse(text: str) -> dict[str, Any]:
+    template: dict[str, Any] = _Loader(text).get_single_data()
     return template
 
 
