@@ -33,6 +33,9 @@ LIMITS = Limits(connect_s=30.0, read_s=30.0, tries=2)
 PART = 1_000
 KEY = "serving/model.onnx"
 ETAG = '"of-this-object"'
+MOVED = Answer(
+    301, b"<Error><Code>PermanentRedirect</Code></Error>", {"x-amz-bucket-region": "ap-south-1"}
+)
 
 
 @pytest.fixture
@@ -343,8 +346,7 @@ def test_a_bucket_of_another_region_is_read_there(
     def respond(sent: Sent) -> Answer:
         if is_found and "/ap-south-1/s3/aws4_request" in sent.headers["authorization"]:
             return Answer(200, b"found")
-        region = {"x-amz-bucket-region": "ap-south-1"}
-        return Answer(301, b"<Error><Code>PermanentRedirect</Code></Error>", region)
+        return MOVED
 
     server.respond = respond
     monkeypatch.setattr(module, "bucket_endpoint", endpoint)
@@ -373,8 +375,7 @@ def test_a_call_that_is_still_under_way_to_the_wrong_region_moves_too(
     def respond(sent: Sent) -> Answer:
         if "/ap-south-1/s3/aws4_request" in sent.headers["authorization"]:
             return Answer(200, b"found")
-        region = {"x-amz-bucket-region": "ap-south-1"}
-        return Answer(301, b"<Error><Code>PermanentRedirect</Code></Error>", region)
+        return MOVED
 
     server.respond = respond
     monkeypatch.setattr(module, "bucket_endpoint", endpoint)
