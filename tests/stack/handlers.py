@@ -13,6 +13,7 @@ from stack.test_scans import DEPLOYMENTS, TEMPLATES
 from stack.transform import resolved, transformed
 
 STACK = "feedrank-dev"
+OF_THE_STACK = ("template", "data", "delivery", "observability")
 ARTIFACTS = f"pipeline-{STACK}-{ACCOUNT}-{REGION}"
 HANDLERS: dict[str, list[str]] = tomllib.loads(
     (Path(__file__).parent / "handlers.toml").read_text()
@@ -48,6 +49,11 @@ NOT_NEEDED = {
         r"(Tag|Untag)Resource|GetBucketAbac|GetBucketMetadataTableConfiguration)"
     ),
     "a workgroup for Spark, or with results of its own": r"AWS::Athena::WorkGroup (s3|iam):.*",
+    "a table that is imported, copied, streamed or shared, and its items": (
+        r"AWS::DynamoDB::Table (iam|kinesis|logs|s3):.*|.* dynamodb:(\w*Item|Query|Scan)"
+        r"|.* dynamodb:(\w*Import|Import\w*|\w*TableReplica|(Enable|Disable|Update)Kinesis\w*)"
+        r"|.* dynamodb:((Put|Delete)ResourcePolicy|UpdateContributorInsights)"
+    ),
     "a connection to another database": r".* glue:\w*Connection",
     "a stack's policy and protection": r".* cloudformation:(\w*StackPolicy|UpdateTermination\w*)",
     "managed policies and boundaries": r".* iam:\w*(AttachRole|DetachRole|Boundary|UpdateRole)\w*",
@@ -96,7 +102,8 @@ class Resource:
 
 def all_resources() -> Iterator[Resource]:
     """Of every template, with each set of parameters that the scanners get."""
-    for name, path in TEMPLATES.items():
+    for name in OF_THE_STACK:
+        path = TEMPLATES[name]
         nested = {} if name == "template" else {"Name": STACK, "Id": ID}
         stack = f"{STACK}-{name.title()}-1AB2C3D4" if nested else STACK
         for parameters in DEPLOYMENTS[name]:
@@ -132,6 +139,8 @@ def _resources(action: str, of: Resource) -> list[str]:  # noqa: C901, PLR0911, 
             return [_of_cloudwatch(verb, of)]
         case "codedeploy":
             return [_of_codedeploy(verb, of)]
+        case "dynamodb":
+            return [_arn(service, f"table/{of.properties['TableName']}")]
         case "firehose":
             return [_arn(service, f"deliverystream/{of.properties['DeliveryStreamName']}")]
         case "glue":
