@@ -15,6 +15,7 @@ import pytest
 import fakes
 from feedrank.aws.errors import AwsError
 from feedrank.domain import FeatureRows, Query
+from feedrank.features import batch_get
 from feedrank.features import dynamodb as module
 from feedrank.features.dynamodb import DynamoTable
 from feedrank.features.live import LiveStore
@@ -148,7 +149,7 @@ def test_unprocessed_keys_are_asked_for_again(
     server: Scripted, table: FakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(module, "sleep", pauses.append)
+    monkeypatch.setattr(batch_get, "sleep", pauses.append)
     table.unprocessed = 1
     numbers = iter([1, 0, 0])
 
@@ -165,7 +166,7 @@ def test_unprocessed_keys_are_asked_for_again(
         [{"k": {"S": "i#8"}}],
         [{"k": {"S": "i#8"}}],
     ]
-    assert all(0 <= pause <= module.PAUSE_S * 2**at for at, pause in enumerate(pauses))
+    assert all(0 <= pause <= batch_get.PAUSE_S * 2**at for at, pause in enumerate(pauses))
 
 
 def test_keys_that_stay_unprocessed_are_failed_and_the_others_used(

@@ -4,8 +4,7 @@ An item of the table is one row: its key `k` is `u#` or `i#` and the id (of a te
 key), `v` the packed row, `t` the time of the last event in it, in Unix seconds, and `e`, where
 there is one, the time at which it expires. A user's row has all of the user's pairs beside it, `p`.
 
-What the table returns is checked as far as it says which row is whose; the rows themselves are for
-`feedrank.features.packed_rows`.
+Here a row's times are read; the packed bytes are for `feedrank.features.packed_rows`.
 """
 
 import time
@@ -13,23 +12,19 @@ from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import nan
-from random import random
-from time import perf_counter, sleep
 from typing import Any
 
 from feedrank.aws.client import Limits
 from feedrank.aws.errors import UnreachableError
 from feedrank.aws.services import DYNAMODB, JsonClient
+from feedrank.features.batch_get import MAX_KEYS, Item, TableKeys, batch_get
 from feedrank.features.stored_rows import StoredRow
 
 KEY, ROW, PAIRS, TIME, EXPIRY = "k", "v", "p", "t", "e"
-MAX_KEYS = 100  # of BatchGetItem
 CONNECT_TIMEOUT_S = 1.0  # a request's budget is far shorter: this is for the first connection
 READ_TIMEOUT_S = 1.0
 TRIES = 2
 DAMAGED = b"?"  # no row and no list of pairs is so short
-PAUSE_S = 0.004  # at most, before what was left unprocessed is asked for; doubles
-Item = Mapping[str, Any]
 
 
 class DynamoTable:
@@ -49,7 +44,7 @@ class DynamoTable:
 
     def read_user(self, user: int, deadline_s: float) -> StoredRow | None:
         key = user_key(user)
-        content = {"TableName": self._table, "Key": _key(key)}
+        content = {"TableName": self._table, "Key": {KEY: {"S": key}}}
         response = _mapping(self._client.call("GetItem", content, deadline_s))
         if "Item" not in response:
             return None
@@ -62,34 +57,13 @@ class DynamoTable:
         self, items: Sequence[int], deadline_s: float, found: dict[int, StoredRow | None]
     ) -> None:
         """At most `max_keys` of them, all different. `found` gets each answer as it comes."""
-        left, pause_s = {item_key(item): item for item in items}, PAUSE_S
-        while True:
-            left = self._read_some(left, deadline_s, found)
-            if not left:
-                return
-            wait_s, pause_s = random() * pause_s, 2 * pause_s  # noqa: S311
-            if perf_counter() + wait_s > deadline_s:
-                raise UnreachableError("keys were left unprocessed: the table is throttled")
-            sleep(wait_s)
+        by_key = {item_key(item): item for item in items}
 
-    def _read_some(
-        self, items: Mapping[str, int], deadline_s: float, found: dict[int, StoredRow | None]
-    ) -> dict[str, int]:
-        """The ids by key that were left unprocessed."""
-        content = {"RequestItems": {self._table: {"Keys": [_key(key) for key in items]}}}
-        response = _mapping(self._client.call("BatchGetItem", content, deadline_s))
-        rows = _list(_mapping(response.get("Responses", {})).get(self._table, []))
-        stored = {_key_of(_mapping(row)): row for row in rows}
-        unprocessed = _mapping(_mapping(response.get("UnprocessedKeys", {})).get(self._table, {}))
-        left = {_key_of(_mapping(key)) for key in _list(unprocessed.get("Keys", []))}
-        if len(stored) < len(rows) or not (stored.keys() | left) <= items.keys():
-            raise UnreachableError("the response has rows of other keys")
-        for key, item in items.items():
-            if key in stored:
-                found[item] = _stored_row(stored[key])
-            elif key not in left:
-                found[item] = None
-        return {key: items[key] for key in left - stored.keys()}
+        def take(_table: str, rows: Mapping[str, Item | None]) -> None:
+            for key, row in rows.items():
+                found[by_key[key]] = _stored_row(row) if row else None
+
+        batch_get(self._client, [TableKeys(self._table, KEY, [*by_key])], deadline_s, take)
 
 
 def user_key(user: int) -> str:
@@ -98,10 +72,6 @@ def user_key(user: int) -> str:
 
 def item_key(item: int) -> str:
     return f"i#{item}"
-
-
-def _key(key: str) -> dict[str, dict[str, str]]:
-    return {KEY: {"S": key}}
 
 
 def _key_of(item: Item) -> str:
@@ -140,11 +110,5 @@ def _number(item: Item, name: str) -> float:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise UnreachableError("the response is not one of DynamoDB's")
-    return value
-
-
-def _list(value: object) -> Sequence[Any]:
-    if not isinstance(value, list):
         raise UnreachableError("the response is not one of DynamoDB's")
     return value

@@ -10,7 +10,8 @@ from feedops.errors import OperationError
 from feedrank.aws.client import Limits
 from feedrank.aws.errors import AwsError, ServiceError
 from feedrank.aws.services import DYNAMODB, JsonClient
-from feedrank.features.dynamodb import EXPIRY, KEY, MAX_KEYS, PAIRS, ROW, TIME
+from feedrank.features.batch_get import MAX_KEYS
+from feedrank.features.dynamodb import EXPIRY, KEY, PAIRS, ROW, TIME
 
 SCHEME = "dynamodb://"
 LIMITS = Limits(connect_s=5.0, read_s=10.0, tries=10)
