@@ -5,6 +5,7 @@ ECS: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/load-balancer-c
 Prometheus: https://prometheus.io/docs/instrumenting/content_negotiation/
 """
 
+import hashlib
 import shutil
 import signal
 import socket
@@ -14,14 +15,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from feedops.stack.template import load
-from feedops.workspace import PROJECT
-from feedrank.bundle.layout import ONNX_MODEL
+from feedrank.bundle.layout import MANIFEST, ONNX_MODEL
 from stack.faulty import FaultyFront
+from stack.transform import resolved, template
 from uvicorns import Server, stream, uvicorn
 
 REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
@@ -110,9 +111,37 @@ def connected(server: Server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=LONGEST_S)
 
 
+def test_a_task_ranks_with_the_templates_variables_and_a_bundle_in_s3(
+    demo_bundle: Path, aws_server: str
+) -> None:
+    digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
+    boto3.setup_default_session()
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="bundles")
+    for file in (demo_bundle / "serving").iterdir():
+        s3.upload_file(str(file), "bundles", f"feed/ranker/sha256-{digest}/serving/{file.name}")
+    s3.close()
+    parameters = {
+        "ModelUri": f"s3://bundles/feed/ranker/sha256-{digest}/",
+        "ImageDigest": f"sha256:{'ef' * 32}",
+    }
+    resources = resolved(template("infra/images/ecs.yaml"), **parameters)["Resources"]
+    (container,) = resources["Task"]["Properties"]["ContainerDefinitions"]
+    variables = {each["Name"]: each["Value"] for each in container["Environment"]}
+    session = {
+        "AWS_ENDPOINT_URL": aws_server, "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+    }  # fmt: skip
+    with uvicorn(variables.pop("MODEL_URI"), **variables, **session) as server:
+        assert httpx2.get(server.url + "/ready", headers=HEALTH_CHECK).status_code == 200
+        response = httpx2.post(f"{server.url}/predict", json=REQUEST)
+        assert response.status_code == 200
+        assert digest.startswith(response.json()["model_digest"])
+
+
 def test_a_load_balancer_and_ecs_check_the_health_of_a_task(demo_bundle: Path) -> None:
     """By the template's path and its command, which runs in the container."""
-    resources = load(PROJECT / "infra" / "images" / "ecs.yaml")["Resources"]
+    resources = template("infra/images/ecs.yaml")["Resources"]
     path = resources["TargetGroup"]["Properties"]["HealthCheckPath"]
     (container,) = resources["Task"]["Properties"]["ContainerDefinitions"]
     kind, program, *arguments = container["HealthCheck"]["Command"]

@@ -90,7 +90,8 @@ def test_every_variable_is_a_setting_and_the_server_accepts_them(path: str, end:
     variables = _variables(path, ModelUri=URI + end)
     uvicorns = {name for name in variables if name.startswith("UVICORN_")}
     fields = {field.alias for field in Settings.model_fields.values()}
-    assert set(variables) - uvicorns <= fields
+    others = set(variables) - uvicorns - fields
+    assert others == ({"AWS_REGION"} if path == ECS else set())
     settings = Settings.from_environment(variables)
     assert settings.model_digest == DIGEST
     assert settings.sagemaker == ("on" if path == SAGEMAKER_YAML else "off")
@@ -181,8 +182,9 @@ def test_the_users_of_the_images_are_not_root_but_for_sagemaker() -> None:
         image: re.findall(r"^USER (.+)$", _dockerfile(image), re.MULTILINE)[-1]
         for image in ("cpu", "gpu", "sagemaker")
     }
-    assert users.pop("sagemaker") == "root"  # its manual wants it
-    assert not {"root", "0"} & set(users.values())
+    ids = {image: user.partition(":")[0] for image, user in users.items()}
+    assert ids.pop("sagemaker") == "0"  # its manual wants it; a name would need /etc/passwd
+    assert not {"root", "0"} & set(ids.values())
 
 
 # ---- ECS -----------------------------------------------------------------------------------------
@@ -294,6 +296,21 @@ def test_the_key_of_hashed_ids_is_read_by_the_process_alone() -> None:
     assert not allowed(_policies(ECS, "TaskRole", **hashed), action, SECRET.replace("Ab", "Xy"))
     assert not allowed(_policies(ECS, "TaskRole"), action, SECRET)
     assert not allowed(_policies(ECS, "ExecutionRole", **hashed), action, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("rows", "uri"), [("users", "users:dynamodb://t-1"), ("all", "dynamodb://t-1")]
+)
+def test_live_features_are_read_from_one_table(rows: str, uri: str) -> None:
+    live = {"FeaturesTable": "t-1", "LiveFeatures": rows}
+    assert Settings.from_environment(_variables(ECS, **live)).features_uri == uri
+    assert Settings.from_environment(_variables(ECS, LiveFeatures=rows)).features_uri == "snapshot"
+    table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/t-1"
+    for action in ("GetItem", "BatchGetItem"):
+        assert allowed(_policies(ECS, "TaskRole", **live), f"dynamodb:{action}", table)
+        assert not allowed(_policies(ECS, "TaskRole", **live), f"dynamodb:{action}", table + "0")
+        assert not allowed(_policies(ECS, "TaskRole"), f"dynamodb:{action}", table)
+    assert not allowed(_policies(ECS, "TaskRole", **live), "dynamodb:PutItem", table)
 
 
 def test_no_line_is_dropped_without_a_word() -> None:

@@ -61,6 +61,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
             "ScraperSecurityGroupId": "sg-0123456789abcdef0",
             "RecordIdKeySecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:k-AbCdEf",
             "AccessLogsBucket": "access-logs",
+            "FeaturesTable": "features",
             "LogKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
             "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
         },
