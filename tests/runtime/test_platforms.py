@@ -6,6 +6,7 @@ Prometheus: https://prometheus.io/docs/instrumenting/content_negotiation/
 """
 
 import hashlib
+import json
 import shutil
 import signal
 import socket
@@ -37,6 +38,14 @@ INVOCATION = {
 PING = {"User-Agent": "AHC/2.0", "Accept": "*/*"}
 PING_S = 2.0  # in which SageMaker wants a response to it
 KILLED_S = 30  # after SIGTERM, by SageMaker as by ECS
+# What a load balancer adds: https://docs.aws.amazon.com/elasticloadbalancing/latest/application/
+# x-forwarded-headers.html and load-balancer-request-tracing.html
+FORWARDED = {
+    "X-Forwarded-For": "203.0.113.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Port": "443",
+    "X-Amzn-Trace-Id": f"Self=1-67891234-12456789abcdef012345678;{TRACE}",
+}
 HEALTH_CHECK = {"User-Agent": "ELB-HealthChecker/2.0", "Connection": "close"}
 SCRAPE = {
     "User-Agent": "Prometheus/3.8.0",
@@ -112,7 +121,7 @@ def connected(server: Server) -> socket.socket:
 
 
 def test_a_task_ranks_with_the_templates_variables_and_a_bundle_in_s3(
-    demo_bundle: Path, aws_server: str
+    demo_bundle: Path, aws_server: str, tmp_path: Path
 ) -> None:
     digest = hashlib.sha256((demo_bundle / MANIFEST).read_bytes()).hexdigest()
     boto3.setup_default_session()
@@ -132,11 +141,19 @@ def test_a_task_ranks_with_the_templates_variables_and_a_bundle_in_s3(
         "AWS_ENDPOINT_URL": aws_server, "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }  # fmt: skip
-    with uvicorn(variables.pop("MODEL_URI"), **variables, **session) as server:
+    uri = variables.pop("MODEL_URI")
+    with (
+        (tmp_path / "stdout").open("w+b") as stdout,
+        uvicorn(uri, stdout=stdout, **variables, **session) as server,
+    ):
         assert httpx2.get(server.url + "/ready", headers=HEALTH_CHECK).status_code == 200
-        response = httpx2.post(f"{server.url}/predict", json=REQUEST)
-        assert response.status_code == 200
-        assert digest.startswith(response.json()["model_digest"])
+        response = httpx2.post(f"{server.url}/predict", json=REQUEST, headers=FORWARDED)
+    assert response.status_code == 200
+    assert digest.startswith(response.json()["model_digest"])
+    lines = [json.loads(line) for line in (tmp_path / "stdout").read_text().splitlines()]
+    traces = {line["trace_id"] for line in lines if line.get("route") == "/predict"}
+    assert traces == {TRACE.removeprefix("Root=")}
+    assert "203.0.113.7" not in json.dumps(lines)  # who calls is nobody's business here
 
 
 def test_a_load_balancer_and_ecs_check_the_health_of_a_task(demo_bundle: Path) -> None:
