@@ -2,17 +2,14 @@
 
 import json
 import os
-import subprocess
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from feedbench import traffic
-from feedops.errors import OperationError
+from feedbench import machine, traffic
 from feedops.local.emulator import Function
-from feedops.local.processes import LINES_QUOTED
 from feedops.workspace import PROJECT
 
 INFRA = PROJECT / "infra"
@@ -33,18 +30,17 @@ class Bench:
     bundle: Path
     effort: SimpleNamespace  # one of the plan's
     scratch: Path
-    say: Callable[[str], None]
     details: dict[str, Any] = field(default_factory=dict)  # plain data, for plots and tables
     notes: list[str] = field(default_factory=list)
 
     @property
-    def target_name(self) -> str:
-        return "development environment" if self.target == self.development else "built artifact"
+    def result(self) -> Path:
+        """Where a probe writes to."""
+        return self.scratch / "result.json"
 
     @property
-    def blocks(self) -> dict[str, Any]:
-        """How much a probe measures by turns."""
-        return {"rounds": self.effort.warm_rounds, "calls": self.effort.warm_calls}
+    def target_name(self) -> str:
+        return "development environment" if self.target == self.development else "built artifact"
 
     def events(self, items: int, count: int = EVENTS) -> str:
         """A file of requests with that many items."""
@@ -61,25 +57,16 @@ class Bench:
 
     def probe(self, name: str, function: Function | None = None, **options: Any) -> Any:  # noqa: ANN401 JSON
         """What a function of `probes.warm` returns. What the handler prints goes into a file."""
-        result, function = self.scratch / "result.json", function or self.target
-        arguments = ("-m", "feedbench.probes.warm", name, result, json.dumps(options))
-        self.run(command(function, *arguments), self.environ(function, INFRA))
-        return json.loads(result.read_bytes())
+        function = function or self.target
+        line = ("-m", "feedbench.probes.warm", self.result, name, json.dumps(options))
+        self.run(function, line, INFRA)
+        return json.loads(self.result.read_bytes())
 
-    def run(self, line: list[str], environ: dict[str, str]) -> str:
-        """Its standard error. Raises OperationError with the end of that."""
-        files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    def run(self, function: Function, arguments: Iterable[str | Path], *paths: Path) -> str:
+        """Runs the function's Python, unbuffered, as the runtime client is; nothing is imported
+        from beside the script. Returns its standard error, or raises OperationError with the end
+        of that."""
+        line, environ = [function.python, "-u", "-P", *arguments], self.environ(function, *paths)
         with (self.scratch / "output.log").open("wb") as output:
-            done = subprocess.run(
-                line, env=environ, stdout=output, timeout=TIMEOUT_S, check=False, **files
-            )
-        printed: str = done.stderr.decode(errors="replace")
-        if done.returncode:
-            last = printed.splitlines()[-LINES_QUOTED:]
-            raise OperationError("\n".join([f"a probe failed: {' '.join(line[:6])}", *last]))
-        return printed
-
-
-def command(function: Function, *arguments: str | Path) -> list[str]:
-    """Unbuffered, as the runtime client is; nothing is imported from beside the script."""
-    return [str(function.python), "-u", "-P", *map(str, arguments)]
+            done = machine.run(line, env=environ, timeout=TIMEOUT_S, stdout=output)
+        return done.stderr.decode(errors="replace")

@@ -45,13 +45,14 @@ def bench(
 ) -> None:
     """Measure cold start, latency, throughput, load, size, memory: with bars and competitors."""
     from feedbench.measures import LOST, measure
-    from feedbench.report import comparison, markdown
-    from feedbench.results import Results
+    from feedbench.report import markdown
+    from feedbench.results import Results, got_worse
     from feedops.models.bundles import newest_bundle
+    from feedops.plan.measured import BASELINE
 
     last = DIRECTORY / "results.json"
     if set_baseline:
-        Results.read(last).write(comparison.BASELINE)
+        Results.read(last).write(BASELINE)
     if readme:
         written = markdown.write_readme(Results.read(last), README)
         console.print(f"{README}, {written}", soft_wrap=True, highlight=False)
@@ -68,7 +69,7 @@ def bench(
     console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
     problems = [note for note in results.notes if note.startswith(LOST)]
     if check:
-        problems += comparison.got_worse(results, Results.read(comparison.BASELINE))
+        problems += got_worse(results, Results.read(BASELINE))
     if problems:
         raise OperationError("\n".join(problems))
 

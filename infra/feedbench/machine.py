@@ -1,21 +1,18 @@
-"""What a run was made on, and which cores its parts have."""
+"""What a run was made on, which cores its parts have, and the processes that it starts."""
 
-import json
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-VERSIONS = """
-import importlib.metadata, json, platform, sys
-here = {"python": platform.python_version()}
-here |= {each.name.lower(): each.version for each in importlib.metadata.distributions()}
-versions = {name: here[name] for name in sys.argv[1:] if name in here}
-print(json.dumps(versions))
-"""
+from feedops.errors import OperationError
+from feedops.local.processes import LINES_QUOTED
 
 
 def description() -> dict[str, Any]:
@@ -29,10 +26,21 @@ def description() -> dict[str, Any]:
     }
 
 
-def versions(python: Path, *packages: str) -> dict[str, str]:
-    """Of this Python, and of those packages that it has."""
-    printed = subprocess.check_output([str(python), "-c", VERSIONS, *packages])
-    return dict(json.loads(printed))
+def versions(packages: Sequence[str], environment: str | Path = sys.prefix) -> dict[str, str]:
+    """Of those packages that a virtual environment has."""
+    places = map(str, Path(environment).glob("lib/python*/site-packages"))
+    found = {each.name.lower(): each.version for each in distributions(path=[*places])}
+    return {name: found[name] for name in packages if name in found}
+
+
+def run(command: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[bytes]":  # noqa: ANN401
+    """Raises OperationError with the end of its standard error, where it fails."""
+    options |= {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    done: subprocess.CompletedProcess[bytes] = subprocess.run(command, check=False, **options)
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").splitlines()[-LINES_QUOTED:]
+        raise OperationError("\n".join([f"failed: {' '.join(map(str, command[:6]))}", *last]))
+    return done
 
 
 def on_last_core(command: list[str | Path]) -> list[str | Path]:

@@ -13,6 +13,7 @@ from feedbench.stats import Estimate
 from feedops.errors import OperationError
 
 PLAN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("plan.toml").read_text())
+TOLERANCE = 0.10  # between runs on one machine, beyond the interval within a run
 OURS = "feedrank"
 REST = "all else"  # of the stages of something
 FLOOR = "parse, run, answer"  # an app that only does that, of the parts that ours is built of
@@ -83,3 +84,17 @@ class Results(BaseModel, frozen=True):
             raise OperationError(
                 f"{path} holds no results; `feedrank bench` makes them\n{error}"
             ) from error
+
+
+def got_worse(now: Results, baseline: Results) -> Iterator[str]:
+    """Rows of both whose intervals are apart, and whose values are by more than the tolerance.
+    Only ratios and sizes are compared: the baseline was made on another machine."""
+    earlier = {row.key: row for row in baseline.rows if row.portable}
+    for row in (row for row in now.rows if row.portable and row.key in earlier):
+        before = earlier[row.key]
+        growth = row.value / before.value
+        worse = growth if row.better == "lower" else 1 / growth
+        apart = row.low > before.high or row.high < before.low
+        if apart and worse > 1 + TOLERANCE:
+            change = f"{before.value:.3g} -> {row.value:.3g} {row.unit}"
+            yield f"got worse: {row.key}: {change}, {worse:.2f} times as bad"

@@ -29,7 +29,7 @@ class Estimate:
     high: float
 
 
-def distribution(samples: Sequence[float]) -> dict[str, Any]:
+def distribution(samples: Sequence[float] | NDArray[np.float64]) -> dict[str, Any]:
     """In the samples' own unit; `curve` has the quantiles at even steps from 0 to 1."""
     p50, p99 = np.percentile(samples, [50, 99]).tolist()
     curve = np.quantile(samples, np.linspace(0, 1, CURVE_POINTS)).round(3).tolist()
@@ -61,10 +61,5 @@ def tail_ratio(rounds: Rounds) -> Estimate:
 def by_turns(samplers: Mapping[K, Callable[[], T]], rounds: int) -> dict[K, list[T]]:
     """A sample of each in every round, so that the machine's drift falls on all of them. A first
     round, which warms them up, is dropped."""
-    samples: dict[K, list[T]] = {name: [] for name in samplers}
-    for number in range(rounds + 1):
-        for name, sample in samplers.items():
-            value = sample()
-            if number:
-                samples[name].append(value)
-    return samples
+    samples = [{name: sample() for name, sample in samplers.items()} for _ in range(rounds + 1)]
+    return {name: [each[name] for each in samples[1:]] for name in samplers}

@@ -1,7 +1,6 @@
 """The requests that everything is measured with: the same for the same bundle."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,14 @@ def spec_of(bundle: Path) -> FeatureSpec:
     return parse_spec(parse_manifest((bundle / MANIFEST).read_bytes()).feature_spec)
 
 
-def requests(
-    bundle: Path, items: int, count: int, *, with_time: bool = False
-) -> list[dict[str, Any]]:
-    """Bodies of `/predict`. With a time in the context, their responses are repeatable."""
+def requests(bundle: Path, items: int, count: int) -> list[dict[str, Any]]:
+    """Bodies of `/predict`."""
     random = np.random.default_rng((SEED, items))
     tables = read_safetensors(bundle / SNAPSHOT)
     users, known = tables["users.ids"], tables["items.ids"]
     features = spec_of(bundle).columns("context")
     examples = [expressions.parse(feature.expression).example for feature in features]
     context = dict(example for example in examples if example)
-    if with_time:
-        context["timestamp"] = datetime.fromtimestamp(MOMENT_S, UTC).isoformat()
     bodies = []
     for _ in range(count):
         ids = random.choice(known, items)

@@ -8,9 +8,9 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from feedbench.measures.servers import ONNX_FASTAPI
-from feedbench.report.comparison import BASELINE
 from feedbench.report.markdown import provenance, table
 from feedbench.results import Results
+from feedops.plan.measured import BASELINE
 from feedops.plan.readme import with_example
 from feedrank.settings import Settings
 

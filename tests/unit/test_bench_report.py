@@ -7,9 +7,9 @@ import pytest
 
 from feedbench.cli import README
 from feedbench.report import markdown, plots
-from feedbench.report.comparison import BASELINE, got_worse
-from feedbench.results import BARS, FLOOR, OURS, Results, Row, row
+from feedbench.results import BARS, FLOOR, OURS, Results, Row, got_worse, row
 from feedops.errors import OperationError
+from feedops.plan.measured import BASELINE
 from feedops.plan.readme import into_readme
 from feedops.stack import budget
 

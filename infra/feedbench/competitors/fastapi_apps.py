@@ -11,10 +11,6 @@ from feedbench.competitors.candidates import PredictRequest, PredictResponse, Ra
 def create(rank: Rank) -> FastAPI:
     app = FastAPI()
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "healthy"}
-
     @app.post("/predict")
     async def predict(request: PredictRequest) -> PredictResponse:
         return PredictResponse(**rank(request.user_id, request.item_ids, request.context))

@@ -13,14 +13,9 @@ class RankingAPI(litserve.LitAPI):  # type: ignore[misc,unused-ignore]  # LitSer
     def setup(self, device: str) -> None:  # noqa: ARG002 always the CPU
         self._rank = torch_ranker()
 
-    def decode_request(self, request: dict[str, Any]) -> PredictRequest:
-        return PredictRequest.model_validate(request)
-
-    def predict(self, request: PredictRequest) -> dict[str, Any]:
+    def predict(self, body: dict[str, Any]) -> dict[str, Any]:
+        request = PredictRequest.model_validate(body)
         return self._rank(request.user_id, request.item_ids, request.context)
-
-    def encode_response(self, ranking: dict[str, Any]) -> dict[str, Any]:
-        return ranking
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Users of the feed, and the phases of a load. Locust runs this file in its own environment, with
-the variables BODIES, a JSON file of `/predict` bodies by number of items, and STEADY_S.
+the variables BODIES, a JSON file of `/predict` bodies by number of items, STEADY_S, and STATS,
+where its statistics go: with `--json`, Locust's own tables of them would be empty.
 
 Locust's statistics have a name for each phase, and one for what was refused in it.
 """
@@ -11,7 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, LoadTestShape, between, task
+from locust import FastHttpUser, LoadTestShape, between, events, task
 
 OK, NOT_FOUND, UNPROCESSABLE, THROTTLED = 200, 404, 422, 429
 THINK_S = (0.5, 1.5)  # so that a user makes about one request a second
@@ -67,3 +68,9 @@ class Phases(LoadTestShape):  # type: ignore[misc,unused-ignore]
                 return users, per_s
             left_s -= seconds
         return None
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator,unused-ignore]
+def write(environment: Any, **_: object) -> None:  # noqa: ANN401 locust's
+    stats = [entry.serialize() for entry in environment.stats.entries.values()]
+    Path(os.environ["STATS"]).write_text(json.dumps(stats))

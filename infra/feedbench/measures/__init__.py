@@ -49,7 +49,7 @@ def measure(
         notes.append(f"measured in the development environment: {error}")
     amounts = SimpleNamespace(**PLAN["efforts"][effort])
     with scratch_directory(DATA / "bench" / "run") as scratch, console.status("") as status:
-        run = bench.Bench(target, development, bundle, amounts, scratch, status.update, notes=notes)
+        run = bench.Bench(target, development, bundle, amounts, scratch, notes=notes)
         for name in (name for name in MEASURES if name in (only or MEASURES)):
             status.update(name)
             try:
@@ -58,18 +58,15 @@ def measure(
             except LOSSES as error:
                 notes.append(f"{LOST}{name}: {error}")
                 console.print(f"[red]failed[/] {name}")
-    setup = {
-        "target": run.target_name,
-        "python": machine.versions(target.python, "python")["python"],
-        "bundle": f"{manifest.model_version} ({manifest.network})",
-        "cores": machine.pinning(),
-    }
+    python = subprocess.check_output([target.python, "-V"], text=True).split()[1]
+    bundle_name = f"{manifest.model_version} ({manifest.network})"
+    cores = machine.pinning()
     return Results(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         effort=effort,
         machine=machine.description(),
-        versions=machine.versions(development.python, *PLAN["packages"]),
-        setup=setup,
+        versions=machine.versions(PLAN["packages"]),
+        setup={"target": run.target_name, "python": python, "bundle": bundle_name, "cores": cores},
         rows=tuple(rows),
         notes=tuple(notes),
         details=run.details,

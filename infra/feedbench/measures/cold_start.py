@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from statistics import median
 import pandas as pd
 
 from feedbench import stats
-from feedbench.bench import COMPETITORS_PATH, Bench, command
+from feedbench.bench import COMPETITORS_PATH, Bench
 from feedbench.probes import cold
 from feedbench.results import PLAN, REST, Row, row
 from feedops.local.emulator import Function
@@ -28,65 +28,67 @@ IMPORT_TIME = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s+([\w.]+)$", re.MU
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    event, start = bench.events(ITEMS, 1), partial(_start, bench)
-    handler, imports = start(bench.target, event, "handler"), start(bench.target, "", *IMPORTS)
-    deployed = stats.by_turns({"handler": handler, "imports": imports}, bench.effort.cold_rounds)
-    bench.say("cold starts of torch + MLflow + FastAPI")
-    handler = start(bench.development, event, "handler")
-    torch = start(bench.development, event, TORCH_HANDLER, paths=COMPETITORS_PATH)
-    here = stats.by_turns({"handler": handler, "torch": torch}, bench.effort.torch_cold_rounds)
+    event, target, here = bench.events(ITEMS, 1), bench.target, bench.development
+    ours_ms, bare_ms = _by_turns(
+        bench.effort.cold_rounds,
+        partial(_start, bench, target, event, "handler"),
+        partial(_start, bench, target, "", *IMPORTS),
+    )
     yield row(
         "cold start / imports",
-        stats.ratio(deployed["handler"], deployed["imports"]),
-        f"{median(deployed['handler']):.0f} ms, {bench.target_name}",
+        stats.ratio(ours_ms, bare_ms),
+        f"{median(ours_ms):.0f} ms, {bench.target_name}",
+    )
+    here_ms, torch_ms = _by_turns(
+        bench.effort.torch_cold_rounds,
+        partial(_start, bench, here, event, "handler"),
+        partial(_start, bench, here, event, TORCH_HANDLER, paths=COMPETITORS_PATH),
     )
     yield row(
         "cold start / torch",
-        stats.ratio(here["handler"], here["torch"]),
-        f"{median(here['torch']):.0f} ms there, development environment",
+        stats.ratio(here_ms, torch_ms),
+        f"{median(torch_ms):.0f} ms there, development environment",
     )
-    bench.say("cold starts with a stopwatch")
+    waterfall = pd.DataFrame([stages(bench, event) for _ in range(bench.effort.stage_rounds)])
+    deployed_ms = {"handler": median(ours_ms), "imports": median(bare_ms)}
     bench.details["cold_start"] = {
-        "deployed_ms": {name: {"p50": median(ms)} for name, ms in deployed.items()},
-        "waterfall_ms": _waterfall(bench, event),
+        "deployed_ms": {name: {"p50": ms} for name, ms in deployed_ms.items()},
+        "waterfall_ms": waterfall.median().round(2).to_dict(),
     }
 
 
+def _by_turns(rounds: int, *starts: Callable[[], dict[str, float]]) -> Iterator[list[float]]:
+    """Milliseconds from the spawn to the end, of each."""
+    for samples in stats.by_turns(dict(enumerate(starts)), rounds).values():
+        yield [ms["end"] for ms in samples]
+
+
 def _start(
-    bench: Bench, function: Function, event: str, *modules: str, paths: tuple[Path, ...] = ()
-) -> Callable[[], float]:
-    """What starts a process that imports these modules, and calls the last one's handler where
-    there is an event; it returns the milliseconds from the spawn until then."""
-    result, environ = bench.scratch / "cold.txt", bench.environ(function, *paths)
-    line = command(function, COLD, result, event, "", *modules)
-
-    def start() -> float:
-        spawned_ns = time.monotonic_ns()
-        bench.run(line, environ)
-        return (int(result.read_text().split()[1]) - spawned_ns) / 1e6
-
-    return start
-
-
-def _waterfall(bench: Bench, event: str) -> dict[str, float]:
-    """Median milliseconds by stage."""
-    samples = pd.DataFrame([stages(bench, event) for _ in range(bench.effort.stage_rounds)])
-    return {str(stage): round(ms, 2) for stage, ms in samples.median().items()}
+    bench: Bench,
+    function: Function,
+    event: str,
+    *modules: str,
+    paths: tuple[Path, ...] = (),
+    stages: Mapping[str, list[str]] | None = None,
+) -> dict[str, float]:
+    """Milliseconds of a process that imports these modules, and calls the last one's handler where
+    there is an event: of its parts and from the spawn to its end. With stages, there is a
+    stopwatch at imports and at these."""
+    flags = ("-X", "importtime") if stages else ()
+    line = (*flags, COLD, bench.result, event, json.dumps(stages or {}), *modules)
+    spawned_ns = time.monotonic_ns()
+    printed = bench.run(function, line, *paths)
+    clocks = json.loads(bench.result.read_bytes())
+    started_ms, end_ms = ((ns - spawned_ns) / 1e6 for ns in clocks["times_ns"])
+    spent_ms = {stage: sum(ns) / 1e6 for stage, ns in clocks["spent_ns"].items()}
+    return {"interpreter": started_ms, **imports_ms(printed), **spent_ms, "end": end_ms}
 
 
 def stages(bench: Bench, event: str) -> dict[str, float]:
     """Milliseconds of one cold start: interpreter, imports, the plan's stages and what is left."""
-    result, environ = bench.scratch / "cold.txt", bench.environ(bench.target)
-    arguments = COLD, result, event, json.dumps(PLAN["stages"]["cold"]), "handler"
-    spawned_ns = time.monotonic_ns()
-    printed = bench.run(command(bench.target, "-X", "importtime", *arguments), environ)
-    times, *spent = result.read_text().splitlines()
-    started_ms, finished_ms = ((int(ns) - spawned_ns) / 1e6 for ns in times.split())
-    by_stage = {name: int(ns) / 1e6 for name, ns in (line.split("\t") for line in spent)}
-    first_ms = by_stage.pop("first request")
-    parts_ms = {"interpreter": started_ms, **imports_ms(printed), **by_stage}
-    rest_ms = finished_ms - sum(parts_ms.values()) - first_ms
-    return {**parts_ms, REST: rest_ms, "first request": first_ms}
+    ms = _start(bench, bench.target, event, "handler", stages=PLAN["stages"]["cold"])
+    end_ms, first_ms = ms.pop("end"), ms.pop("first request")
+    return {**ms, REST: end_ms - sum(ms.values()) - first_ms, "first request": first_ms}
 
 
 def imports_ms(printed: str) -> dict[str, float]:

@@ -30,17 +30,19 @@ LOAD_S = "50"  # what a large bundle may take
 
 def measure(bench: Bench) -> Iterator[Row]:
     """A warm request to the rich model; what whole numbers and ids that are text add to one."""
-    bench.say("publishing the rich model")
     function = with_variables(bench.target, MODEL_URI=str(rich.publish(bench.scratch / "rich")))
     bodies = rich.requests(ITEMS, EVENTS)
     events = traffic.write_events(bench.scratch / "events-rich.json", bodies)
-    bench.say("warm requests to the rich model")
-    (spent_ns,) = bench.probe("latency", function, events=[events], **bench.blocks).values()
+    (spent_ns,) = bench.probe(
+        "latency", function, events=[events], **bench.effort.warm_blocks
+    ).values()
     p50_ms, p99_ms = np.percentile(spent_ns, [50, 99]) / 1e6
     yield row("rich model", p50_ms, f"p99 {p99_ms:.2f} ms")
     specs = {kind: _fifty_columns(kind, bench.scratch) for kind in ("int64", "float32")}
     ids = [bodies[0]["user_id"], *bodies[0]["item_ids"]]
-    spent_ns = bench.probe("inputs", specs=specs, items=ITEMS, texts=ids, **bench.blocks)
+    spent_ns = bench.probe(
+        "inputs", specs=specs, items=ITEMS, texts=ids, **bench.effort.warm_blocks
+    )
     us = {name: np.median(ns, axis=1) / 1_000 for name, ns in spent_ns.items()}  # a round
     note = f"{np.median(us['int64']):.0f} µs against {np.median(us['float32']):.0f} µs"
     yield row("whole numbers", stats.estimate(us["int64"] - us["float32"]), note)
@@ -67,19 +69,18 @@ def measure_bundles(bench: Bench) -> Iterator[Row]:
 
 async def _inits_ms(bench: Bench) -> dict[str, dict[str, float | None]]:
     """Medians by size and source; None where no init had a model."""
-    inits_ms = {}
+    inits_ms: dict[str, dict[str, float | None]] = {}
     event = json.dumps(traffic.event(rich.requests(1, 1)[0])).encode()
     async with local_aws(bench.scratch / "moto.log") as aws:
         for megabytes in bench.effort.bundle_mb:
-            bench.say(f"init with a bundle of {megabytes} MB")
+            samples_ms: dict[str, list[float]] = {}
             functions = _functions(bench, megabytes, aws)
-            samples_ms: dict[str, list[float]] = {source: [] for source in functions}
-            for _ in range(bench.effort.bundle_rounds):
-                for source, function in functions.items():
-                    try:
-                        samples_ms[source].append(await _init_ms(bench, function, event))
-                    except OperationError as error:  # moto is slow with large objects
-                        bench.notes.append(f"{megabytes} MB from {source}: {error}")
+            for source, function in [*functions.items()] * bench.effort.bundle_rounds:
+                samples = samples_ms.setdefault(source, [])
+                try:
+                    samples.append(await _init_ms(bench, function, event))
+                except OperationError as error:  # moto is slow with large objects
+                    bench.notes.append(f"{megabytes} MB from {source}: {error}")
             inits_ms[f"{megabytes} MB"] = {
                 source: round(median(ms), 1) if ms else None for source, ms in samples_ms.items()
             }
@@ -92,11 +93,9 @@ def _functions(bench: Bench, megabytes: int, aws: dict[str, str]) -> dict[str, F
     with sdk_environment(aws):
         create_bucket()
         uri = upload(bundle, f"s3://{BUCKET}/models/").uri
+    variables = {"directory": {"MODEL_URI": str(bundle)}, "S3 (moto)": {**aws, "MODEL_URI": uri}}
     target = with_variables(bench.target, MODEL_LOAD_SECONDS=LOAD_S)
-    return {
-        "directory": with_variables(target, MODEL_URI=str(bundle)),
-        "S3 (moto)": with_variables(target, **aws, MODEL_URI=uri),
-    }
+    return {source: with_variables(target, **each) for source, each in variables.items()}
 
 
 async def _init_ms(bench: Bench, function: Function, event: bytes) -> float:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -53,11 +53,9 @@ def measure(bench: Bench) -> Iterator[Row]:
     if len(traffic.spec_of(bench.bundle).inputs) > 1:
         servers = [server for server in servers if not server.takes_matrix]
         bench.notes.append("skipped: MLflow's server, which takes one matrix")
-    bodies = {items: _bodies(bench, items) for items in SIZES}
+    bodies, samplers = {items: _bodies(bench, items) for items in SIZES}, {}
     with ExitStack() as stack:
-        samplers = {}
         for server in servers:
-            bench.say(f"servers: starting {server.name}")
             try:
                 url = stack.enter_context(_running(bench, server, python, bodies[SIZES[0]]))
             except StartError as error:
@@ -69,13 +67,13 @@ def measure(bench: Bench) -> Iterator[Row]:
                 options = url, files[server.takes_matrix], bench.effort.server_s
                 samplers[items, server.name] = partial(generator.requests_per_s, *options)
         rates = stats.by_turns(samplers, bench.effort.server_rounds)
+    per_s: dict[str, dict[str, Any]] = {}
+    for (items, name), samples in rates.items():
+        per_s.setdefault(name, {})[str(items)] = asdict(stats.estimate(samples))
     bench.details["servers"] = {
         "connections": generator.CONNECTIONS,
-        "versions": machine.versions(python, *PLAN["server_packages"]),
-        "requests_per_s": {
-            name: {str(items): asdict(stats.estimate(rates[items, name])) for items in SIZES}
-            for name in dict.fromkeys(name for _, name in rates)
-        },
+        "versions": machine.versions(PLAN["server_packages"], COMPETITORS),
+        "requests_per_s": per_s,
     }
     yield from rows_of(rates)
 

@@ -4,10 +4,10 @@ must do, where its time goes, its throughput on either engine, its scores, its m
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,19 +18,6 @@ from feedbench.traffic import MOMENT_S, SIZES
 from feedops.errors import OperationError
 from feedops.local.artifact import in_emulator, with_variables
 
-MANY, FEW = 100, 5  # items
-CONTESTS = {  # the probe's, as the report names them
-    "handler": "the handler",
-    "core": "without event, log line and metrics",
-    "floor": "parse, run, answer behind the same adapter",
-    "minimum": "json.loads, Pydantic, session.run, json.dumps",
-    "run": "session.run",
-}
-# By row: items, and what the handler is compared with; in the picture, the latter's name.
-YARDSTICKS = {
-    "warm, 100 items / session.run": (MANY, "run", "session.run"),
-    "warm, 5 items / minimum": (FEW, "minimum", "minimum"),
-}
 ENGINES = ("onnx", "torch")
 LONE_THREAD = {"OMP_NUM_THREADS": "1", "MODEL_LOAD_SECONDS": "50"}  # torch takes long to load
 PARITY_SIZES, PARITY_EACH = (1, 2, 5, 20, 50, 100), 20  # items, requests
@@ -43,45 +30,32 @@ GROWTH_BAR_MB = BARS["memory growth"]["bar"]
 def measure(bench: Bench) -> Iterator[Row]:
     """The handler and what it is made of, by turns; and its stages."""
     curves_us, parts_us, stages_us = {}, {}, {}
-    for key, (items, yardstick, label) in YARDSTICKS.items():
-        us = _by_turns(bench, items)
-        core, floor, handler = (
-            stats.ratio(us[name], us[yardstick]) for name in ("core", "floor", "handler")
-        )
+    for key, yardstick in PLAN["yardsticks"].items():
+        items, name = yardstick["items"], yardstick["name"]
+        events = bench.events(items)
+        ns = bench.probe("contests", events=events, now_s=MOMENT_S, **bench.effort.warm_blocks)
+        us = {name: np.array(rounds) / 1_000 for name, rounds in ns.items()}  # by round and call
+        times = {each: stats.ratio(us[each], us[name]) for each in ("handler", "core", "floor")}
         yield row(
             key,
-            handler,
+            times["handler"],
             f"{np.median(us['handler']) / 1_000:.2f} ms; without event, log line and metrics: "
-            f"{core.value:.2f} x; an app behind the same adapter that would only parse, run the "
-            f"model and answer: {floor.value:.2f} x",
+            f"{times['core'].value:.2f} x; an app behind the same adapter that would only parse, "
+            f"run the model and answer: {times['floor'].value:.2f} x",
         )
-        if items == MANY:
-            yield row("warm, 100 items, p99 / p50", stats.tail_ratio(us["handler"]))
-        for name, shown in (("handler", "handler"), (yardstick, label)):
-            curves_us[f"{shown}, {items} items"] = stats.distribution([*chain(*us[name])])
+        if (tail := f"warm, {items} items, p99 / p50") in BARS:
+            yield row(tail, stats.tail_ratio(us["handler"]))
+        for each, shown in (("handler", "handler"), (name, yardstick["label"])):
+            curves_us[f"{shown}, {items} items"] = stats.distribution(us[each].ravel())
         parts_us[str(items)] = {
-            shown: round(float(np.median(us[name])), 1) for name, shown in CONTESTS.items()
+            shown: round(float(np.median(us[each])), 1) for each, shown in PLAN["contests"].items()
         }
-        stages_us[str(items)] = _stages(bench, items)
+        options = {"stages": PLAN["stages"]["warm"], "rest": REST, **bench.effort.warm_blocks}
+        stages = bench.probe("stages", events=events, **options)
+        stages_us[str(items)] = {name: round(ns / 1_000, 1) for name, ns in stages.items()}
     bench.details["warm_us"] = curves_us
     bench.details["warm_parts_us"] = dict(reversed(parts_us.items()))  # few items first
     bench.details["warm_stages_us"] = dict(reversed(stages_us.items()))
-
-
-def _by_turns(bench: Bench, items: int) -> dict[str, list[list[float]]]:
-    """Microseconds of each call, by what is called and round."""
-    ns = bench.probe("contests", events=bench.events(items), now_s=MOMENT_S, **bench.blocks)
-    return {name: (np.array(rounds) / 1_000).tolist() for name, rounds in ns.items()}
-
-
-def _stages(bench: Bench, items: int) -> dict[str, float]:
-    """Median microseconds of each, and what is left of the whole request."""
-    bench.say(f"stages of a warm request, {items} items")
-    options = {"stages": PLAN["stages"]["warm"], **bench.blocks}
-    medians = bench.probe("stages", events=bench.events(items), **options)
-    stages_ns = medians["stages_ns"]
-    rest_ns = medians["whole_ns"] - sum(stages_ns.values())
-    return {name: round(ns / 1_000, 1) for name, ns in {**stages_ns, REST: rest_ns}.items()}
 
 
 def measure_engines(bench: Bench) -> Iterator[Row]:
@@ -106,9 +80,10 @@ def measure_engines(bench: Bench) -> Iterator[Row]:
 
 def measure_parity(bench: Bench) -> Iterator[Row]:
     """The same rows through torch, ONNX Runtime and the handler."""
-    bodies: list[Any] = []
-    for items in PARITY_SIZES:
-        bodies += traffic.requests(bench.bundle, items, PARITY_EACH, with_time=True)
+    requests = partial(traffic.requests, bench.bundle, count=PARITY_EACH)
+    bodies = [body for items in PARITY_SIZES for body in requests(items)]
+    moment = {"timestamp": datetime.fromtimestamp(MOMENT_S, UTC).isoformat()}
+    bodies = [body | {"context": body["context"] | moment} for body in bodies]
     events = traffic.write_events(bench.scratch / "parity.json", bodies)
     apart = bench.probe("parity", bench.development, events=events, now_s=MOMENT_S)
     rows = sum(len(body["item_ids"]) for body in bodies)
@@ -120,7 +95,6 @@ def measure_memory(bench: Bench) -> Iterator[Row]:
     files, effort = [bench.events(items) for items in MEMORY_SIZES], bench.effort
     readings_mb = partial(bench.probe, "memory", events=files)
     steady_mb = readings_mb(requests=effort.memory_requests, leak_bytes=0)
-    bench.say("memory: the control that leaks")
     leaked_mb = growth(readings_mb(requests=effort.leak_requests, leak_bytes=LEAK_BYTES))
     if not leaked_mb > GROWTH_BAR_MB:
         raise OperationError(f"the leaking control grew by {leaked_mb:.1f} MB: the check is blind")

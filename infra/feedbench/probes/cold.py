@@ -1,17 +1,18 @@
 """Imports modules in a fresh process, and calls the handler of the last one if there is an event.
 
-Arguments: where the times go, the event's file or nothing, stages as JSON or nothing, modules. A
-stage is a callable, by module and name: its module is imported first and the callable wrapped,
-before anybody else can take it from there. Nothing is imported here but what the modules need.
+Arguments: where the times go, the event's file or nothing, stages as JSON, modules. A stage is a
+list of callables: their modules are imported first and they are wrapped, before anybody else can
+take them from there. Nothing is imported here but what the modules need.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 MARKER = "imports of the function"  # on standard error, after what the interpreter imports
-spent_ns: dict[str, int] = {}
+COROUTINE = 0x80  # inspect.CO_COROUTINE
 
 
 class LambdaContext:
@@ -32,49 +33,51 @@ def import_(name: str) -> Any:  # noqa: ANN401 a module
     return sys.modules[name]
 
 
-def timed(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+def timed(function: Callable[..., Any], spent_ns: list[int]) -> Callable[..., Any]:
     def run(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 whatever it takes and returns
-        start_ns = time.monotonic_ns()
-        try:
-            return function(*arguments, **options)
-        finally:
-            spent_ns[stage] = spent_ns.get(stage, 0) + time.monotonic_ns() - start_ns
+        start_ns = time.perf_counter_ns()
+        value = function(*arguments, **options)
+        spent_ns.append(time.perf_counter_ns() - start_ns)
+        return value
 
-    return run
+    async def run_to_its_end(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        start_ns = time.perf_counter_ns()
+        value = await function(*arguments, **options)
+        spent_ns.append(time.perf_counter_ns() - start_ns)
+        return value
+
+    code = getattr(function, "__code__", None)
+    return run_to_its_end if code and code.co_flags & COROUTINE else run
 
 
-def wrap(module: str, path: str, stage: str) -> None:
-    owner_name, _, name = path.rpartition(".")
-    owner = import_(module)
-    owner = getattr(owner, owner_name) if owner_name else owner
-    function = vars(owner)[name]
-    if isinstance(function, classmethod):
-        setattr(owner, name, classmethod(timed(function.__func__, stage)))
-    else:
-        setattr(owner, name, timed(function, stage))
+def watched(path: str, spent_ns: list[int]) -> tuple[Any, str, Any]:
+    """A callable's or property's owner, its name there, and itself with a stopwatch. `path` is
+    module:class and name, or module and name."""
+    place, name = path.split()
+    module, _, class_ = place.partition(":")
+    owner = getattr(import_(module), class_) if class_ else import_(module)
+    real = vars(owner)[name]
+    function = getattr(real, "__func__", getattr(real, "fget", real))  # of what binds it
+    watched_function = timed(function, spent_ns)
+    return owner, name, watched_function if function is real else type(real)(watched_function)
 
 
 if __name__ == "__main__":
     started_ns = time.monotonic_ns()
     result, events, stages, *modules = sys.argv[1:]
-    if stages:
-        import json
-
-        sys.stderr.write(f"{MARKER}\n")
-        for owner_module, paths in json.loads(stages).items():
-            for path, stage in paths.items():
-                wrap(owner_module, path, stage)
+    spent_ns: dict[str, list[int]] = {"first request": []}
+    sys.stderr.write(f"{MARKER}\n")
+    for stage, paths in json.loads(stages).items():
+        for each in paths:
+            setattr(*watched(each, spent_ns.setdefault(stage, [])))
     for name in modules:
         module = import_(name)
     if events:
-        import json
-
         with open(events) as file:  # noqa: PTH123 pathlib would be an import more
             event = json.load(file)[0]
-        response = timed(module.lambda_handler, "first request")(event, LambdaContext())
+        response = timed(module.lambda_handler, spent_ns["first request"])(event, LambdaContext())
         if response["statusCode"] != 200:  # noqa: PLR2004
             sys.exit(f"no ranking: {response}")
     finished_ns = time.monotonic_ns()
     with open(result, "w") as file:  # noqa: PTH123
-        print(started_ns, finished_ns, file=file)
-        print(*(f"{stage}\t{ns}" for stage, ns in spent_ns.items()), sep="\n", file=file)
+        json.dump({"times_ns": [started_ns, finished_ns], "spent_ns": spent_ns}, file)

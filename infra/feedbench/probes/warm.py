@@ -3,14 +3,11 @@
 import json
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from inspect import iscoroutinefunction
 from itertools import cycle, islice, repeat
 from pathlib import Path
-from pkgutil import resolve_name
 from time import perf_counter, perf_counter_ns, time
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +16,7 @@ import numpy as np
 import onnxruntime
 
 import handler
-from feedbench.probes.cold import LambdaContext
+from feedbench.probes.cold import LambdaContext, watched
 from feedbench.stats import by_turns
 from feedrank.domain import Call, Query
 from feedrank.features.matrix import MatrixBuilder
@@ -129,49 +126,26 @@ def _contest(call: Callable[..., object], arguments: Iterable[tuple[Any, ...]]) 
     return calls
 
 
-def stages(events: str, stages: dict[str, list[str]], rounds: int, calls: int) -> dict[str, Any]:
-    """Median nanoseconds of the whole, and of each stage's callables together.
+def stages(
+    events: str, stages: dict[str, list[str]], rest: str, rounds: int, calls: int
+) -> dict[str, float]:
+    """Median nanoseconds of each stage's callables together, and of the rest.
 
     A stopwatch around each callable, on and off by turns: the whole is measured without it. What
     the stages' medians leave of the whole's is roughly what stands between them.
     """
-    serve = _serve(read_events(events))
-    watched_ns: defaultdict[str, list[int]] = defaultdict(list)
-    watches = [_watch(path, watched_ns[path]) for paths in stages.values() for path in paths]
-    whole_ns = []
+    serve, whole_ns = _serve(read_events(events)), list[int]()
+    watched_ns: dict[str, list[int]] = {path: [] for paths in stages.values() for path in paths}
+    watches = [patch.object(*watched(path, ns)) for path, ns in watched_ns.items()]
     for _ in range(rounds):
         whole_ns += serve(calls)
         with ExitStack() as stack:
             for watch in watches:
                 stack.enter_context(watch)
             serve(calls)
-    medians = {path: float(np.median(spent_ns)) for path, spent_ns in watched_ns.items()}
+    medians = {path: float(np.median(ns)) for path, ns in watched_ns.items()}
     stages_ns = {name: sum(medians[path] for path in paths) for name, paths in stages.items()}
-    return {"whole_ns": float(np.median(whole_ns)), "stages_ns": stages_ns}
-
-
-def _watch(path: str, spent_ns: list[int]) -> Any:  # noqa: ANN401 a patch
-    """A stopwatch around one callable, coroutine or property; `path` is its owner and its name."""
-    owner_name, name = path.split()
-    owner = resolve_name(owner_name)
-    real: Any = vars(owner)[name]
-    function: Callable[..., Any] = getattr(real, "fget", real)
-
-    def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 whatever it takes and returns
-        start = perf_counter_ns()
-        value = function(*arguments, **named)
-        spent_ns.append(perf_counter_ns() - start)
-        return value
-
-    async def timed_to_its_end(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-        start = perf_counter_ns()
-        value = await function(*arguments, **named)
-        spent_ns.append(perf_counter_ns() - start)
-        return value
-
-    if iscoroutinefunction(function):
-        return patch.object(owner, name, timed_to_its_end)
-    return patch.object(owner, name, property(timed) if isinstance(real, property) else timed)
+    return {**stages_ns, rest: float(np.median(whole_ns)) - sum(stages_ns.values())}
 
 
 def parity(events: str, now_s: float) -> float:
@@ -218,5 +192,5 @@ def memory(events: list[str], requests: int, leak_bytes: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    probe, result, options = sys.argv[1:]
+    result, probe, options = sys.argv[1:]
     Path(result).write_text(json.dumps(globals()[probe](**json.loads(options))))

@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from feedbench.results import FLOOR, Results
+from feedbench.results import Results
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 INK, MUTED = "#1f2933", "#7b8794"
@@ -72,9 +72,8 @@ def request(details: Details) -> Figure:
     """Two bars a stage: few items and many."""
     stages = pd.DataFrame(details["warm_stages_us"]).add_suffix(" items")
     wholes = ", ".join(f"{items} {us:.0f}" for items, us in stages.sum().items())
-    figure, axes = _figure(
-        f"A warm request, microseconds: {wholes}", height_in=0.36 * len(stages) + 1.4
-    )
+    title = f"A warm request, microseconds: {wholes}"
+    figure, axes = _figure(title, height_in=0.36 * len(stages) + 1.4)
     stages.plot.barh(ax=axes, color=[ORANGE, BLUE], width=0.72)
     _label(axes, "%.0f")
     axes.set_xlabel("microseconds, median")
@@ -98,23 +97,14 @@ def latency(details: Details) -> Figure:
 
 
 def throughput(details: Details) -> Figure:
-    """A bar a server with its interval, in groups by size; the floor as lines."""
+    """A bar a server with its interval, in groups by size."""
     figure, axes = _figure("Requests a second over HTTP, one worker, same model")
     rates = pd.DataFrame(details["servers"]["requests_per_s"]).add_suffix(" items", axis=0)
     value, low, high = (rates.map(lambda e, k=k: e[k]) for k in ("value", "low", "high"))
-    floor: Any = value.pop(FLOOR) if FLOOR in value else []
     spread = np.array([[value[n] - low[n], high[n] - value[n]] for n in value])
-    bars: Any = {
-        "color": [BLUE, ORANGE, *GREYS][: len(value.columns)],
-        "error_kw": {"elinewidth": 0.8, "ecolor": INK},
-        "capsize": 2,
-        "width": 0.8,
-        "rot": 0,
-    }
-    value.plot.bar(ax=axes, yerr=spread, **bars)
-    for at, limit in enumerate(floor):
-        label = "" if at else f"only {FLOOR}"
-        axes.hlines(limit, at - 0.43, at + 0.43, GREEN, "--", label=label, linewidth=1.5)
+    colours = [BLUE, ORANGE, GREEN, *GREYS][: len(value.columns)]  # the floor stands third
+    bars: Any = {"color": colours, "error_kw": {"elinewidth": 0.8, "ecolor": INK}, "capsize": 2}
+    value.plot.bar(ax=axes, yerr=spread, width=0.8, rot=0, **bars)
     axes.set_ylabel("requests/s")
     axes.grid(axis="x", visible=False)
     axes.legend()
