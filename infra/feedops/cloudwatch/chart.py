@@ -1,9 +1,7 @@
 """Statistics of metrics by period, and CloudWatch's metric math over them."""
 
-import ast
-import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 from feedops.cloudwatch.points import Key, Points
 
 Array = NDArray[np.float64]
-Value = Any  # of an expression: an array, a number or a list of arrays
 
 _SEARCH = re.compile(r"SEARCH\('\{([^}]*)\}([^']*)', '(\w+)', \d+\)")
 _TERM = re.compile(r'(\w+)="([^"]*)"')
@@ -97,46 +94,22 @@ class Chart:
 
     def calculated(self, expression: str, by_id: Mapping[str, Array]) -> Array:
         """The value of metric math. Raises ValueError for what is not implemented here."""
-        text = expression.replace(" AND ", " and ").replace(" OR ", " or ")
-        functions: Mapping[str, Callable[..., Value]] = {
+        functions = {
             "FILL": lambda values, fill: np.where(np.isnan(values), fill, values),
             "IF": np.where,
             "MAX": np.fmax.reduce,
             "PERIOD": lambda _: self.period_s,
         }
-
-        def value(node: ast.expr) -> Value:
-            match node:
-                case ast.Constant(float() | int() as number):
-                    return number
-                case ast.Name(name):
-                    return by_id[name]
-                case ast.List(nodes):
-                    return [value(each) for each in nodes]
-                case ast.BinOp(left, op, right) | ast.Compare(left, [op], [right]):
-                    return _OPERATORS[type(op)](value(left), value(right))
-                case ast.BoolOp(ast.And(), nodes):
-                    return np.logical_and.reduce([value(each) for each in nodes])
-                case ast.Call(ast.Name(name), nodes):
-                    return functions[name](*map(value, nodes))
-            raise ValueError(f"metric math has {ast.unparse(node)!r}, which is not known here")
-
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result = value(ast.parse(text, mode="eval").body)
+        text = expression.replace(" AND ", " and ").replace(" OR ", " or ")
+        names = {**functions, **by_id}
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                result = pd.eval(text, engine="python", local_dict=names, global_dict={})
+        except (NotImplementedError, SyntaxError, TypeError) as error:
+            raise ValueError(f"metric math that is not known here: {expression}") from error
         return np.broadcast_to(np.asarray(result, float), (self._periods,))
 
 
 _STATISTICS = {
     "Sum": "sum", "Average": "mean", "Minimum": "min", "Maximum": "max", "SampleCount": "count"
 }  # fmt: skip
-_OPERATORS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: np.divide,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Eq: operator.eq,
-}

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.rcsetup import cycler
 
 from feedops.cloudwatch.chart import Chart, Line
 from feedops.cloudwatch.points import STAND_INS
@@ -18,38 +18,16 @@ Widget = Mapping[str, Any]
 
 COLUMNS = 24
 CELL_IN = (0.7, 0.45)  # width and height of a cell of the grid, inches
-PALETTE = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#dc2626", "#7b8794")
-PAGE, MUTED, GRID = "#f2f4f7", "#7b8794", "#e4e7eb"
+PAGE, MUTED = "#f2f4f7", "#7b8794"  # as the style has them
 STATES = {"OK": "#059669", "ALARM": "#dc2626", "no data here": "#9aa5b1"}
 FAR = 2.5  # a threshold this many times above the data is named, not drawn
-STYLE: Mapping[Any, Any] = {
-    "text.color": "#1f2933",
-    "figure.facecolor": PAGE,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.prop_cycle": cycler(color=PALETTE),
-    "axes.grid.axis": "y",
-    "axes.labelcolor": MUTED,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
-    "font.size": 8,
-    "grid.color": GRID,
-    "legend.frameon": False,
-    "lines.markersize": 3,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-}
+STYLE = Path(__file__).with_name("dashboard.mplstyle")
 
 
 def draw(widgets: Sequence[Widget], chart: Chart, alarms: Mapping[str, str]) -> Figure:
     """`alarms`: the state of each, by the last part of its ARN in the widget."""
     rows = max(widget["y"] + widget["height"] for widget in widgets)
-    with rc_context(dict(STYLE)):
+    with style.context(STYLE):
         figure = Figure(figsize=(CELL_IN[0] * COLUMNS, CELL_IN[1] * rows))
         grid = figure.add_gridspec(rows, COLUMNS)
         for widget in widgets:
