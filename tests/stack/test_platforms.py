@@ -117,11 +117,16 @@ def test_no_uri_can_widen_a_policy(path: str) -> None:
         assert not pattern.fullmatch(f"s3://b/{trick}/sha256-{DIGEST}/")
 
 
-@each_end
+@each_template
+def test_with_or_without_a_slash_at_its_end_a_bundles_rights_are_the_same(path: str) -> None:
+    without, with_slash = (_policies(path, HOLDERS[path], ModelUri=URI + end) for end in ("", "/"))
+    assert without == with_slash
+
+
 @each_template
 @pytest.mark.usefixtures("aws_server")
 def test_a_role_reads_its_bundle_and_earlier_ones_of_that_model(
-    path: str, end: str, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boto3.setup_default_session()
     s3 = boto3.client("s3")
@@ -131,7 +136,7 @@ def test_a_role_reads_its_bundle_and_earlier_ones_of_that_model(
     for key in (*bundles, *others):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"{}")
     s3.close()
-    become(_policies(path, HOLDERS[path], ModelUri=URI + end), monkeypatch)
+    become(_policies(path, HOLDERS[path]), monkeypatch)
     s3 = boto3.client("s3")
 
     @set_initial_no_auth_action_count(0)
