@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from math import inf
 from pathlib import Path
+from threading import Barrier
 from time import perf_counter
 from typing import Any
 from zlib import crc32
@@ -242,6 +243,23 @@ def test_a_clock_that_is_off_is_corrected_once(server: Scripted, minutes: int) -
     for _ in range(3):
         assert client.call("PutRecord", PAYLOAD, inf) == {}
     assert len(server.requests) == 4
+
+
+def test_calls_at_once_all_follow_the_clock_that_one_has_corrected(server: Scripted) -> None:
+    _with_a_clock(server, timedelta(minutes=20))
+    respond, all_refused = server.respond, Barrier(8, timeout=60)
+
+    def together(sent: Sent) -> Answer:
+        answer = respond(sent)
+        if answer.status != 200:
+            all_refused.wait()
+        return answer
+
+    server.respond = together
+    client = _client(server.url, Limits(30, 30, tries=1))
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.call("PutRecord", PAYLOAD, inf), range(8)))
+    assert (answers, len(server.requests)) == ([{}] * 8, 16)
 
 
 def test_a_wrong_key_is_no_matter_of_the_clock(server: Scripted) -> None:

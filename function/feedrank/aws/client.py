@@ -73,10 +73,11 @@ class Client:
         """
         tries, may_correct = 1, True
         while True:
+            skew_s = self._skew_s
             try:
-                return self._try(call, read, deadline_s)
+                return self._try(call, read, skew_s, deadline_s)
             except AwsError as error:
-                if may_correct and self._corrected(error):
+                if may_correct and self._corrected(error, skew_s):
                     may_correct = False
                     continue
                 pause_s = random() * min(PAUSE_S * 2 ** (tries - 1), MAX_PAUSE_S)  # noqa: S311
@@ -86,7 +87,9 @@ class Client:
             sleep(pause_s)
             tries += 1
 
-    def _try(self, call: Call, read: Callable[[Exchange], Result], deadline_s: float) -> Result:
+    def _try(
+        self, call: Call, read: Callable[[Exchange], Result], skew_s: float, deadline_s: float
+    ) -> Result:
         left_s = deadline_s - perf_counter()
         if left_s <= 0:
             raise UnreachableError("no time is left")
@@ -94,7 +97,7 @@ class Client:
         request = self._signer.sign(
             Request(call.method, call.path, headers, call.body),
             self._credentials.get(),
-            time.time() + self._skew_s,
+            time.time() + skew_s,
         )
         timeout_s = min(self._limits.read_s, left_s)
         with self._connections.send(request, timeout_s, deadline_s) as exchange:
@@ -103,15 +106,16 @@ class Client:
                 raise refusal(exchange.status, exchange.header, body, call.action)
             return read(exchange)
 
-    def _corrected(self, error: AwsError) -> bool:
-        """Whether the service refused the time of the signature, and its own is another one."""
+    def _corrected(self, error: AwsError, signed_skew_s: float) -> bool:
+        """Whether the service refused the time of the signature, and its own is another one. The
+        correction may be another thread's."""
         if not isinstance(error, ServiceError) or error.code not in CLOCK_CODES or not error.date:
             return False
         try:
             skew_s = parsedate_to_datetime(error.date).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             return False
-        if abs(skew_s - self._skew_s) < SKEW_S:
+        if abs(skew_s - signed_skew_s) < SKEW_S:
             return False
         self._skew_s = skew_s
         return True
