@@ -1,45 +1,51 @@
 """Items' rows of a live store: the container's cache before it, and what stands in for a row."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.domain import BoolArray, IntArray
+from feedrank.domain import IntArray
 from feedrank.features.live_rows import (
+    WRONG_TIME,
     Base,
     LiveLimits,
     LiveRows,
     Refusals,
     default_row,
-    wrong_time,
+    is_right_time,
 )
 from feedrank.features.packed_rows import RowLayout, Rows
 from feedrank.features.row_cache import CachedRows, RowCache
 from feedrank.features.row_sources import (
     CACHE,
     DEFAULTS,
+    IS_DEFAULT,
+    IS_STORED,
     OLD_CACHE,
+    OPEN,
     SNAPSHOT,
     STORE,
-    STORED,
     UNKNOWN,
 )
 from feedrank.features.spec import FeatureSpec
 from feedrank.features.stored_rows import StoredRow
 
-OPEN = 0  # for the next step
 ABSENT, FAILED = -1, -2  # in place of a row's position
+# What a row in the cache is when it is beyond its time, and the store has not sent another.
+WHEN_OLD = np.zeros(256, np.uint8)
+WHEN_OLD[CACHE] = OLD_CACHE
 
 
 class Lookup(NamedTuple):
     """What the cache has of a request's items, and which of them the store is asked for."""
 
     items: Sequence[int]
-    cached: CachedRows
-    is_fresh: BoolArray  # (items,)
-    missing: Sequence[int]  # each once
+    cached: CachedRows  # its sources as they are where the store sends nothing
+    asked: IntArray  # positions in `items`
+    missing: Sequence[int]  # the items there, each once
 
 
 class SentRows(NamedTuple):
@@ -63,68 +69,61 @@ class LiveItems:
 
     def find(self, items: Sequence[int], now_s: float) -> Lookup:
         cached = self._cache.find(items)
-        is_fresh = cached.is_there & (now_s - cached.read_at_s < self._limits.cache_s)
-        missing = [item for item, fresh in zip(items, is_fresh.tolist(), strict=True) if not fresh]
-        return Lookup(items, cached, is_fresh, list(dict.fromkeys(missing)))
+        is_old = (cached.sources == OPEN) | ~(now_s - cached.read_at_s < self._limits.cache_s)
+        asked = np.flatnonzero(is_old)
+        cached.sources[asked] = WHEN_OLD[cached.sources[asked]]
+        return Lookup(items, cached, asked, list({items[at]: None for at in asked.tolist()}))
 
     def rows(
         self, lookup: Lookup, answers: Mapping[int, StoredRow | None], base: Base, now_s: float
     ) -> LiveRows:
-        sent = self._check(answers, now_s)
-        rows, sources, times_s = lookup.cached.rows, self._sources(lookup), lookup.cached.times_s
-        asked = np.flatnonzero(~lookup.is_fresh)
-        place_of = sent.places.get
-        places: IntArray = np.array(
-            [place_of(lookup.items[at], FAILED) for at in asked.tolist()], int
-        )
-        came = places >= 0
-        rows[asked[came]] = sent.rows[places[came]]
-        times_s[asked[came]] = sent.times_s[places[came]]
-        sources[asked[came]] = STORE
-        sources[asked[places == ABSENT]] = UNKNOWN
+        rows, sources, times_s, _ = lookup.cached
+        refused = self._take(lookup, answers, now_s) if answers else 0
         is_old = now_s - times_s > self._limits.max_age_s
-        sources[is_old & np.isin(sources, STORED)] = OPEN
-        self._fall_back(rows, sources, times_s, base, now_s)
+        sources[is_old & IS_STORED[sources]] = OPEN
+        self._fall_back(lookup.cached, base, now_s)
         blocks = {block: rows[block] for block in self._layout.blocks}
-        return LiveRows({"item": blocks}, sources, times_s, sent.refused)
+        return LiveRows({"item": blocks}, sources, times_s, refused)
+
+    def _take(self, lookup: Lookup, answers: Mapping[int, StoredRow | None], now_s: float) -> int:
+        """Puts what the store has sent in the place of what the cache had. The number of rows that
+        are refused."""
+        sent, asked = self._check(answers, now_s), lookup.asked
+        rows, sources, times_s, _ = lookup.cached
+        wanted = map(lookup.items.__getitem__, asked.tolist())
+        found = map(sent.places.get, wanted, repeat(FAILED))
+        places: IntArray = np.fromiter(found, np.int64, len(asked))
+        came, places_of_rows = asked[places >= 0], places[places >= 0]
+        rows[came], times_s[came] = sent.rows[places_of_rows], sent.times_s[places_of_rows]
+        sources[came] = STORE
+        sources[asked[places == ABSENT]] = UNKNOWN
+        return sent.refused
 
     def _check(self, answers: Mapping[int, StoredRow | None], now_s: float) -> SentRows:
         """Keeps what is right in the cache."""
-        absent = [item for item, stored in answers.items() if stored is None]
         sent = {item: stored for item, stored in answers.items() if stored}
         rows, reasons = self._layout.unpack([stored.row for stored in sent.values()])
         times_s = np.array([stored.time_s for stored in sent.values()])
-        good = []
-        for at, (reason, time_s) in enumerate(zip(reasons, times_s.tolist(), strict=True)):
-            if wrong := reason or wrong_time(time_s, now_s):
-                self._refusals.note("item", wrong)
-            else:
-                good.append(at)
+        for at in np.flatnonzero(~is_right_time(times_s, now_s)).tolist():
+            reasons[at] = reasons[at] or WRONG_TIME
         items = [*sent]
-        known = [items[at] for at in good]
-        rows, times_s = rows[good], times_s[good]
-        self._cache.put(known, rows, times_s, now_s)
-        nothing = np.zeros(len(absent), self._layout.dtype)
-        self._cache.put(absent, nothing, np.zeros(len(absent)), now_s, known=False)
-        places = dict.fromkeys(absent, ABSENT) | {item: at for at, item in enumerate(known)}
-        return SentRows(rows, times_s, places, len(sent) - len(good))
+        if any(reasons):
+            for reason in filter(None, reasons):
+                self._refusals.note("item", reason)
+            good = [at for at, reason in enumerate(reasons) if not reason]
+            items, rows, times_s = [items[at] for at in good], rows[good], times_s[good]
+        self._cache.put(items, rows, times_s, CACHE, now_s)
+        places = dict(zip(items, range(len(items)), strict=True))
+        if len(sent) < len(answers):
+            absent = [item for item, stored in answers.items() if stored is None]
+            nothing = np.zeros(len(absent), self._layout.dtype)
+            self._cache.put(absent, nothing, np.zeros(len(absent)), UNKNOWN, now_s)
+            places |= dict.fromkeys(absent, ABSENT)
+        return SentRows(rows, times_s, places, len(sent) - len(items))
 
-    def _sources(self, lookup: Lookup) -> NDArray[np.uint8]:
-        """As far as the cache tells: what the store sends replaces the old ones."""
-        cached = lookup.cached
-        fresh = np.where(cached.is_known, CACHE, UNKNOWN)
-        old = np.where(cached.is_there & cached.is_known, OLD_CACHE, OPEN)
-        return np.where(lookup.is_fresh, fresh, old).astype(np.uint8)
-
-    def _fall_back(
-        self,
-        rows: Rows,
-        sources: NDArray[np.uint8],
-        times_s: NDArray[np.float64],
-        base: Base,
-        now_s: float,
-    ) -> None:
+    def _fall_back(self, items: CachedRows, base: Base, now_s: float) -> None:
         """Fills the open rows from the snapshot, or with defaults."""
+        rows, sources, times_s, _ = items
         is_open = sources == OPEN
         if is_open.any():
             is_usable = self._limits.allows(base.as_of_s, now_s)
@@ -135,4 +134,4 @@ class LiveItems:
             sources[is_known] = SNAPSHOT
             times_s[is_known] = base.as_of_s
             sources[is_open & ~is_known] = DEFAULTS
-        rows[np.isin(sources, [DEFAULTS, UNKNOWN])] = self._default
+        rows[IS_DEFAULT[sources]] = self._default

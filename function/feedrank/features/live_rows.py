@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.domain import FeatureRows, Query
+from feedrank.domain import BoolArray, FeatureRows, Query
 from feedrank.features.packed_rows import RowLayout, check_storable
 from feedrank.features.snapshot import SnapshotStore, default_cells
 from feedrank.features.spec import Block, FeatureSpec, Source
@@ -82,8 +82,9 @@ def packed_layout(spec: FeatureSpec, source: Source) -> RowLayout:
     return RowLayout(spec, source)
 
 
-def wrong_time(time_s: float, now_s: float) -> str:
-    return "" if 0 <= time_s <= now_s + MAX_AHEAD_S else WRONG_TIME  # NaN is not
+def is_right_time(times_s: NDArray[np.float64], now_s: float) -> BoolArray:
+    is_right: BoolArray = (times_s >= 0) & (times_s <= now_s + MAX_AHEAD_S)  # NaN is not
+    return is_right
 
 
 def default_row(spec: FeatureSpec, layout: RowLayout) -> Any:  # noqa: ANN401 NumPy's record

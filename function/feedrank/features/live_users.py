@@ -6,13 +6,14 @@ import numpy as np
 
 from feedrank.domain import IntArray
 from feedrank.features.live_rows import (
+    WRONG_TIME,
     Base,
     Blocks,
     LiveLimits,
     LiveRows,
     Refusals,
     default_row,
-    wrong_time,
+    is_right_time,
 )
 from feedrank.features.packed_rows import ITEM, RowLayout, Rows
 from feedrank.features.row_sources import DEFAULTS, SNAPSHOT, STORE, UNKNOWN
@@ -58,7 +59,7 @@ class LiveUsers:
     def _read(self, stored: StoredRow, items: IntArray, now_s: float) -> LiveRows | None:
         """None where it is refused."""
         rows: Rows | None = None
-        wrong = wrong_time(stored.time_s, now_s)
+        wrong = "" if is_right_time(np.array(stored.time_s), now_s) else WRONG_TIME
         if not wrong and (stored.row or not stored.pairs):  # else the user has pairs alone
             rows, (wrong,) = self._layout.unpack([stored.row])
         pairs = np.empty(0, self._of_pairs.pair_dtype)

@@ -58,10 +58,11 @@ class RowLayout:
     def unpack(self, packed: Sequence[bytes]) -> tuple[Rows, list[str]]:
         """(packed,) rows, and for each why it is refused, empty where it isn't. The cells of a
         refused row mean nothing."""
-        width = self.dtype.itemsize
-        reasons = ["" if len(row) == width else WIDTH for row in packed]
-        data = b"".join(row if len(row) == width else bytes(width) for row in packed)
-        rows: Rows = np.frombuffer(data, self.dtype)
+        width, reasons = self.dtype.itemsize, [""] * len(packed)
+        if {*map(len, packed)} - {width}:
+            reasons = ["" if len(row) == width else WIDTH for row in packed]
+            packed = [row if len(row) == width else bytes(width) for row in packed]
+        rows: Rows = np.frombuffer(b"".join(packed), self.dtype)
         if not self._are_valid(rows):
             for at, reason in enumerate(reasons):
                 reasons[at] = reason or self._reason(rows[at : at + 1])

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.domain import BoolArray, IntArray
+from feedrank.domain import IntArray
 from feedrank.features.packed_rows import Rows
+from feedrank.features.row_sources import OPEN
 
 OVERHEAD_BYTES = 160  # of a row: its id, its place among the others, three numbers
 
 
 class CachedRows(NamedTuple):
-    """For each id that was looked up; of one that `is_there` says False for they mean nothing."""
+    """For each id that was looked up. The rows of those whose source isn't CACHE mean nothing."""
 
-    is_there: BoolArray
     rows: Rows
-    is_known: BoolArray  # else the store has said that it has no such id
+    sources: NDArray[np.uint8]  # CACHE; UNKNOWN if the store has said that it has no such id; OPEN
     times_s: NDArray[np.float64]  # event times, in Unix seconds
     read_at_s: NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class RowCache:
     def __init__(self, dtype: np.dtype[Any], max_bytes: int) -> None:
         slots = max(1, max_bytes // (dtype.itemsize + OVERHEAD_BYTES))
         self._rows = np.zeros(slots, dtype)  # takes memory as it is filled
-        self._is_known = np.zeros(slots, bool)
+        self._sources = np.zeros(slots, np.uint8)
         self._times_s, self._read_at_s = np.zeros(slots), np.zeros(slots)
         self._slots: dict[int, int] = {}
         self._ids: list[int] = []  # by slot
@@ -44,10 +44,11 @@ class RowCache:
 
     def find(self, ids: Sequence[int]) -> CachedRows:
         at: IntArray = np.fromiter(map(self._slots.get, ids, repeat(-1)), np.int64, len(ids))
+        sources = self._sources.take(at, mode="clip")
+        sources[at < 0] = OPEN
         return CachedRows(
-            at >= 0,
             self._rows.take(at, mode="clip"),
-            self._is_known.take(at, mode="clip"),
+            sources,
             self._times_s.take(at, mode="clip"),
             self._read_at_s.take(at, mode="clip"),
         )
@@ -57,23 +58,22 @@ class RowCache:
         ids: Sequence[int],
         rows: Rows,
         times_s: NDArray[np.float64],
+        source: int,
         now_s: float,
-        *,
-        known: bool = True,
     ) -> None:
-        """`ids` are different ones. Of those that aren't `known`, `rows` may be anything."""
+        """`ids` are different ones. Of UNKNOWN ones `rows` may be anything."""
         count = len(self._rows)
         ids, rows, times_s = ids[-count:], rows[-count:], times_s[-count:]
         if not len(ids):
             return
-        at = [self._slot_of(id_) for id_ in ids]
+        slots, at = self._slots, []
+        for id_ in ids:  # one by one: a new one may take the place of another of these
+            slot = slots.get(id_)
+            at.append(self._new_slot(id_) if slot is None else slot)
         self._rows[at], self._times_s[at] = rows, times_s
-        self._is_known[at], self._read_at_s[at] = known, now_s
+        self._sources[at], self._read_at_s[at] = source, now_s
 
-    def _slot_of(self, id_: int) -> int:
-        slot = self._slots.get(id_)
-        if slot is not None:
-            return slot
+    def _new_slot(self, id_: int) -> int:
         slot, self._next = self._next, (self._next + 1) % len(self._rows)
         if slot < len(self._ids):
             del self._slots[self._ids[slot]]

@@ -4,15 +4,26 @@ record and the metrics, and in words for `degraded`."""
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.domain import RowSources
+from feedrank.domain import BoolArray, RowSources
 
 STORE, CACHE, OLD_CACHE, SNAPSHOT, DEFAULTS, UNKNOWN = b"scobdu"
-STORED = [STORE, CACHE, OLD_CACHE]
+OPEN = 0  # no source yet
 STEPS = {OLD_CACHE: "cache", SNAPSHOT: "snapshot", DEFAULTS: "defaults"}
 # A minute, an hour, a day, a week at most, or more.
 AGES_S = np.array([60.0, 3_600.0, 86_400.0, 604_800.0])
 AGES = np.frombuffer(b"mhdwo", np.uint8)
 NO_AGE = ord("-")  # of defaults
+
+
+def _is_one_of(*sources: int) -> BoolArray:
+    """(256,) by a source: a look-up takes a tenth of the time of `np.isin`."""
+    table = np.zeros(256, bool)
+    table[[*sources]] = True
+    return table
+
+
+IS_STORED = _is_one_of(STORE, CACHE, OLD_CACHE)
+IS_DEFAULT = _is_one_of(DEFAULTS, UNKNOWN)
 
 
 def row_sources(
@@ -21,8 +32,8 @@ def row_sources(
     """`times_s` are those of events, in Unix seconds."""
     ages_s = np.maximum(now_s - times_s, 0.0)
     letters = AGES[AGES_S.searchsorted(ages_s)]
-    letters[np.isin(sources, [DEFAULTS, UNKNOWN])] = NO_AGE
-    stored = ages_s[np.isin(sources, STORED)]
+    letters[IS_DEFAULT[sources]] = NO_AGE
+    stored = ages_s[IS_STORED[sources]]
     oldest_s = float(stored.max()) if len(stored) else None
     return RowSources(sources.tobytes().decode(), letters.tobytes().decode(), refused, oldest_s)
 
