@@ -78,6 +78,7 @@ def _ranker(scorer: Scorer) -> Ranker:
         tracing,
         strict=settings.context_check == "strict",
         record_outputs=settings.record_outputs == "always",
+        keep_order=settings.order_without_features == "caller",
         stages=extensions.stages,
     )
 

@@ -305,6 +305,7 @@ def app_of(model_slot: ModelSlot, *sinks: DecisionSink, **env: str) -> Observer:
         DecisionLog(sinks),
         strict=config.context_check == "strict",
         record_outputs=config.record_outputs == "always",
+        keep_order=config.order_without_features == "caller",
     )
     api = create_app(config, model_slot, ranker, stats)
     return Observer(api, stats, config, clock=NOON.timestamp)

@@ -39,12 +39,14 @@ class Query(NamedTuple):
 class RowSources(NamedTuple):
     """Where the rows of a store come from, and how old they are: a letter each, as in the decision
     record, the user's first. `refused` rows were wrong. `oldest_s` is the age of the oldest row of
-    those that came from the store or the cache."""
+    those that came from the store or the cache. `all_lost`: defaults stand for the user and all
+    items, and the store is to blame."""
 
     sources: str
     ages: str
     refused: int = 0
     oldest_s: float | None = None
+    all_lost: bool = False
 
 
 class FeatureRows(NamedTuple):

@@ -165,6 +165,11 @@ class Settings(BaseModel):
         le=MAX_AGE_S,
         description="Age of a row beyond which another stands in for it; `0`: any age",
     )
+    order_without_features: Literal["model", "caller"] = Field(
+        default="model",
+        description="Order of the items where defaults stand for all rows: `caller` keeps the "
+        "request's, and says so in `degraded`",
+    )
     engine_threads: int = Field(
         default=0,
         ge=0,

@@ -285,6 +285,30 @@ def test_a_snapshot_that_is_too_old_or_of_no_known_time_takes_the_next_step(
     assert (rows.unknown_user, rows.unknown_items.tolist()) == (False, [False])
 
 
+@pytest.mark.parametrize(
+    ("user", "items", "reads_items", "all_lost"),
+    [
+        (50, (60, 61), True, True),
+        (50, (60, 7), True, False),  # the snapshot has 7
+        (1, (60, 61), True, False),
+        (50, (60, 61), False, False),  # items are the snapshot's, which says that they are unknown
+    ],
+)
+def test_all_is_lost_where_the_store_is_and_the_snapshot_knows_nothing(
+    user: int, items: tuple[int, ...], *, reads_items: bool, all_lost: bool, tmp_path: Path
+) -> None:
+    live = store(tmp_path, Shelf(before=_down), reads_items=reads_items)
+    rows = _fetch(live, user, *items)
+    assert rows.sources
+    assert rows.sources.all_lost == all_lost
+
+
+def test_ids_that_the_store_does_not_know_are_not_lost(tmp_path: Path) -> None:
+    rows = _fetch(store(tmp_path, Shelf()), 50, 60)
+    assert rows.sources
+    assert (rows.sources.sources, rows.sources.all_lost) == ("uu", False)
+
+
 # ---- Time ----------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import fakes
 from feedrank.decisions.log import DecisionLog
 from feedrank.decisions.sinks import DecisionRecord, DecisionSink
 from feedrank.decisions.sinks.files import DailyFiles
-from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking
+from feedrank.domain import Call, FeatureRows, FloatArray, Query, Ranking, RowSources
 from feedrank.errors import DeadlineExceededError, ModelUnavailableError, ScoringError
 from feedrank.http.fast_path import run_through
 from feedrank.model.load import Model
@@ -167,6 +167,34 @@ def test_every_known_item_is_ranked_whatever_the_policy(items: list[int], policy
     assert left_out == (set(range(len(items))) - set(known) if policy == "drop" else set())
     if policy == "last":
         assert set(ranking.order[: len(known)]) == set(known)
+
+
+class LostStore(fakes.FakeStore):
+    """Defaults stand for all rows. The items have other prices all the same."""
+
+    def __init__(self, *, all_lost: bool) -> None:
+        super().__init__(("features:defaults 4/4",))
+        self._sources = RowSources("dddd", "----", all_lost=all_lost)
+
+    async def fetch(self, query: Query, deadline_s: float) -> FeatureRows:
+        return (await super().fetch(query, deadline_s))._replace(sources=self._sources)
+
+
+@pytest.mark.parametrize(
+    ("keep_order", "all_lost", "order", "degraded"),
+    [
+        (False, True, [1, 2, 0], ("features:defaults 4/4",)),
+        (True, False, [1, 2, 0], ("features:defaults 4/4",)),
+        (True, True, [0, 1, 2], ("features:defaults 4/4", "order:caller")),
+    ],
+)
+def test_where_all_rows_are_lost_the_callers_order_can_be_kept(
+    *, keep_order: bool, all_lost: bool, order: list[int], degraded: tuple[str, ...]
+) -> None:
+    slot = fakes.slot(fakes.model(store=LostStore(all_lost=all_lost)))
+    ranker = Ranker(slot, InlineScorer(), DecisionLog(), keep_order=keep_order)
+    ranking = asyncio.run(ranker.rank(fakes.query(), fakes.call()))
+    assert (ranking.order, ranking.degraded) == (order, degraded)
 
 
 def test_equal_scores_keep_the_callers_order() -> None:

@@ -51,6 +51,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "features_cache_mb": 32,
         "features_cache_s": 60.0,
         "max_feature_age_s": 0.0,
+        "order_without_features": "model",
         "engine_threads": 0,
         "request_timeout_ms": 2_000,
         "max_items": 100,

@@ -24,7 +24,7 @@ from feedrank.features.live_rows import (
     packed_layout,
 )
 from feedrank.features.live_users import LiveUsers
-from feedrank.features.row_sources import UNKNOWN, degraded, row_sources
+from feedrank.features.row_sources import UNKNOWN, degraded, is_all_lost, row_sources
 from feedrank.features.snapshot import SnapshotStore
 from feedrank.features.spec import FeatureSpec, Source
 from feedrank.features.stored_rows import Answers, RowReader, StoreReads
@@ -68,6 +68,7 @@ class LiveStore:
         if reads_items:
             self._items = LiveItems(spec, layout_of(spec, "item"), limits, refusals)
         self._sends_texts = sends_texts and spec.ids == "text"
+        self._reads_all = reads_items or not spec.columns("item")
         self._reads = StoreReads(reader, limits.budget_s, reads_items=reads_items)
 
     @property
@@ -129,6 +130,8 @@ class LiveStore:
             now_s,
             sum(part.refused for part in parts),
         )
+        if self._reads_all and is_all_lost(used.sources):
+            used = used._replace(all_lost=True)
         return rows._replace(**fields, others=others, degraded=degraded(used), sources=used)
 
 

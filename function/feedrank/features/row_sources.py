@@ -38,6 +38,11 @@ def row_sources(
     return RowSources(sources.tobytes().decode(), letters.tobytes().decode(), refused, oldest_s)
 
 
+def is_all_lost(sources: str) -> bool:
+    """Defaults stand for every row, and not only since the store doesn't know the ids."""
+    return chr(DEFAULTS) in sources and {*sources} <= {chr(DEFAULTS), chr(UNKNOWN)}
+
+
 def degraded(used: RowSources) -> tuple[str, ...]:
     """Such as `features:snapshot 37/101`."""
     rows = len(used.sources)

@@ -24,6 +24,7 @@ from feedrank.ranking.scorer import Scorer
 from feedrank.ranking.stages import RankingStage, Scored, apply_stages
 from feedrank.telemetry.tracing import NoTracing, Tracing
 
+CALLERS_ORDER = "order:caller"
 FINITE = (-FLOAT32_MAX, FLOAT32_MAX)
 
 
@@ -37,16 +38,19 @@ class Ranker:
         *,
         strict: bool = True,
         record_outputs: bool = False,
+        keep_order: bool = False,
         stages: Sequence[RankingStage] = (),
     ) -> None:
         """`strict` refuses a context that has what the model doesn't read. `record_outputs` keeps
-        the model's outputs of every request, which then shares no batch with others."""
+        the model's outputs of every request, which then shares no batch with others. `keep_order`
+        leaves the items in the caller's order where a store has lost all that is known of them."""
         self._slot = slot
         self._scorer = scorer
         self._log = log
         self._span = (tracing or NoTracing()).span
         self._strict = strict
         self._record_outputs = record_outputs
+        self._keep_order = keep_order
         self._stages = stages
         self._stage_names = tuple(stage.name for stage in stages)
 
@@ -80,6 +84,9 @@ class Ranker:
                 await self._scorer.score(scorable, query, rows, call), model.spec.range
             )
         scored_s = perf_counter()
+        degraded = model.degraded + rows.degraded
+        if self._keep_order and rows.sources and rows.sources.all_lost:
+            order, degraded = [*range(len(scores))], (*degraded, CALLERS_ORDER)
         unknown_items = int(np.count_nonzero(rows.unknown_items))
         if unknown_items and model.spec.unknown_items != "default":
             order = known_first(order, rows, drop=model.spec.unknown_items == "drop")
@@ -98,7 +105,7 @@ class Ranker:
             model_digest=model.manifest.short_digest,
             scores=scores,
             order=order,
-            degraded=model.degraded + rows.degraded,
+            degraded=degraded,
             unknown_users=int(rows.unknown_user),
             unknown_items=unknown_items,
             features_ms=_milliseconds(fetched_s - started_s),
