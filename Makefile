@@ -57,8 +57,8 @@ coverage: $(READY)  ## Run the unit tests, and fail where they miss more of func
 fuzz: $(READY)  ## Send 10,000 generated requests per operation, events and rankings; CASES=2000 for fewer
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest $(wildcard tests/long/test_fuzz*.py) $(ARGS)
 
-chaos: $(READY)  ## Break S3, Firehose, disks, clocks and processes, and check the responses meanwhile
-	CHAOS_FAULTS=all $(BIN)/python -m pytest tests/long/test_chaos.py $(ARGS)
+chaos: $(READY)  ## Break S3, Firehose, DynamoDB, disks, clocks and processes, and check the responses meanwhile
+	CHAOS_FAULTS=all $(BIN)/python -m pytest tests/long/test_chaos.py tests/long/test_feature_chaos.py $(ARGS)
 
 soak: $(READY)  ## Load servers at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
 	SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/long/test_soak.py tests/long/test_plan.py $(ARGS)

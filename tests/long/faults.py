@@ -16,11 +16,15 @@ from threading import Timer
 from typing import Any
 
 import endless
+from faulty_table import FAULTS as FEATURE_FAULTS
 from long.lab import GOOD, Lab, Raw, Response, nowhere
 
 INIT_S = 10.0  # Lambda's limit until the first response
 REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS plus a margin
+FEATURES_S = 1.0  # FEATURES_TIMEOUT_MS plus a margin
 LAYER = ["model:layer"]
+FROM_CACHE, FROM_SNAPSHOT = ["features:cache 3/4"], ["features:snapshot 4/4"]
+BOTH = [*FROM_CACHE, "features:snapshot 1/4"]  # of the user, who is not in the cache
 REAL, WITH_LAYER, NO_MODEL = (200, []), (200, LAYER), (503, [])
 Step = Callable[[Lab], Any]
 Send = Callable[[Lab], Response]
@@ -174,6 +178,52 @@ def full_pipe(lab: Lab) -> None:
     lab.stdout = writer
     lab.stack.callback(os.close, writer)
     lab.stack.callback(os.close, reader)
+
+
+def with_table(lab: Lab) -> None:
+    lab.from_directory()
+    lab.with_table()
+
+
+def starts(lab: Lab) -> None:
+    assert lab.send().status == 200
+
+
+def table_becomes(fault: str) -> Step:
+    def step(lab: Lab) -> None:
+        starts(lab)
+        lab.table.fault = FEATURE_FAULTS[fault]
+
+    return step
+
+
+def table_recovers(lab: Lab) -> None:
+    lab.table.fault = FEATURE_FAULTS["none"]
+
+
+def table_fault(fault: str, degraded: list[str] | None = None, **more: Any) -> Fault:
+    return Fault(
+        f"DynamoDB: {fault}", with_table, 200, degraded, FEATURES_S, begin=table_becomes(fault),
+        end=table_recovers, **more,
+    )  # fmt: skip
+
+
+def unreachable_table(url: str) -> Step:
+    def prepare(lab: Lab) -> None:
+        lab.from_directory()
+        lab.with_table()
+        https = lab.table.url.replace("http:", "https:")
+        lab.variables["AWS_ENDPOINT_URL_DYNAMODB"] = url or https
+
+    return prepare
+
+
+def after_a_thaw(lab: Lab) -> Response:
+    """Whose connections the table has closed meanwhile."""
+    assert lab.send().body["degraded"] == []
+    os.kill(lab.pid(), signal.SIGSTOP)
+    os.kill(lab.pid(), signal.SIGCONT)
+    return lab.send()
 
 
 JUMP = """
@@ -388,6 +438,31 @@ FAULTS = [
     Fault("Firehose is late", firehose("late"), bound_s=INIT_S, short=True),
     Fault("Firehose is late, under uvicorn", firehose("late"), uvicorn=True),
     Fault("Firehose is gone", firehose_gone, bound_s=INIT_S),
+    table_fault("throttled", BOTH),
+    table_fault("half the keys unprocessed"),
+    table_fault("all keys unprocessed", FROM_CACHE),
+    table_fault("slow by 10 ms"),
+    table_fault("slow by 50 ms"),
+    table_fault("slow by 500 ms", BOTH),
+    table_fault("hanging", BOTH, short=True),
+    table_fault("closed", BOTH),
+    table_fault("reset", BOTH),
+    table_fault("reset mid-body", BOTH),
+    table_fault("truncated JSON", BOTH),
+    table_fault("another CRC32", BOTH),
+    table_fault("a web page", BOTH),
+    table_fault("expired credentials", BOTH),
+    table_fault("access denied", BOTH),
+    table_fault("table missing", BOTH),
+    table_fault("a storm of 500", BOTH, uvicorn=True, short=True),
+    table_fault("another clock"),
+    table_fault("one poisoned row", ["features:cache 1/4", BOTH[1]]),
+    table_fault("rows of other keys", BOTH),
+    table_fault("closed afterwards", send=after_a_thaw),
+    Fault("DynamoDB has no DNS entry", unreachable_table("http://dynamodb.invalid"),
+          200, FROM_SNAPSHOT, FEATURES_S, begin=starts, next=(200, FROM_SNAPSHOT)),
+    Fault("DynamoDB: TLS fails", unreachable_table(""), 200, FROM_SNAPSHOT, FEATURES_S,
+          begin=starts, next=(200, FROM_SNAPSHOT)),
     Fault("the clock jumps a day ahead", clock, begin=clock_jumps(86_400), uvicorn=True),
     Fault("the clock jumps a day back", clock, begin=clock_jumps(-86_400), uvicorn=True),
     Fault("frozen between requests", local, send=frozen_between, bound_s=INIT_S),

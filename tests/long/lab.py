@@ -14,17 +14,21 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
+from faulty_table import TABLE, Front, Rows, front
 from feedops.errors import FunctionError
 from feedops.local import tether
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.workspace import FUNCTION
+from feedrank.bundle.layout import MANIFEST, parse_manifest
+from feedrank.features.spec_reader import parse_spec
 from long.wire import SECRET
 from stack.faulty import FaultyFront
 from uvicorns import uvicorn
 
 URI = "s3://models/feed"
 PREFIX = "/models/feed/"
-GOOD = {"user_id": 42, "item_ids": [17, 256, 3]}
+GOOD_USER, GOOD_ITEMS = 42, [17, 256, 3]
+GOOD: dict[str, Any] = {"user_id": GOOD_USER, "item_ids": GOOD_ITEMS}
 PATIENCE_S = 60.0  # far beyond every expected response
 
 
@@ -124,12 +128,14 @@ class Lab:
     directory: Path
     bundle: Path
     stack: ExitStack
+    aws: str  # the URL of moto
     variables: dict[str, str] = field(default_factory=dict)
     stdout: Any = None
     flags: tuple[str, ...] = ()
     send: Callable[..., Response] = lambda *_: Response(0, {})
     pid: Callable[[], int] = lambda: 0
     url: str = ""
+    table: Front = field(init=False)
 
     def __post_init__(self) -> None:
         self.s3 = FaultyS3(self.bundle)
@@ -165,6 +171,21 @@ class Lab:
             "DECISION_STREAM": "decisions",
         }
         return firehose
+
+    def with_table(self) -> None:
+        """Live features of the user and the items of GOOD."""
+        self.table = self.stack.enter_context(front(self.aws))
+        manifest = parse_manifest((self.bundle / MANIFEST).read_bytes())
+        rows = Rows(parse_spec(manifest.feature_spec), self.aws)
+        rows.put_user(GOOD_USER, (0.5, 10.0, 3.0, 7.0), {256: 2.0})
+        for item in GOOD_ITEMS:
+            rows.put_item(item, (0.25, 20.0, 2.0, 1.0))
+        self.variables |= {
+            "AWS_ENDPOINT_URL_DYNAMODB": self.table.url,
+            "FEATURES_URI": f"dynamodb://{TABLE}",
+            "FEATURES_TIMEOUT_MS": "300",
+            "FEATURES_CACHE_S": "0",
+        }
 
     # The start
 

@@ -21,10 +21,10 @@ HEADINGS = ("fault", "where", "status", "took s", "limit s", "degraded", "next")
     "fault", [pytest.param(fault, id=fault.name) for fault in FAULTS if LONG or fault.short]
 )
 def test_a_fault_is_bounded_and_reported_and_the_next_request_is_served(
-    fault: Fault, demo_bundle: Path, tmp_path: Path, table: Table
+    fault: Fault, demo_bundle: Path, tmp_path: Path, table: Table, moto_url: str
 ) -> None:
     with ExitStack() as stack:
-        lab = Lab(tmp_path, demo_bundle, stack)
+        lab = Lab(tmp_path, demo_bundle, stack, moto_url)
         fault.prepare(lab)
         if fault.uvicorn:
             lab.under_uvicorn()
