@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 import boto3
+import botocore.loaders
 import botocore.session
 import pytest
 from botocore import xform_name
@@ -48,6 +49,7 @@ def bundle(version: str, ids: str = "number") -> tuple[str, bytes]:
     return f"s3://bundles/bundles/feed_ranker/sha256-{sha256(raw).hexdigest()}/", raw
 
 
+LOADER = botocore.loaders.create_loader()  # reads the services' models once for all sessions
 OLD, NEW, TEXTS = bundle("3"), bundle("4"), bundle("5", "text")
 
 
@@ -116,6 +118,7 @@ class RecordedAws:
     key_state: str = "Enabled"
     parameters: dict[str, str] = field(default_factory=dict)  # besides the defaults
     role: str = ""  # of the stack
+    becomes: list[str] = field(default_factory=list)  # its states, whenever it is read
     template: str = ""  # as it was deployed
     # Of a version, one after the other; by default it is active.
     states: dict[str, list[str]] = field(default_factory=dict)
@@ -130,13 +133,14 @@ class RecordedAws:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "RecordedAws":
         session = botocore.session.Session()
+        session.register_component("data_loader", LOADER)
         session.set_credentials("testing", "testing")
         session.register("before-parameter-build.*.*", self._remember)
         session.register("before-call.*.*", self._respond)
         monkeypatch.setattr(
             boto3, "DEFAULT_SESSION", boto3.Session(botocore_session=session, region_name=REGION)
         )
-        for module in ("follow", "change_set", "ready"):
+        for module in ("follow", "change_set", "ready", "release"):
             monkeypatch.setattr(f"feedops.release.{module}.POLL_S", 0)
         return self
 
@@ -175,6 +179,8 @@ class RecordedAws:
     # ---- CloudFormation ----
 
     def describe_stacks(self, parameters: Json) -> Json:
+        if self.becomes:
+            self.stack_status = self.becomes.pop(0)
         if parameters["StackName"] != NAME:
             text = f"Stack with id {parameters['StackName']} does not exist"
             raise RefusedError("ValidationError", text)

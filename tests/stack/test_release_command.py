@@ -196,6 +196,15 @@ def test_a_stack_that_can_not_be_updated_says_what_can_be_done(
     assert next_command in _one_line(result.output)
 
 
+def test_a_release_can_wait_for_the_end_of_another_change(aws: RecordedAws) -> None:
+    aws.becomes = ["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE"]
+    aws.frames = [*PASSES]
+    result = _run(f"release {NEW[0]} --wait")
+    assert result.exit_code == 0, result.output
+    assert len(aws.called("DescribeStacks")) == 3
+    assert aws.actions == ["CreateChangeSet", "ExecuteChangeSet"]
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [

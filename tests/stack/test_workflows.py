@@ -18,7 +18,7 @@ from stack.recorded import NEW
 from stack.transform import PROJECT
 
 WORKFLOWS = {
-    re.match(r"# Copy to \.github/workflows/([\w-]+\.yaml)", path.read_text())[1]: path  # type: ignore[index]
+    re.match(r"# Copy to \.github/workflows/([\w-]+\.yaml)", path.read_text())[1]: path
     for path in sorted((PROJECT / "infra" / "pipeline").glob("github*.yaml"))
 }
 ENVIRONMENTS = ("dev", "staging", "prod")

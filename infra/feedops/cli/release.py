@@ -44,6 +44,9 @@ def release(
             "serves until the new one does.",
         ),
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end of another change of the stack.")
+    ] = False,
     expect: ExpectOption = None,
     tolerance: ToleranceOption = EXPECTED_TOLERANCE,
     verify_key: VerifyKeyOption = None,
@@ -69,7 +72,9 @@ def release(
             tolerance=tolerance,
         )
 
-    run_release(model, stack, options, output, messages, dry_run=dry_run, realign=realign)
+    run_release(
+        model, stack, options, output, messages, dry_run=dry_run, realign=realign, wait=wait
+    )
 
 
 def rollback(

@@ -1,5 +1,6 @@
 """`feedrank release`: publishes a model, and gives its bundle to a stack as its one change."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from feedops.release.status import print_versions
 if TYPE_CHECKING:
     from feedmodel.publish.build import PublishOptions
 
+POLL_S = 10.0
 # States from which CloudFormation updates a stack.
 UPDATABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 
@@ -30,12 +32,13 @@ def release(
     *,
     dry_run: bool,
     realign: bool,
+    wait: bool,
 ) -> None:
     """`model` is one in MLflow, which `options` tells how to publish, or a bundle's URI. Raises
     OperationError, also where CloudFormation rolls the update back."""
     with explained(name):
         account = connect()
-        stack = read_stack(account, name)
+        stack = _read_when_free(account, name, messages) if wait else read_stack(account, name)
         _check_state(stack)
         before = served(account, name)
         if stack.is_moved(before) and not (dry_run or realign):
@@ -63,6 +66,17 @@ def release(
         if stack.is_moved(before):
             _align(account, stack, before, output)
         _execute(account, stack, changes, candidate.uri, output)
+
+
+def _read_when_free(account: Account, name: str, messages: Console) -> Deployed:
+    """Waits for the end of whatever changes the stack."""
+    stack = read_stack(account, name)
+    if stack.is_changing:
+        with steps(messages, f"Waiting: {name} is {stack.status}"):
+            while stack.is_changing:
+                time.sleep(POLL_S)
+                stack = read_stack(account, name)
+    return stack
 
 
 def _check_state(stack: Deployed) -> None:
