@@ -21,7 +21,7 @@ define locked_with_torch
 	@$1/bin/$(LOCKED) $1/torch.txt --no-index --find-links $1/torch
 	@rm -r $1/torch $1/torch.txt
 	@$1/bin/$(LOCKED) $2
-	@sed -En '/^(cuda|nvidia|triton)/,/[^\\]$$/p' infra/images/gpu/requirements.txt > $1/cuda.txt
+	@sed -n '/^nvidia/,/[^\\]$$/p' infra/images/gpu/requirements.txt > $1/cuda.txt
 	@! grep -Eq '^Requires-Dist: (cuda|nvidia)' $1/lib/python3.*/site-packages/torch-*.dist-info/METADATA || \
 		$1/bin/$(LOCKED) $1/cuda.txt
 	@rm $1/cuda.txt

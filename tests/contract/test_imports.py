@@ -44,7 +44,6 @@ ROOMS = (
     "feedrank.decisions",
     "feedrank.bundle",
     "feedrank.aws",
-    "feedrank.valkey",
     "feedrank.threads",
     "feedrank.telemetry",
     "feedrank.settings",

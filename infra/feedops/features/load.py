@@ -7,7 +7,8 @@ replaces what a stream has written since, and a second load writes nothing.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,12 +24,12 @@ from feedmodel.publish.tables import FeatureTable as Rows
 from feedops.display import print_facts, steps
 from feedops.errors import OperationError
 from feedops.features.packing import packed_pairs, packed_rows
-from feedops.features.rows import RowStore, WrittenRow, store_of
+from feedops.features.table import FeatureTable, WrittenRow
 from feedrank.bundle.layout import MANIFEST, parse_manifest
+from feedrank.features.dynamodb import PAIRS, ROW, TIME, item_key, user_key
 from feedrank.features.packed_rows import MARK, RowLayout, check_storable
 from feedrank.features.spec import FeatureSpec, Source
 from feedrank.features.spec_reader import parse_spec
-from feedrank.features.stored_rows import item_key, user_key
 
 BLOCK = 1_000  # rows between two notes of the progress
 WRITERS = 32
@@ -44,7 +45,7 @@ class LoadOptions:
     uri: str
     as_of_s: float  # the moment that the tables describe
     writes_per_s: int  # write units
-    expire_days: float = 0.0  # after which the store may delete a row; 0: never
+    expire_days: float = 0.0  # after which DynamoDB may delete a row; 0: never
     users_alone: bool = False
 
 
@@ -76,15 +77,15 @@ class Pace:
 
 def load(options: LoadOptions, console: Console) -> Counts:
     """Raises OperationError, also where a row that is read back is another one."""
-    store = store_of(options.uri)
+    table = FeatureTable(options.uri)
     spec = bundle_spec(options.bundle)
     with steps(console, "Reading the tables") as step:
         rows = [*rows_of(spec, options.tables, users_alone=options.users_alone)]
         progress = Progress(options, rows)
-        counts = _write(store, rows, options, progress, step)
+        counts = _write(table, rows, options, progress, step)
         progress.forget()
         step("Reading a sample back")
-        newer = check(store, rows, options.as_of_s)
+        newer = check(table, rows, options.as_of_s)
     print_facts(
         console,
         {
@@ -170,7 +171,7 @@ class Progress:
 
 
 def _write(
-    store: RowStore,
+    table: FeatureTable,
     rows: Sequence[WrittenRow],
     options: LoadOptions,
     progress: Progress,
@@ -181,7 +182,7 @@ def _write(
     pace, left = Pace(options.writes_per_s), islice(rows, done, None)
 
     def write(row: WrittenRow) -> bool:
-        return store.write(row, options.as_of_s, expires_s)
+        return table.write(row, options.as_of_s, expires_s)
 
     with ThreadPoolExecutor(WRITERS) as pool:
         while block := [*islice(left, BLOCK)]:
@@ -198,21 +199,25 @@ def _write(
     return counts
 
 
-def check(store: RowStore, rows: Sequence[WrittenRow], as_of_s: float) -> int:
+def check(table: FeatureTable, rows: Sequence[WrittenRow], as_of_s: float) -> int:
     """Reads rows throughout the table back. The number of those that are newer; raises
     OperationError where one is missing or is another one."""
     at = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)
     sample = {rows[each].key: rows[each] for each in at.tolist()}
-    stored, newer = store.read([*sample], expired=True), 0
+    stored, newer = table.read([*sample]), 0
     for key, row in sample.items():
-        found = stored.get(key)
-        if found is None:
+        item = stored.get(key)
+        if item is None:
             raise OperationError(f"{key}: was written, and can't be read back")
-        if found.time_s > as_of_s:
+        if float(item[TIME]["N"]) > as_of_s:
             newer += 1
-        elif (found.row, found.pairs) != (row.row, row.pairs):
-            raise OperationError(f"{key}: the store has another row of the same time or an older")
+        elif _bytes(item, ROW) != row.row or _bytes(item, PAIRS) != row.pairs:
+            raise OperationError(f"{key}: the table has another row of the same time or an older")
     return newer
+
+
+def _bytes(item: Mapping[str, Mapping[str, str]], name: str) -> bytes:
+    return b64decode(item[name]["B"]) if name in item else b""
 
 
 def moment(text: str) -> float:

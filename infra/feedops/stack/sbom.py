@@ -23,6 +23,8 @@ from feedops.workspace import PROJECT
 from feedrank.bundle.layout import MANIFEST, parse_manifest
 
 IMAGES = ("cpu", "gpu")
+# The lists in their directory with/ are for who wants them.
+OPTIONS = ("sdk", "torch")
 DEVELOPMENT_LIST = PROJECT / "requirements-dev.lock"
 LAYER_LIST = PROJECT / "layers" / "runtime" / "requirements.txt"
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.13.0"}
@@ -48,7 +50,7 @@ has agreed to.
 """
 TABLE = "| package | licence |\n| --- | --- |"
 CUDA = """`LicenseRef-NVIDIA-Proprietary` and `NVIDIA Proprietary Software` are NVIDIA's own terms:
-read them before you pass on a GPU image. cuda-toolkit has no files, and names no licence.
+read them before you pass on a GPU image.
 """
 # What pip reads of the packages that the development environment lacks; `make lock` writes it.
 CUDA_LICENCES = PROJECT / "infra" / "images" / "gpu" / "licences.json"
@@ -126,19 +128,18 @@ def licence_of(fields: Mapping[str, Any]) -> str:
 def tables() -> dict[Path, str]:
     """The contents of the repository's lists of licences, by path."""
     layer = "\n".join(_rows(locked(LAYER_LIST)))
-    images = "".join(
-        f"\n## {name}\n\n{TABLE}\n" + "".join(f"{row}\n" for row in _rows(_own(name)))
-        for name in IMAGES
+    images = IMAGE_LICENCES.parent
+    lists = {name: images / name / "requirements.txt" for name in IMAGES}
+    lists |= {f"with {name}": images / "with" / f"{name}.txt" for name in OPTIONS}
+    sections = "".join(
+        f"\n## {name}\n\n{TABLE}\n" + "".join(f"{row}\n" for row in _rows(locked(path)))
+        for name, path in lists.items()
     )
     of_images = HEADING.format("the images, beside the runtime layer and Python")
     return {
         LAYER_LICENCES: f"{HEADING.format('the runtime layer')}{TABLE}\n{layer}\n",
-        IMAGE_LICENCES: f"{of_images}{CUDA}{images}",
+        IMAGE_LICENCES: f"{of_images}{CUDA}{sections}",
     }
-
-
-def _own(name: str) -> list[tuple[str, str]]:
-    return locked(PROJECT / "infra" / "images" / name / "requirements.txt")
 
 
 def _rows(pins: Iterable[tuple[str, str]]) -> Iterable[str]:

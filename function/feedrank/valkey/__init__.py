@@ -1,1 +1,0 @@
-"""A lean client of Valkey and Redis."""
