@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from math import inf, nan
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -384,6 +385,40 @@ def test_a_user_of_whom_one_view_stays_unprocessed_is_failed(
     rows = _fetch(live, 1, 1)
     assert (_sources(rows), rows.degraded) == ("b", ("features:snapshot 1/1",))
     assert "feature store failed" in {line["message"] for line in log()}
+
+
+def test_text_ids_are_read_by_their_texts(server: Scripted, tables: FakeFeast) -> None:
+    """The cache and the snapshot have their keys."""
+    feature = {"name": "i", "source": "item", "default": -1.0}
+    who = {"name": "u", "source": "user", "default": -2.0}
+    views = {"of_items": {"join_key": "item_id"}, "users": {"join_key": "item_id"}}
+    data = {
+        "inputs": [{"name": "x", "features": [feature, who]}],
+        "ids": "text",
+        "feast": {"views": views, "features": {"i": "of_items:f32", "u": "users:f64"}},
+    }
+    spec = parse_spec(data)
+    tables.tables[f"{PROJECT}.users"] = tables.tables[f"{PROJECT}.of_items"]
+    snapshot: Any = SimpleNamespace(as_of_s=AS_OF_S)  # which is not asked
+    live = LiveStore(
+        _reader(server, spec),
+        snapshot,
+        spec,
+        LiveLimits(20.0, 1_000_000, 60.0),
+        lambda: NOW_S,
+        reads_items=True,
+        layout_of=feast_layout,
+        sends_texts=True,
+    )
+    told = dict(zip(ITEMS["ids"], ITEMS["values"]["of_items:f32"], strict=True))
+    expected = [-1.0 if told[id_] is None else told[id_] for id_ in ITEMS["ids"]]
+    for sources in ("ssssssu", "scccccu"):
+        query = Query("film-1", ITEMS["ids"], {}, NOW_S)
+        rows = run_through(live.fetch(query, perf_counter() + 60))
+        assert (_sources(rows), rows.degraded) == (sources, ())
+        assert rows.items[:, 0].tolist() == pytest.approx(expected, rel=1e-6)
+        assert rows.user.tolist() == [ITEMS["values"]["of_items:f64"][1]]
+        assert rows.unknown_items.tolist() == [False] * 5 + [True]
 
 
 # ---- What can be wrong ---------------------------------------------------------------------------
