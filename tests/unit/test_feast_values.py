@@ -92,6 +92,25 @@ def test_texts_and_bytes_are_no_numbers_and_spoil_none(fields: list[tuple[str, A
             assert np.array_equal(numbers.floats[at], np.float64(value), equal_nan=True)
 
 
+@given(st.lists(st.floats(width=32), min_size=1, max_size=30))
+def test_floats_alone_are_what_they_are_among_others(values: list[float]) -> None:
+    texts = _texts([("float_val", value) for value in values])
+    alone, among = numbers_of(texts), numbers_of([*texts, ""])
+    for one, other in zip(alone, among, strict=True):
+        assert np.array_equal(one, other[:-1], equal_nan=True)
+
+
+@pytest.mark.parametrize("text", ["NQAAAAA=", "NQAAAAAA", "NQAAAA==", "KQAAAAA=", "NQAA=AA="])
+def test_what_is_as_long_as_a_float_is_not_taken_for_one(text: str) -> None:
+    one = _texts([("float_val", 1.5)])[0]
+    try:
+        kinds = numbers_of([one, text]).kinds.tolist()
+    except ValueError:
+        assert text == "NQAA=AA="
+    else:
+        assert (kinds[0], kinds[1] != OTHER) == (53, text == "NQAAAAA=")
+
+
 def test_nulls_are_nulls() -> None:
     texts = _texts([("null_val", 0), ("unix_timestamp_val", NOT_A_TIME), ("int64_val", 0)])
     numbers = numbers_of(["", *texts])

@@ -10,10 +10,8 @@ unknown; where some views have one, the features of the others are nulls.
 """
 
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from math import isnan, nan
 from struct import pack
 from typing import Any
@@ -63,8 +61,10 @@ class ViewTable:
         keys = [(key_of(id_), id_) for id_ in ids]
         return {digest(prefix + key).hex(): id_ for key, id_ in keys if key}
 
-    def row(self, item: Item, now_s: float) -> ViewRow | None:
+    def row(self, item: Item | None, now_s: float) -> ViewRow | None:
         """None where it has expired."""
+        if item is None:
+            return None
         time_s = _time_of(item)
         age_s = now_s - time_s
         if self._ttl_s and age_s > self._ttl_s:
@@ -116,23 +116,24 @@ class FeastTables:
         found: dict[Any, StoredRow | None],
     ) -> None:
         now_s = time.time()
-        places = {table.name: (at, table) for at, table in enumerate(tables)}
         keys = {table.name: table.entity_ids(ids) for table in tables}
-        rows: dict[Id, list[ViewRow | None]] = {id_: [None] * len(tables) for id_ in ids}
-        left = Counter(chain.from_iterable(of_table.values() for of_table in keys.values()))
-        found.update(dict.fromkeys(rows.keys() - left.keys()))
+        # By id, of each table: an id that its keys can't hold has no row.
+        arrived: dict[str, dict[Id, ViewRow | None]] = {
+            name: dict.fromkeys({*ids} - {*of_table.values()}) for name, of_table in keys.items()
+        }
+        by_name = {table.name: table for table in tables}
 
         def take(name: str, items: Mapping[str, Item | None]) -> None:
-            (at, table), ids_by_key = places[name], keys[name]
-            for key, item in items.items():
-                id_ = ids_by_key[key]
-                of_id = rows[id_]
-                if item is not None:
-                    of_id[at] = table.row(item, now_s)
-                left[id_] -= 1
-                if not left[id_]:
-                    found[id_] = _stored_row(of_id)
+            table, of_table = by_name[name], keys[name]
+            rows = {of_table[key]: table.row(item, now_s) for key, item in items.items()}
+            arrived[name] |= rows
+            complete(rows)
 
+        def complete(some: Iterable[Id]) -> None:
+            for id_ in {*some}.intersection(*arrived.values()):
+                found[id_] = _stored_row([of_table[id_] for of_table in arrived.values()])
+
+        complete(ids)
         wanted = [table.keys([*keys[table.name]]) for table in tables if keys[table.name]]
         if wanted:
             batch_get(self._client, wanted, deadline_s, take)
