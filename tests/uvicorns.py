@@ -66,3 +66,17 @@ def stream(front: FaultyFront) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
     }
+
+
+@contextmanager
+def with_held_stream(
+    bundle: Path, stdout: Path, *flags: str, before: str = ""
+) -> Iterator[tuple[FaultyFront, Server]]:
+    """A server that prints into a file, and the stream of its records, which responds late with
+    503."""
+    with (
+        FaultyFront(usual="held") as front,
+        stdout.open("w+b") as output,
+        uvicorn(bundle, *flags, stdout=output, before=before, **stream(front)) as server,
+    ):
+        yield front, server

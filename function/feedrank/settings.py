@@ -44,8 +44,9 @@ MIN_COMMON_PREFIX = 4  # letters
 MIN_SIMILARITY = 0.88  # `difflib`'s ratio, 1 for the same name
 _ACCESS_POINT = r"arn:aws[a-z-]*:s3:[a-z0-9-]+:\d{12}:accesspoint:[a-z0-9-]{3,63}"
 _S3_URI = re.compile(rf"s3://([A-Za-z0-9._-]{{3,255}}|{_ACCESS_POINT})(/.*)?")  # botocore's rule
-_STORE = r"dynamodb://[A-Za-z0-9_.-]{3,255}|feast://[A-Za-z0-9_.-]{1,250}"
-_FEATURES_URI = rf"snapshot|(users:)?({_STORE})"
+_TABLES = r"dynamodb://[A-Za-z0-9_.-]{3,255}|feast://[A-Za-z0-9_.-]{1,250}"
+_VALKEY = r"valkeys?://[A-Za-z0-9.-]+(:\d{1,5})?(/\d*)?(\?prefix=[!-~]+)?"
+_FEATURES_URI = rf"snapshot|(users:)?({_TABLES}|{_VALKEY})"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")  # RFC 3986's pchar
 _SECRET = re.compile(
@@ -138,20 +139,33 @@ class Settings(BaseModel):
         default="snapshot",
         pattern=f"^({_FEATURES_URI})$",
         description="Where features come from: `snapshot` is the bundle's; `dynamodb://table` has "
-        "the rows of users and items, `feast://project` a Feast store in DynamoDB; with `users:` "
-        "before it, those of users alone",
+        "the rows of users and items, `feast://project` a Feast store in DynamoDB, "
+        "`valkey://host:port/database?prefix=text` (or `valkeys://`, TLS) Valkey or Redis; with "
+        "`users:` before it, those of users alone",
+    )
+    features_password: SecretStr | None = Field(
+        default=None,
+        max_length=512,
+        description="Password of Valkey; where others can read the environment, use "
+        "`FEATURES_SECRET`",
+    )
+    features_secret: Annotated[str, AfterValidator(_secret)] = Field(
+        default="",
+        max_length=2_048,
+        description="Name or ARN of the secret in AWS Secrets Manager with that password, as text "
+        'or as `{"username": ..., "password": ...}`; read at init',
     )
     features_timeout_ms: int = Field(
         default=30,
         gt=0,
         le=1_000 * MAX_TIME_S,
-        description="Time that a request waits for that table; then other rows stand in, degraded",
+        description="Time that a request waits for that store; then other rows stand in, degraded",
     )
     features_cache_mb: int = Field(
         default=32,
         gt=0,
         le=MAX_CACHE_MB,
-        description="Memory for rows of items that were read from that table",
+        description="Memory for rows of items that were read from that store",
     )
     features_cache_s: float = Field(
         default=60.0,
@@ -266,6 +280,12 @@ class Settings(BaseModel):
         alias="POWERTOOLS_METRICS_NAMESPACE",
         description="CloudWatch namespace of the metrics",
     )
+
+    @field_validator("features_password")
+    @classmethod
+    def _is_plain(cls, password: SecretStr) -> SecretStr:
+        _plain(password.get_secret_value())
+        return password
 
     @field_validator("record_id_key")
     @classmethod

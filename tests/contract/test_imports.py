@@ -44,6 +44,7 @@ ROOMS = (
     "feedrank.decisions",
     "feedrank.bundle",
     "feedrank.aws",
+    "feedrank.valkey",
     "feedrank.threads",
     "feedrank.telemetry",
     "feedrank.settings",

@@ -3,12 +3,12 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
+from answering import answering
 from feedrank.aws import client
 from feedrank.bundle.fetch import fetch_bundle
 from feedrank.bundle.layout import GOLDEN, MANIFEST
@@ -24,45 +24,30 @@ class BusyS3:
     def __init__(self, bundle: Path) -> None:
         self.recovers = False
         self.requests: Counter[str] = Counter()
-        outer = self
+        self._bundle = bundle
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.partition(f"/sha256-{'0' * 64}/")[2].partition("?")[0]
-                outer.requests[name] += 1
-                is_served = outer.recovers and outer.requests[name] == ATTEMPTS
-                status, body = 503, b"<Error><Code>SlowDown</Code></Error>"
-                if is_served:
-                    status, body = 200, (bundle / name).read_bytes()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def answer(self, request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        name = request.path.partition(f"/sha256-{'0' * 64}/")[2].partition("?")[0]
+        self.requests[name] += 1
+        if self.recovers and self.requests[name] == ATTEMPTS:
+            return 200, (self._bundle / name).read_bytes()
+        return 503, b"<Error><Code>SlowDown</Code></Error>"
 
 
 @pytest.fixture
 def busy_s3(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BusyS3]:
     s3 = BusyS3(demo_bundle)
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.server.server_port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_MAX_ATTEMPTS": "7",  # an environment's, which must not count
-    }.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(client, "sleep", lambda _: None)
-    thread = Thread(target=s3.server.serve_forever)
-    with s3.server:
-        thread.start()
+    with answering(s3.answer) as url:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_MAX_ATTEMPTS": "7",  # an environment's, which must not count
+        }.items():
+            monkeypatch.setenv(name, value)
         yield s3
-        s3.server.shutdown()
-        thread.join()
 
 
 def test_a_busy_s3_is_asked_twice(busy_s3: BusyS3, tmp_path: Path) -> None:

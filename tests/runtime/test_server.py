@@ -10,8 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from stack.faulty import FaultyFront
-from uvicorns import Server, stream, uvicorn
+from uvicorns import Server, uvicorn, with_held_stream
 
 REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
@@ -119,15 +118,9 @@ def test_past_the_limit_it_says_503_and_past_its_double_nothing(demo_bundle: Pat
 def test_at_a_sigterm_requests_end_their_records_are_kept_and_nothing_hangs_on(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
+    before = SOON.replace("server.BODY_S", "server.BODY_S_") + HANGING_THREAD
     with (
-        FaultyFront(usual="held") as front,
-        (tmp_path / "stdout").open("w+b") as stdout,
-        uvicorn(
-            demo_bundle,
-            stdout=stdout,
-            before=SOON.replace("server.BODY_S", "server.BODY_S_") + HANGING_THREAD,
-            **stream(front),
-        ) as server,
+        with_held_stream(demo_bundle, tmp_path / "stdout", before=before) as (front, server),
         ThreadPoolExecutor() as pool,
         connect(server, HEAD + b"\r\n{") as stalled,
         connect(server) as silent,
@@ -160,9 +153,7 @@ def test_a_hundred_at_once_at_a_stream_that_says_503_late_are_answered_and_kept(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
     with (
-        FaultyFront(usual="held") as front,
-        (tmp_path / "stdout").open("w+b") as stdout,
-        uvicorn(demo_bundle, stdout=stdout, **stream(front)) as server,
+        with_held_stream(demo_bundle, tmp_path / "stdout") as (_, server),
         ThreadPoolExecutor(100) as pool,
     ):
         url = f"{server.url}/predict"

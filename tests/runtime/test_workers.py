@@ -16,8 +16,7 @@ import httpx2
 from fakes import HANDLER
 from feedops.local.processes import LOCALHOST, free_port
 from feedrank.model.slot import FORKED
-from stack.faulty import FaultyFront
-from uvicorns import stream, uvicorn
+from uvicorns import with_held_stream
 
 REQUEST = {"user_id": 42, "item_ids": [17, 256, 3]}
 LONGEST_S = 60
@@ -29,9 +28,7 @@ def test_at_a_sigterm_two_workers_end_their_requests_and_each_record_is_kept(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
     with (
-        FaultyFront(usual="held") as front,
-        (tmp_path / "stdout").open("w+b") as stdout,
-        uvicorn(demo_bundle, "--workers", "2", stdout=stdout, **stream(front)) as server,
+        with_held_stream(demo_bundle, tmp_path / "stdout", "--workers", "2") as (front, server),
         ThreadPoolExecutor(REQUESTS) as pool,
     ):
         front.faults.extend(["none"] * (REQUESTS // 2))

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from botocore.session import Session
 
 import fakes
+from answering import answering
 from feedrank.aws import credentials as module
 from feedrank.aws.credentials import Lease, RenewedCredentials, fetch_from_container, source_of
 from feedrank.aws.errors import AwsError, CredentialsError
@@ -38,25 +39,18 @@ class Endpoint:
     def __init__(self) -> None:
         self.answers: list[tuple[int, Any]] = []
         self.requests: list[tuple[str, str | None]] = []  # path, authorization
-        outer = self
+        self.host = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append((self.path, self.headers["Authorization"]))
-                status, content = outer.answers[0]
-                if len(outer.answers) > 1:
-                    outer.answers.pop(0)
-                body = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def answer(self, request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        self.requests.append((request.path, request.headers["Authorization"]))
+        status, content = self.answers[0]
+        if len(self.answers) > 1:
+            self.answers.pop(0)
+        return status, content if isinstance(content, bytes) else json.dumps(content).encode()
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/creds?id=1"
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}/creds?id=1"
 
 
 def _answer(key: str = "of-container", seconds: float = 3_600) -> tuple[int, dict[str, str]]:
@@ -78,12 +72,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Endpoi
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     endpoint = Endpoint()
     endpoint.answers = [_answer()]
-    thread = Thread(target=endpoint.server.serve_forever, args=(0.01,))
-    with endpoint.server:
-        thread.start()
+    with answering(endpoint.answer) as url:
+        endpoint.host = url.removeprefix("http://")
         yield endpoint
-        endpoint.server.shutdown()
-        thread.join()
 
 
 def _profile(tmp_path: Path) -> None:
@@ -145,7 +136,7 @@ def test_the_endpoint_of_a_container_gets_the_token_as_it_is_now(
 def test_the_path_of_an_ecs_task_is_below_a_fixed_address(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ECS_HOST", f"127.0.0.1:{endpoint.server.server_port}")
+    monkeypatch.setattr(module, "ECS_HOST", endpoint.host)
     lease = fetch_from_container({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/1"})
     assert lease.credentials == Credentials("of-container", "secret", "token")
     assert endpoint.requests == [("/v2/credentials/1", None)]

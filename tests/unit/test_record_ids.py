@@ -121,7 +121,7 @@ def test_an_unreachable_secrets_manager_fails_init_and_is_named(
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("feedrank.decisions.record_ids.MAX_TRIES", 1)
+    monkeypatch.setattr("feedrank.aws.secrets.MAX_TRIES", 1)
     with pytest.raises(SettingsError, match="RECORD_ID_KEY_SECRET: Could not connect"):
         user_hash(fakes.settings(RECORD_IDS="hashed", RECORD_ID_KEY_SECRET=SECRET))
 

@@ -47,6 +47,8 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "model_load_seconds": 8.0,
         "model_retry_seconds": 5.0,
         "features_uri": "snapshot",
+        "features_password": None,
+        "features_secret": "",
         "features_timeout_ms": 30,
         "features_cache_mb": 32,
         "features_cache_s": 60.0,

@@ -4,7 +4,6 @@ Without the key nobody can find a record's user, not even by hashing every id. I
 requests and traces name no person, so they are never hashed.
 """
 
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from feedrank.errors import SettingsError
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from hmac import HMAC
 
 DIGITS = 32  # 128 bits: two of a billion users share a hash with a probability of 1 in 10^21
-CONNECT_TIMEOUT_S = 1.0
-READ_TIMEOUT_S = 2.0
-MAX_TRIES = 2
-MAX_TIME_S = 6.0  # of both: Lambda gives init 10 s
 
 
 class UserHash:
@@ -45,23 +40,9 @@ def user_hash(settings: Settings) -> UserHash | None:
 
 
 def _read_key(secret: str) -> str:
-    """From Secrets Manager in the ARN's region, or by name in the container's."""
-    from feedrank.aws.client import Limits
-    from feedrank.aws.errors import AwsError, ServiceError
-    from feedrank.aws.services import SECRETS_MANAGER, JsonClient
+    from feedrank.aws.secrets import read_secret
 
-    region = secret.split(":")[3] if secret.startswith("arn:") else ""
-    limits = Limits(CONNECT_TIMEOUT_S, READ_TIMEOUT_S, MAX_TRIES)
-    try:
-        client = JsonClient(SECRETS_MANAGER, limits, region)
-        response = client.call("GetSecretValue", {"SecretId": secret}, perf_counter() + MAX_TIME_S)
-    except ServiceError as error:
-        raise SettingsError(
-            f"RECORD_ID_KEY_SECRET: Secrets Manager responds with {error.code}{error.hint}"
-        ) from error
-    except AwsError as error:
-        raise SettingsError(f"RECORD_ID_KEY_SECRET: {error}") from error
-    key: str = response.get("SecretString", "")
+    key = read_secret(secret, "RECORD_ID_KEY_SECRET")
     if len(key.strip()) < MIN_KEY_LENGTH:
         raise SettingsError(
             f"RECORD_ID_KEY_SECRET: its text must have at least {MIN_KEY_LENGTH} characters"

@@ -18,13 +18,12 @@ from feedrank.aws.client import Limits
 from feedrank.aws.errors import UnreachableError
 from feedrank.aws.services import DYNAMODB, JsonClient
 from feedrank.features.batch_get import MAX_KEYS, Item, TableKeys, batch_get
-from feedrank.features.stored_rows import StoredRow
+from feedrank.features.stored_rows import DAMAGED, StoredRow, item_key, user_key
 
 KEY, ROW, PAIRS, TIME, EXPIRY = "k", "v", "p", "t", "e"
 CONNECT_TIMEOUT_S = 1.0  # a request's budget is far shorter: this is for the first connection
 READ_TIMEOUT_S = 1.0
 TRIES = 2
-DAMAGED = b"?"  # no row and no list of pairs is so short
 
 
 class DynamoTable:
@@ -51,7 +50,7 @@ class DynamoTable:
         item = _mapping(response["Item"])
         if _key_of(item) != key:
             raise UnreachableError("the response has the row of another key")
-        return _stored_row(item)
+        return stored_row(item)
 
     def read_items(
         self, items: Sequence[int], deadline_s: float, found: dict[int, StoredRow | None]
@@ -61,24 +60,16 @@ class DynamoTable:
 
         def take(_table: str, rows: Mapping[str, Item | None]) -> None:
             for key, row in rows.items():
-                found[by_key[key]] = _stored_row(row) if row else None
+                found[by_key[key]] = stored_row(row) if row else None
 
         batch_get(self._client, [TableKeys(self._table, KEY, [*by_key])], deadline_s, take)
-
-
-def user_key(user: int) -> str:
-    return f"u#{user}"
-
-
-def item_key(item: int) -> str:
-    return f"i#{item}"
 
 
 def _key_of(item: Item) -> str:
     return _value(item, KEY, "S")
 
 
-def _stored_row(item: Item) -> StoredRow | None:
+def stored_row(item: Item) -> StoredRow | None:
     """None where it has expired: DynamoDB deletes it some days later."""
     if EXPIRY in item and _number(item, EXPIRY) <= time.time():
         return None

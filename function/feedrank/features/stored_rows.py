@@ -16,6 +16,7 @@ from feedrank.threads import TIMED_OUT, Breaker, DaemonThreads, Work, wait_for
 MAX_READS = 128  # at once, each in a thread
 PROBE_S = 2.0  # for the first connections, while init goes on
 PROBED = -1  # no id
+DAMAGED = b"?"  # no row and no list of pairs is so short
 BUSY = f"{MAX_READS} reads are under way"
 
 
@@ -30,6 +31,14 @@ class StoredRow(NamedTuple):
     row: Any
     time_s: float
     pairs: bytes = b""
+
+
+def user_key(user: int) -> str:
+    return f"u#{user}"
+
+
+def item_key(item: int) -> str:
+    return f"i#{item}"
 
 
 class RowReader(Protocol):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 USERS = "users:"
 DYNAMODB, FEAST = "dynamodb://", "feast://"
+VALKEY = ("valkey://", "valkeys://")
 MB = 1_000_000
 
 
@@ -41,12 +42,16 @@ def _live_store(settings: Settings, snapshot: SnapshotStore, spec: FeatureSpec) 
         cache_s=settings.features_cache_s,
         max_age_s=settings.max_feature_age_s or inf,
     )
-    uri = settings.features_uri
-    reads_items, is_feast = not uri.startswith(USERS), FEAST in uri
+    reads_items = not settings.features_uri.startswith(USERS)
+    uri = settings.features_uri.removeprefix(USERS)
+    is_feast = uri.startswith(FEAST)
     layout_of: LayoutOf = packed_layout
     if is_feast:
         from feedrank.features.feast_rows import feast_layout as layout_of
-    reader = _reader_of(uri.removeprefix(USERS), spec, reads_items=reads_items)
+    if uri.startswith(VALKEY):
+        reader = _valkey(uri, settings)
+    else:
+        reader = _tables(uri, spec, reads_items=reads_items)
     return LiveStore(
         reader,
         snapshot,
@@ -58,8 +63,8 @@ def _live_store(settings: Settings, snapshot: SnapshotStore, spec: FeatureSpec) 
     )
 
 
-def _reader_of(uri: str, spec: FeatureSpec, *, reads_items: bool) -> "RowReader":
-    """Raises SettingsError, SpecError."""
+def _tables(uri: str, spec: FeatureSpec, *, reads_items: bool) -> "RowReader":
+    """Of DynamoDB. Raises SettingsError, SpecError."""
     from feedrank.aws.errors import AwsError
 
     try:
@@ -73,3 +78,35 @@ def _reader_of(uri: str, spec: FeatureSpec, *, reads_items: bool) -> "RowReader"
     except AwsError as error:
         reason = f"FEATURES_URI: the AWS_* variables make no client: {error}"
         raise SettingsError(reason) from error
+
+
+def _valkey(uri: str, settings: Settings) -> "RowReader":
+    from feedrank.features.valkey_rows import ValkeyRows
+    from feedrank.valkey.connection import server_of
+
+    password = settings.features_password
+    who = user_and_password(
+        password.get_secret_value() if password else "", settings.features_secret
+    )
+    return ValkeyRows(server_of(uri, *who))
+
+
+def user_and_password(password: str, secret: str) -> tuple[str, str]:
+    """Empty where there is none. The text of the secret in Secrets Manager is a password, or JSON
+    with both, as Secrets Manager's own templates have it. Raises SettingsError."""
+    if not secret:
+        return "", password
+    import json
+
+    from feedrank.aws.secrets import read_secret
+
+    text = read_secret(secret, "FEATURES_SECRET").strip()
+    if not text.startswith("{"):
+        return "", text
+    try:
+        both = json.loads(text)
+        return str(both.get("username", "")), str(both["password"])
+    except (ValueError, KeyError) as error:
+        raise SettingsError(
+            "FEATURES_SECRET: must be a password, or JSON with username and password"
+        ) from error

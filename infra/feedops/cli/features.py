@@ -8,6 +8,9 @@ import typer
 from feedops.cli.app import output
 from feedops.errors import OperationError
 
+STORES = (
+    "The store: dynamodb://table, or valkey://host:port with FEATURES_PASSWORD or FEATURES_SECRET."
+)
 BundleOption = Annotated[
     Path,
     typer.Option(
@@ -28,7 +31,7 @@ def load(
             help="Where users, items and pairs are, Parquet or CSV.",
         ),
     ],
-    uri: Annotated[str, typer.Option("--to", metavar="STORE", help="The store: dynamodb://table.")],
+    uri: Annotated[str, typer.Option("--to", metavar="STORE", help=STORES)],
     bundle: BundleOption,
     as_of: Annotated[
         str,
@@ -42,7 +45,7 @@ def load(
         bool, typer.Option("--users-alone", help="Leave items to the bundle's snapshot.")
     ] = False,
     writes_per_second: Annotated[
-        int, typer.Option(min=1, help="Write units a second: the budget.")
+        int, typer.Option(min=1, help="Write units of up to a KB a second: the budget.")
     ] = 1_000,
     expire_days: Annotated[
         float, typer.Option(min=0.0, help="Days after --as-of when a row expires; 0 for never.")
@@ -62,9 +65,7 @@ def load(
 
 def get(
     *,
-    uri: Annotated[
-        str, typer.Option("--from", metavar="STORE", help="The store: dynamodb://table.")
-    ],
+    uri: Annotated[str, typer.Option("--from", metavar="STORE", help=STORES)],
     bundle: BundleOption,
     user: Annotated[str, typer.Option(help="A user's id.")] = "",
     item: Annotated[str, typer.Option(help="An item's id.")] = "",

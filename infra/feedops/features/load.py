@@ -7,8 +7,7 @@ replaces what a stream has written since, and a second load writes nothing.
 
 import json
 import time
-from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,12 +23,12 @@ from feedmodel.publish.tables import FeatureTable as Rows
 from feedops.display import print_facts, steps
 from feedops.errors import OperationError
 from feedops.features.packing import packed_pairs, packed_rows
-from feedops.features.table import FeatureTable, WrittenRow
+from feedops.features.rows import RowStore, WrittenRow, store_of
 from feedrank.bundle.layout import MANIFEST, parse_manifest
-from feedrank.features.dynamodb import PAIRS, ROW, TIME, item_key, user_key
 from feedrank.features.packed_rows import MARK, RowLayout, check_storable
 from feedrank.features.spec import FeatureSpec, Source
 from feedrank.features.spec_reader import parse_spec
+from feedrank.features.stored_rows import item_key, user_key
 
 BLOCK = 1_000  # rows between two notes of the progress
 WRITERS = 32
@@ -45,7 +44,7 @@ class LoadOptions:
     uri: str
     as_of_s: float  # the moment that the tables describe
     writes_per_s: int  # write units
-    expire_days: float = 0.0  # after which DynamoDB may delete a row; 0: never
+    expire_days: float = 0.0  # after which the store may delete a row; 0: never
     users_alone: bool = False
 
 
@@ -77,15 +76,15 @@ class Pace:
 
 def load(options: LoadOptions, console: Console) -> Counts:
     """Raises OperationError, also where a row that is read back is another one."""
-    table = FeatureTable(options.uri)
+    store = store_of(options.uri)
     spec = bundle_spec(options.bundle)
     with steps(console, "Reading the tables") as step:
         rows = [*rows_of(spec, options.tables, users_alone=options.users_alone)]
         progress = Progress(options, rows)
-        counts = _write(table, rows, options, progress, step)
+        counts = _write(store, rows, options, progress, step)
         progress.forget()
         step("Reading a sample back")
-        newer = check(table, rows, options.as_of_s)
+        newer = check(store, rows, options.as_of_s)
     print_facts(
         console,
         {
@@ -171,7 +170,7 @@ class Progress:
 
 
 def _write(
-    table: FeatureTable,
+    store: RowStore,
     rows: Sequence[WrittenRow],
     options: LoadOptions,
     progress: Progress,
@@ -182,7 +181,7 @@ def _write(
     pace, left = Pace(options.writes_per_s), islice(rows, done, None)
 
     def write(row: WrittenRow) -> bool:
-        return table.write(row, options.as_of_s, expires_s)
+        return store.write(row, options.as_of_s, expires_s)
 
     with ThreadPoolExecutor(WRITERS) as pool:
         while block := [*islice(left, BLOCK)]:
@@ -199,25 +198,21 @@ def _write(
     return counts
 
 
-def check(table: FeatureTable, rows: Sequence[WrittenRow], as_of_s: float) -> int:
+def check(store: RowStore, rows: Sequence[WrittenRow], as_of_s: float) -> int:
     """Reads rows throughout the table back. The number of those that are newer; raises
     OperationError where one is missing or is another one."""
     at = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)
     sample = {rows[each].key: rows[each] for each in at.tolist()}
-    stored, newer = table.read([*sample]), 0
+    stored, newer = store.read([*sample], expired=True), 0
     for key, row in sample.items():
-        item = stored.get(key)
-        if item is None:
+        found = stored.get(key)
+        if found is None:
             raise OperationError(f"{key}: was written, and can't be read back")
-        if float(item[TIME]["N"]) > as_of_s:
+        if found.time_s > as_of_s:
             newer += 1
-        elif _bytes(item, ROW) != row.row or _bytes(item, PAIRS) != row.pairs:
-            raise OperationError(f"{key}: the table has another row of the same time or an older")
+        elif (found.row, found.pairs) != (row.row, row.pairs):
+            raise OperationError(f"{key}: the store has another row of the same time or an older")
     return newer
-
-
-def _bytes(item: Mapping[str, Mapping[str, str]], name: str) -> bytes:
-    return b64decode(item[name]["B"]) if name in item else b""
 
 
 def moment(text: str) -> float:

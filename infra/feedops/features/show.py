@@ -1,7 +1,6 @@
 """A row of a store as serving reads it, by the names of the spec."""
 
 from datetime import UTC, datetime
-from math import inf
 from pathlib import Path
 
 from rich.console import Console
@@ -9,21 +8,18 @@ from rich.console import Console
 from feedops.display import print_facts
 from feedops.errors import OperationError
 from feedops.features.load import bundle_spec
-from feedops.features.table import SCHEME
-from feedrank.aws.errors import AwsError
-from feedrank.features.dynamodb import DynamoTable
+from feedops.features.rows import store_of
 from feedrank.features.packed_rows import RowLayout, Rows
 from feedrank.features.spec import FeatureSpec, Source
-from feedrank.features.stored_rows import StoredRow
+from feedrank.features.stored_rows import item_key, user_key
 from feedrank.features.vocabulary import text_key
 
 
 def show(uri: str, bundle: Path, source: Source, id_: str, console: Console) -> None:
     """Raises OperationError where there is no such row, or serving refuses it."""
-    if not uri.startswith(SCHEME):
-        raise OperationError(f"{uri}: must be dynamodb://table")
     spec = bundle_spec(bundle)
-    stored = _read(uri[len(SCHEME) :], source, _number(spec, id_))
+    key = (user_key if source == "user" else item_key)(_number(spec, id_))
+    stored = store_of(uri).read([key]).get(key)
     if stored is None:
         raise OperationError(f"{uri} has no {source} {id_}: it is served with the spec's defaults")
     layout = RowLayout(spec, source)
@@ -35,18 +31,6 @@ def show(uri: str, bundle: Path, source: Source, id_: str, console: Console) -> 
         pairs, wrong = RowLayout(spec, "pair").unpack_pairs(stored.pairs)
         facts["pairs"] = f"refused: {wrong}" if wrong else f"{len(pairs):,}"
     print_facts(console, facts)
-
-
-def _read(table: str, source: Source, id_: int) -> StoredRow | None:
-    try:
-        reader = DynamoTable(table)
-        if source == "user":
-            return reader.read_user(id_, inf)
-        found: dict[int, StoredRow | None] = {}
-        reader.read_items([id_], inf, found)
-    except AwsError as error:
-        raise OperationError(f"{SCHEME}{table}: {error}") from error
-    return found[id_]
 
 
 def _number(spec: FeatureSpec, id_: str) -> int:

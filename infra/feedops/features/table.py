@@ -4,34 +4,21 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from feedops.errors import OperationError
+from feedops.features.rows import WrittenRow
 from feedrank.aws.client import Limits
 from feedrank.aws.errors import AwsError, ServiceError
 from feedrank.aws.services import DYNAMODB, JsonClient
 from feedrank.features.batch_get import MAX_KEYS
-from feedrank.features.dynamodb import EXPIRY, KEY, PAIRS, ROW, TIME
+from feedrank.features.dynamodb import EXPIRY, KEY, PAIRS, ROW, TIME, stored_row
+from feedrank.features.stored_rows import StoredRow
 
 SCHEME = "dynamodb://"
 LIMITS = Limits(connect_s=5.0, read_s=10.0, tries=10)
 IS_NEWER = f"attribute_not_exists({KEY}) OR {TIME} < :t"
 REFUSED = "ConditionalCheckFailedException"
-WRITE_UNIT_BYTES = 1_024
-
-
-class WrittenRow(NamedTuple):
-    """A row as it is written: its key, its bytes, and of a user the packed pairs."""
-
-    key: str
-    row: bytes
-    pairs: bytes = b""
-
-    @property
-    def units(self) -> int:
-        """Write units: a KB each, and the names count too."""
-        size = len(self.key) + len(self.row) + len(self.pairs) + 64
-        return -(-size // WRITE_UNIT_BYTES)
 
 
 class FeatureTable:
@@ -61,18 +48,18 @@ class FeatureTable:
         }
         return self._call("PutItem", content) is not None
 
-    def read(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The items by key, as they are now."""
-        items: dict[str, Any] = {}
+    def read(self, keys: Sequence[str], *, expired: bool = False) -> dict[str, StoredRow]:
+        rows: dict[str, StoredRow] = {}
         for start in range(0, len(keys), MAX_KEYS):
             wanted = [{KEY: {"S": key}} for key in keys[start : start + MAX_KEYS]]
             request = {self.name: {"Keys": wanted, "ConsistentRead": True}}
             while request:
                 answer = self._call("BatchGetItem", {"RequestItems": request})
-                found = answer.get("Responses", {}).get(self.name, [])
-                items |= {item[KEY]["S"]: item for item in found}
+                for item in answer.get("Responses", {}).get(self.name, []):
+                    if row := stored_row({**item, EXPIRY: {}} if expired else item):
+                        rows[item[KEY]["S"]] = row
                 request = answer.get("UnprocessedKeys", {})
-        return items
+        return rows
 
 
 def _calls(table: str, variables: Mapping[str, str]) -> Callable[[str, Mapping[str, Any]], Any]:

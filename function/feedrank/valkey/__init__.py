@@ -1,0 +1,1 @@
+"""A lean client of Valkey and Redis."""
