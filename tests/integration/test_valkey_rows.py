@@ -21,7 +21,7 @@ from feedrank.features.valkey_rows import ValkeyRows, pack
 from feedrank.valkey.client import SLOTS, Client, Command, slot_of
 from feedrank.valkey.connection import server_of
 
-BY_FAKE = pytest.mark.substituted_by("tests/integration/test_valkey_rows.py[fake]")
+BY_FAKE = pytest.mark.substituted_by("tests/integration/test_valkey_rows.py")
 BY_SCRIPT = pytest.mark.substituted_by("tests/unit/test_valkey.py")
 NO_SERVER = pytest.mark.skipif(
     valkeys.COMMAND is None, reason="there is no valkey-server or redis-server"
