@@ -121,6 +121,20 @@ def test_a_missing_right_is_named(aws: RecordedAws) -> None:
     assert f"a release of {NAME} needs codedeploy:ListDeployments" in row
 
 
+def test_a_right_that_a_first_deploy_lacks_is_named(aws: RecordedAws) -> None:
+    aws.denied = {"cloudformation:ExecuteChangeSet"}
+    (row,) = _wrong(_doctor("--config-env", "dev"))
+    assert row == (
+        "rights wrong a deploy of feedrank-dev needs cloudformation:ExecuteChangeSet; "
+        "see infra/pipeline/deploy-role.yaml"
+    )
+    resources = {r for call in aws.called("SimulatePrincipalPolicy") for r in call["ResourceArns"]}
+    assert resources == {
+        f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/feedrank-dev/*",
+        f"arn:aws:cloudformation:{REGION}:aws:transform/Serverless-2016-10-31",
+    }
+
+
 def test_rights_are_simulated_for_this_stack_and_account(aws: RecordedAws) -> None:
     _doctor("--stack", NAME)
     resources = {r for call in aws.called("SimulatePrincipalPolicy") for r in call["ResourceArns"]}
@@ -163,6 +177,7 @@ def test_a_stack_that_is_not_there_would_be_created(aws: RecordedAws) -> None:
     result = _doctor("--config-env", "dev")
     assert result.exit_code == 0, result.output
     assert f"there is no stack feedrank-dev in {REGION}" in result.output
+    assert "not checked" not in result.output
 
 
 def test_without_a_bundle_the_command_that_makes_one_is_named(

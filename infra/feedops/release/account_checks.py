@@ -22,6 +22,8 @@ UNRESERVED = 100  # of the account's concurrency, which Lambda keeps for every o
 CONCURRENCY, API_RATE = ("lambda", "L-B99A9384"), ("apigateway", "L-8A5B8E43")
 KEYS = ("BundleKeyArn", "LogKeyArn")
 ROLE = "infra/pipeline/role.yaml"
+DEPLOY_ROLE = "infra/pipeline/deploy-role.yaml"
+OF_GITHUB = dict.fromkeys(("Repository", "GitHubEnvironment", "ProviderArn"), "none")
 OWN_ROLE = "sam deploy --role-arn gives it a role of its own"
 _ASSUMED = re.compile(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.+")
 
@@ -66,31 +68,39 @@ def _quota(account: Account, quota: tuple[str, str]) -> float:
     return float(answer["Quota"]["Value"])
 
 
-def rights(account: Account, who: Caller, name: str, _: Parameters) -> Iterator[Answer]:
-    """Of the principal for a release, by IAM's own simulation."""
+def rights(account: Account, who: Caller, name: str, parameters: Parameters) -> Iterator[Answer]:
+    """Of the principal for a deploy and for a release, by IAM's own simulation."""
     if not name:
         return
-    denied = []
-    for statement in _statements(account, who, name):
-        answers = account.client("iam").simulate_principal_policy(
+    if parameters is not None:
+        yield _simulated(account, who, f"a deploy of {name}", _of_deploy(name), DEPLOY_ROLE)
+    stack = _stack_or_none(account, name)
+    if stack is None:
+        return
+    yield _simulated(account, who, f"a release of {name}", _of_release(stack), ROLE)
+    if stack.role:
+        yield "ok", f"CloudFormation changes {name} as {stack.role}"
+    else:
+        yield "warning", f"CloudFormation changes {name} with the caller's rights: {OWN_ROLE}"
+
+
+def _simulated(
+    account: Account, who: Caller, purpose: str, statements: list[Mapping[str, Any]], role: str
+) -> Answer:
+    here = json.dumps(statements).replace(ACCOUNT, who.account)
+    denied = {
+        result["EvalActionName"]
+        for statement in json.loads(here.replace(f":{REGION}:", f":{account.region}:"))
+        for result in account.client("iam").simulate_principal_policy(
             PolicySourceArn=_principal(who.arn),
             ActionNames=_list(statement["Action"]),
             ResourceArns=_list(statement["Resource"]),
-        )
-        denied += [
-            result["EvalActionName"]
-            for result in answers["EvaluationResults"]
-            if result["EvalDecision"] != "allowed"
-        ]
+        )["EvaluationResults"]
+        if result["EvalDecision"] != "allowed"
+    }
     if denied:
-        yield "wrong", f"a release of {name} needs {', '.join(sorted(set(denied)))}; see {ROLE}"
-    else:
-        yield "ok", f"enough for a release of {name}"
-    role = read_stack(account, name).role
-    if role:
-        yield "ok", f"CloudFormation changes {name} as {role}"
-    else:
-        yield "warning", f"CloudFormation changes {name} with the caller's rights: {OWN_ROLE}"
+        return "wrong", f"{purpose} needs {', '.join(sorted(denied))}; see {role}"
+    return "ok", f"enough for {purpose}"
 
 
 def _principal(arn: str) -> str:
@@ -99,17 +109,23 @@ def _principal(arn: str) -> str:
     return f"arn:{match[1]}:iam::{match[2]}:role/{match[3]}" if match else arn
 
 
-def _statements(account: Account, who: Caller, name: str) -> list[Mapping[str, Any]]:
-    """Of the role that releases, for this stack."""
-    stack = read_stack(account, name)
+def _of_release(stack: Deployed) -> list[Mapping[str, Any]]:
+    """The statements of the role that releases, for this stack."""
     bucket = stack.outputs.get("BundleDestination", "s3://bundles/").split("/")[2]
-    given = {"StackName": name, "StackUuid": stack.uuid, "BundleBucketName": bucket}
-    others = dict.fromkeys(("Repository", "GitHubEnvironment", "ProviderArn"), "none")
-    policy = resolved(load(PROJECT / ROLE), given | others)["Resources"]["ReleasePolicy"]
-    text = json.dumps(policy["Properties"]["PolicyDocument"]["Statement"])
-    statements: list[Mapping[str, Any]] = json.loads(
-        text.replace(ACCOUNT, who.account).replace(f":{REGION}:", f":{account.region}:")
-    )
+    given = {"StackName": stack.name, "StackUuid": stack.uuid, "BundleBucketName": bucket}
+    policy = resolved(load(PROJECT / ROLE), {**given, **OF_GITHUB})["Resources"]["ReleasePolicy"]
+    statements: list[Mapping[str, Any]] = policy["Properties"]["PolicyDocument"]["Statement"]
+    return statements
+
+
+def _of_deploy(name: str) -> list[Mapping[str, Any]]:
+    """The statements of the role that deploys, but for its own bucket and role."""
+    template = load(PROJECT / DEPLOY_ROLE)
+    policy = template["Resources"]["DeployRole"]["Properties"]["Policies"][0]
+    ours = {"Statement": policy["PolicyDocument"]["Statement"][:2]}
+    alone = {**template, "Resources": {"Policy": ours}, "Outputs": {}}
+    policy = resolved(alone, {"StackName": name})["Resources"]["Policy"]
+    statements: list[Mapping[str, Any]] = policy["Statement"]
     return statements
 
 
