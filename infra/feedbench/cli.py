@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from rich.console import Console
 from rich.markdown import Markdown
 from typer import Option
 
+from feedops.cli.app import output
 from feedops.cli.main import app
 from feedops.cli.options import BundleOption
 from feedops.errors import OperationError
@@ -31,8 +31,6 @@ Url = Annotated[str, Option(help="The address of a running server; without it on
 Environments = Annotated[int, Option(min=1, max=64, help="Lambda environments of that server.")]
 Seconds = Annotated[int, Option(min=5, help="Length of the steady phase.")]
 
-console = Console()
-
 
 def bench(
     *,
@@ -55,18 +53,18 @@ def bench(
         Results.read(last).write(BASELINE)
     if readme:
         written = markdown.write_readme(Results.read(last), README)
-        console.print(f"{README}, {written}", soft_wrap=True, highlight=False)
+        output.print(f"{README}, {written}", soft_wrap=True, highlight=False)
     if readme or set_baseline:
         return
     effort = "quick" if quick else "full"
-    results = measure(lambda: bundle or newest_bundle(), effort, only, console)
+    results = measure(lambda: bundle or newest_bundle(), effort, only, output)
     path = DIRECTORY / "part" / last.name if only else last  # the README is made of whole runs
     results.write(path)
     table = markdown.table(results.rows).replace("<br><sub>", " (").replace("</sub>", ")")
-    console.print(Markdown(table))
+    output.print(Markdown(table))
     for note in results.notes:
-        console.print(note, style="yellow", markup=False)
-    console.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
+        output.print(note, style="yellow", markup=False)
+    output.print(f"{path}, {markdown.write(results, path.parent)}", soft_wrap=True)
     problems = [note for note in results.notes if note.startswith(LOST)]
     if check:
         problems += got_worse(results, Results.read(BASELINE))
@@ -86,7 +84,7 @@ def load(
     from feedops.models.bundles import newest_bundle
 
     directory = (bundle or newest_bundle()).absolute()
-    drive.run(directory, url, environments, seconds, console)
+    drive.run(directory, url, environments, seconds, output)
 
 
 app.add_commands("Benchmark", bench, load)
