@@ -323,6 +323,28 @@ def test_a_store_that_hangs_costs_its_budget_and_then_nothing(
     assert len(log()) == 2 * MAX_FAILURES
 
 
+def test_a_store_that_hangs_for_users_is_not_asked_for_items_either(
+    tmp_path: Path, hanging: Hanging, log: fakes.LogLines
+) -> None:
+    shelf, clock = Shelf({1: _user(5.0)}, {7: _item(1.0)}), Clock()
+    live = store(tmp_path, shelf, clock, budget_s=0.2)
+    _fetch(live, 1, 7)
+    shelf.before = hanging
+    for _ in range(MAX_FAILURES):
+        assert _sources(_fetch(live, 1, 7)) == "bc"
+    shelf.reads.clear()
+    assert _sources(_fetch(live, 1, 7, 8)) == "bcb"
+    assert (shelf.reads, len(log())) == ([], MAX_FAILURES)
+
+
+def test_items_that_are_throttled_leave_users_alone(tmp_path: Path) -> None:
+    shelf = Shelf({1: _user(5.0)}, fails_for={7})
+    live = store(tmp_path, shelf)
+    for _ in range(MAX_FAILURES + 2):
+        assert _sources(_fetch(live, 1, 7)) == "sb"
+    assert [kind for kind, _ in shelf.reads].count("items") == MAX_FAILURES
+
+
 def test_after_a_pause_one_request_tries_the_store_again(tmp_path: Path) -> None:
     shelf, clock = Shelf({1: _user(5.0)}, {7: _item(1.0)}, before=_down), fakes.FakeClock()
     live = store(tmp_path, shelf)

@@ -3,7 +3,7 @@ store is down."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -114,13 +114,23 @@ class StoreReads:
         if begun:
             reads = [read for _, of_kind in begun for read in of_kind]
             await wait_for(reads, until_s, is_alone=not _has_event_loop())
+        failed: dict[Breaker, bool] = {}
         for breaker, of_kind in begun:
             reasons = [reason for reason in map(_reason, of_kind) if reason]
+            failed[breaker] = bool(reasons)
             if reasons:
                 logger.warning("feature store failed", reason=reasons[0])
-            if not (is_short and reasons):
-                breaker.count(failed=bool(reasons))
+        if not (is_short and any(failed.values())):
+            self._count(failed, took_all=perf_counter() >= until_s)
         return answers
+
+    def _count(self, failed: Mapping[Breaker, bool], *, took_all: bool) -> None:
+        """A store that takes all of the budget has failed for what was not asked of it, too: else
+        it would cost the budget again once items are missing."""
+        hangs = took_all and any(failed.values())
+        for breaker in (self._of_users, self._of_items):
+            if breaker in failed or hangs:
+                breaker.count(failed=failed.get(breaker, True))
 
     def _read_items(self, items: Sequence[Key], until_s: float, answers: Answers) -> list[Work]:
         size = self._reader.max_keys
