@@ -270,7 +270,7 @@ def test_one_row_that_is_wrong_costs_one_row(
 
 @pytest.mark.parametrize("name", ["v", "p"])
 @pytest.mark.parametrize(
-    "value", [{"S": "text"}, "text", {"B": 1}, {"B": "!AAA"}, {"B": "é"}, {"B": "A"}]
+    "value", [None, {"S": "text"}, "text", {"B": 1}, {"B": "!AAA"}, {"B": "é"}, {"B": "A"}]
 )
 def test_a_user_of_whom_one_part_is_damaged_is_replaced_as_a_whole(
     name: str, value: Any, server: Scripted, table: FakeTable, tmp_path: Path
@@ -304,5 +304,5 @@ def test_an_access_that_is_denied_names_the_right_that_is_missing(
 
 
 def test_a_time_that_is_no_number_is_none() -> None:
-    for value in ({}, {"t": 1}, {"t": {"N": 1}}, {"t": {"N": "x"}}, {"t": {"S": "1"}}):
-        assert isnan(module._number(value, "t"))
+    for value in ({}, 1, None, {"N": None}, {"N": "x"}, {"S": "1"}):
+        assert isnan(module._number(value))

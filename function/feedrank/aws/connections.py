@@ -108,7 +108,7 @@ class Connections:
             raise UnreachableError(f"no response: {reason(error)}") from error
 
     def put_back(self, connection: HTTPConnection, response: HTTPResponse) -> None:
-        if response.isclosed() and connection.sock:
+        if response.isclosed() and not response.will_close:
             self._idle.append(connection)
         else:
             response.close()
@@ -156,8 +156,8 @@ class Connections:
             headers = {**headers, **self._proxy.headers}
         try:
             connection.sock.settimeout(timeout_s)
-            connection.request(method, path, body or None, dict(headers))
-            return Exchange(self, connection, connection.getresponse(), deadline_s)
+            connection.sock.sendall(message(method, path, headers, body))
+            return Exchange(self, connection, _response(connection.sock, method), deadline_s)
         except RemoteDisconnected as error:
             connection.close()
             if method == "GET":
@@ -167,6 +167,29 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+
+
+def message(method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """A request in one piece: HTTPConnection writes the body by itself, in a TLS record of its own,
+    and with its checks of each header takes a third of the CPU of a short call."""
+    lines = [f"{method} {path} HTTP/1.1", "accept-encoding: identity"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if body or method != "GET":
+        lines.append(f"content-length: {len(body)}")
+    head = "\r\n".join(lines)
+    if head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
+        raise UnreachableError("a header of the request has the end of a line")
+    return f"{head}\r\n\r\n".encode("latin-1") + body
+
+
+def _response(sock: socket.socket, method: str) -> HTTPResponse:
+    response = HTTPResponse(sock, method=method)
+    try:
+        response.begin()
+    except BaseException:
+        response.close()
+        raise
+    return response
 
 
 def reason(error: Exception) -> str:

@@ -10,7 +10,6 @@ Here a row's times are read; the packed bytes are for `feedrank.features.packed_
 import time
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from math import nan
 from typing import Any
 
@@ -24,6 +23,7 @@ KEY, ROW, PAIRS, TIME, EXPIRY = "k", "v", "p", "t", "e"
 CONNECT_TIMEOUT_S = 1.0  # a request's budget is far shorter: this is for the first connection
 READ_TIMEOUT_S = 1.0
 TRIES = 2
+ABSENT = object()  # in place of a value
 
 
 class DynamoTable:
@@ -66,37 +66,36 @@ class DynamoTable:
 
 
 def _key_of(item: Item) -> str:
-    return _value(item, KEY, "S")
+    try:
+        return str(item[KEY]["S"])
+    except (KeyError, TypeError):
+        return ""
 
 
 def stored_row(item: Item) -> StoredRow | None:
     """None where it has expired: DynamoDB deletes it some days later."""
-    if EXPIRY in item and _number(item, EXPIRY) <= time.time():
+    if EXPIRY in item and _number(item[EXPIRY]) <= time.time():
         return None
-    return StoredRow(_bytes(item, ROW), _number(item, TIME), _bytes(item, PAIRS))
+    row, pairs = item.get(ROW, ABSENT), item.get(PAIRS, ABSENT)
+    return StoredRow(_bytes(row), _number(item.get(TIME)), _bytes(pairs))
 
 
-def _value(item: Item, name: str, type_: str) -> str:
-    """Empty where there is none of this type."""
-    value = item.get(name)
-    text = value.get(type_, "") if isinstance(value, dict) else ""
-    return text if isinstance(text, str) else ""
-
-
-def _bytes(item: Item, name: str) -> bytes:
-    """Empty where there are none; what is no Binary is DAMAGED."""
-    if name not in item:
+def _bytes(value: Any) -> bytes:  # noqa: ANN401 JSON
+    """DAMAGED where it is no Binary."""
+    if value is ABSENT:
         return b""
-    with suppress(ValueError):
-        return a2b_base64(_value(item, name, "B"), strict_mode=True) or DAMAGED
-    return DAMAGED
+    try:
+        return a2b_base64(value["B"], strict_mode=True) or DAMAGED
+    except (KeyError, TypeError, ValueError):
+        return DAMAGED
 
 
-def _number(item: Item, name: str) -> float:
-    """NaN where there is none."""
-    with suppress(ValueError):
-        return float(_value(item, name, "N"))
-    return nan
+def _number(value: Any) -> float:  # noqa: ANN401 JSON
+    """NaN where it is none."""
+    try:
+        return float(value["N"])
+    except (KeyError, TypeError, ValueError):
+        return nan
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
