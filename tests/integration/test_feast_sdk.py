@@ -10,6 +10,7 @@ import pytest
 
 import demo
 from feast_sdk import LACKING, PYTHON, demo_repository, demo_requests, materialize
+from feedops.features.feast_spec import described, feast_of
 from feedrank.features.feast import FeastTables
 from feedrank.features.feast_rows import feast_layout
 from feedrank.features.spec import Source
@@ -58,10 +59,11 @@ def _assert_same(cells: dict[str, list[Any]], truth: dict[str, list[Any]]) -> No
 
 
 @pytest.mark.usefixtures("aws_server")
-def test_rows_are_the_sdks_from_both_of_its_stores(tmp_path: Path) -> None:
+def test_rows_and_views_are_the_sdks(tmp_path: Path) -> None:
     in_sqlite, in_dynamodb = demo_repository(tmp_path), demo_repository(tmp_path, "us-east-1")
     told = materialize([in_sqlite, in_dynamodb], demo_requests(USERS, ITEMS))["answers"]
-    spec = parse_spec(_spec(in_dynamodb))
+    written = _spec(in_dynamodb)
+    spec = parse_spec(written)
     tables = FeastTables("feed", spec, reads_items=True)
     sources: list[tuple[Source, str, str, list[int]]] = [
         ("user", "users", "user_id", USERS),
@@ -72,6 +74,14 @@ def test_rows_are_the_sdks_from_both_of_its_stores(tmp_path: Path) -> None:
         assert truth == _told(of_sqlite)
         _assert_same(truth, _of_tables(view, key, ids))
         _assert_same(_read(tables, source, spec, ids), truth)
+    feast = feast_of(spec, described(in_dynamodb, PYTHON), {})
+    assert feast["features"] == written["feast"]["features"]
+    assert {
+        (name, view["join_key"], view["join_key_type"]) for name, view in feast["views"].items()
+    } == {
+        ("users", "user_id", "int64"),
+        ("items", "item_id", "int64"),
+    }
 
 
 def _spec(repository: Path) -> Any:

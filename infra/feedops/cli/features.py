@@ -1,5 +1,6 @@
 """Commands about the rows of a live feature store."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -113,3 +114,40 @@ def feast_repo(
 
     options = RepoOptions(tables, directory, project, as_of, region, ttl_days)
     write_repo(options, output)
+
+
+def feast_spec(
+    *,
+    repository: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            metavar="DIRECTORY",
+            exists=True,
+            file_okay=False,
+            help="The Feast repository, after `feast apply`; its feature_store.yaml is here.",
+        ),
+    ],
+    spec: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="The feature spec to map.")
+    ],
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where the mapped spec goes.")],
+    mapped: Annotated[
+        list[str],
+        typer.Option(
+            "--map",
+            metavar="NAME=VIEW:FEATURE",
+            default_factory=list,
+            show_default=False,
+            help="A feature that Feast has under another name, or in several views; repeatable.",
+        ),
+    ],
+    python: Annotated[Path, typer.Option(help="The Python that has Feast's SDK.")] = Path(
+        sys.executable
+    ),
+) -> None:
+    """Map a feature spec to a Feast repository; refuse what the function doesn't read from it."""
+    from feedops.features.feast_spec import SpecOptions, write_spec
+
+    references = dict(each.partition("=")[::2] for each in mapped)
+    write_spec(SpecOptions(repository, spec, to, python, references), output)

@@ -95,7 +95,12 @@ app.add_typer(
 
 live_features = CommandLine(cls=Group, no_args_is_help=True)
 live_features.add_commands(
-    "Commands", features.load, features.get, features.feast_repo, checkout=False
+    "Commands",
+    features.load,
+    features.get,
+    features.feast_repo,
+    features.feast_spec,
+    checkout=False,
 )
 app.add_typer(
     live_features,
