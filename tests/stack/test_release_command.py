@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from feedops.cli.main import app
 from feedops.release.candidates import MAX_URI, URI
+from feedrank.bundle.layout import parse_manifest
 from stack.recorded import ALIAS, NAME, NEW, OLD, PASSES, TEXTS, Frame, RecordedAws
 from stack.transform import template, transformed
 
@@ -23,6 +24,9 @@ def _rolled_back(reason: str = "", **deployment: Any) -> list[Frame]:
     )
     end = ((NAME, "UPDATE_ROLLBACK_COMPLETE", ""),)
     return [*PASSES[:3], Frame(failed, **deployment), Frame(end, **deployment)]
+
+
+VERSION = parse_manifest(NEW[1]).model_version
 
 
 @pytest.fixture
@@ -83,11 +87,9 @@ def test_a_release_shows_its_progress_and_ends_with_what_is_served(aws: Recorded
         "09:00:05  feedrank-prod         UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
         "version 43 gets 100 % of the traffic",
         "CodeDeploy: d-ABCDEF123 succeeded",
-        "",
         "version   traffic   model         digest         published",
         mock.ANY,
         f"43      100%   feed_ranker   {NEW[0][-65:][:12]}   2026-11-20T08:00:00Z",
-        "",
         f"feedrank-prod serves {NEW[0]}",
     ]
 
@@ -102,7 +104,9 @@ def test_a_dry_run_deletes_its_change_set_and_executes_nothing(aws: RecordedAws)
     result = _run(f"release {NEW[0]} --dry-run")
     assert result.exit_code == 0
     assert aws.actions == ["CreateChangeSet", "DeleteChangeSet"]
-    assert f"Not executed: ModelUri={OLD[0]} stays" in result.output
+    lines = result.output.splitlines()
+    assert lines[0] == f"{VERSION}, ModelUri={NEW[0]}"
+    assert lines[-1] == f"Not executed: ModelUri={OLD[0]} stays"
 
 
 def test_the_hooks_reason_is_shown_where_it_refuses_the_version(aws: RecordedAws) -> None:
@@ -428,7 +432,7 @@ def test_status_shows_versions_weights_digests_and_alarms(aws: RecordedAws) -> N
     assert result.exit_code == 0, result.output
     lines = [_one_line(line).strip() for line in result.output.splitlines()]
     assert lines[0] == f"{NAME} is UPDATE_COMPLETE, ModelUri={OLD[0]}"
-    assert [line for line in lines[4:] if line] == [
+    assert [line for line in lines[3:] if line] == [
         f"42 90% feed_ranker {OLD[0][-65:][:12]} 2026-11-20T08:00:00Z",
         f"43 10% feed_ranker {NEW[0][-65:][:12]} 2026-11-20T08:00:00Z",
         "41 layer see /model 2026-11-20T08:00:00Z",

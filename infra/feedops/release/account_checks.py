@@ -44,13 +44,13 @@ def quotas(account: Account, _: Caller, name: str, parameters: Parameters) -> It
     given = _values(account, name, parameters)
     needed = _concurrency(given)
     allowed = _quota(account, CONCURRENCY)
-    text = f"concurrency: {needed:.0f} needed, {allowed:.0f} allowed"
+    text = f"concurrency: {needed:,.0f} needed, {allowed:,.0f} allowed"
     if needed > allowed:
         yield "wrong", f"{text}; raise it: Service Quotas, lambda, {CONCURRENCY[1]}"
     else:
         yield "ok", text
     rate, allowed = float(given["ThrottleRate"]), _quota(account, API_RATE)
-    text = f"requests/s of the API: ThrottleRate={rate:.0f}, {allowed:.0f} allowed for all APIs"
+    text = f"requests/s of the API: ThrottleRate={rate:.0f}, {allowed:,.0f} allowed for all APIs"
     yield ("warning" if rate > allowed else "ok"), text
 
 

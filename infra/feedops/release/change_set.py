@@ -81,7 +81,7 @@ def execute(account: Account, stack: Deployed, change_set: ChangeSet) -> None:
 
 
 def print_changes(change_set: ChangeSet, console: Console) -> None:
-    table = Table("change", "resource", "type", box=SIMPLE, pad_edge=False)
+    table = Table("change", "resource", "type", box=SIMPLE, pad_edge=False, show_edge=False)
     for change in change_set.changes:
         replaced = change.get("Replacement") == "True"
         table.add_row(

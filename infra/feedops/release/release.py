@@ -58,6 +58,7 @@ def release(
         changes = change_set.create(account, stack, MODEL, candidate.uri)
         if not changes.arn:
             raise OperationError(f"{name}: CloudFormation sees no change by {candidate.uri}")
+        print_whole(output, f"{candidate.manifest.model_version}, {MODEL}={candidate.uri}")
         change_set.print_changes(changes, output)
         if dry_run:
             change_set.delete(account, stack, changes.arn)

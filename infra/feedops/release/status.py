@@ -40,7 +40,7 @@ def status(name: str, output: Console) -> None:
 
 def print_versions(output: Console, now: Served, earlier: Sequence[Version] = ()) -> None:
     """Those that get traffic, and then `earlier` ones."""
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
     for heading in ("version", "traffic"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("model", "digest", "published"):
