@@ -150,7 +150,7 @@ def test_a_check_that_is_not_allowed_stops_nothing(aws: RecordedAws, operation: 
     aws.refused[operation] = ("AccessDenied", "no")
     result = _doctor("--stack", NAME)
     assert result.exit_code == 0, result.output
-    assert "not checked" in result.output
+    assert f"not checked: these credentials may not call {operation}: no" in result.output
 
 
 def test_a_key_that_is_to_be_deleted_is_found(aws: RecordedAws) -> None:

@@ -7,6 +7,7 @@ from unittest import mock
 
 import boto3
 import pytest
+from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner, Result
 
 from feedops.cli.main import app
@@ -267,6 +268,18 @@ def test_an_unknown_stack_and_a_missing_region_say_what_to_set(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     assert _run("status").output.startswith(f"{NAME}: no region: set AWS_REGION")
+
+
+def test_the_page_of_a_proxy_is_no_traceback(
+    aws: RecordedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(_: Any) -> Any:
+        raise ResponseParserError("Unable to parse response, invalid XML received")
+
+    monkeypatch.setattr(aws, "describe_stacks", page)
+    result = _run("status")
+    assert result.exit_code == 1
+    assert result.output == f"{NAME}: what responds is no AWS; is there a proxy?\n"
 
 
 # ---- rollback ----

@@ -49,6 +49,7 @@ def connect() -> Account:
 def explained(subject: str) -> Iterator[None]:
     """Turns errors of the SDK into OperationError: one line, and below it what helps."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -56,6 +57,8 @@ def explained(subject: str) -> Iterator[None]:
         raise OperationError(f"{subject}: {_refusal(error)}") from error
     except BotoCoreError as error:
         raise OperationError(f"{subject}: {_local(error)}") from error
+    except ResponseParserError as error:
+        raise OperationError(f"{subject}: what responds is no AWS; is there a proxy?") from error
 
 
 def code_of(error: Exception) -> str:

@@ -81,6 +81,8 @@ def execute(account: Account, stack: Deployed, change_set: ChangeSet) -> None:
 
 
 def print_changes(change_set: ChangeSet, console: Console) -> None:
+    if not change_set.changes:
+        return
     table = Table("change", "resource", "type", box=SIMPLE, pad_edge=False, show_edge=False)
     for change in change_set.changes:
         replaced = change.get("Replacement") == "True"

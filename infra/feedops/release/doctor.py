@@ -151,4 +151,5 @@ def _from_account(
             for state, text in check():
                 yield Finding(subject, state, text)
     except OperationError as error:
-        yield Finding(subject, "warning", f"not checked: {error}")
+        reason = str(error).removeprefix(f"{subject}: ")
+        yield Finding(subject, "warning", f"not checked: {reason}")
