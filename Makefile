@@ -63,7 +63,7 @@ chaos: $(READY)  ## Break S3, Firehose, DynamoDB, disks, clocks and processes, a
 soak: $(READY)  ## Load servers at 80 % of saturation for 10 minutes each (SECONDS=60 for less); 50 environments
 	SOAK_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/long/test_soak.py tests/long/test_plan.py $(ARGS)
 
-test-containers: $(READY)  ## Build the CPU image and test it, and GPU_IMAGE if that names one; needs Docker or Podman
+test-containers: $(READY)  ## Test `sam local`, the Lambda image, the CPU image and GPU_IMAGE; needs Docker or Podman
 	$(BIN)/python -m pytest tests/containers $(ARGS)
 
 serve: $(READY)  ## Serve the trained model, as `run` does, without training
