@@ -57,9 +57,8 @@ def variables(bundle: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def container(image: Image, bundle: Path) -> Iterator[str]:
     tag = f"feedrank-sagemaker-{image.name}"
-    dockerfile = PROJECT / "infra" / "images" / "sagemaker" / "Dockerfile"
-    flags = ("--build-arg", f"IMAGE={image.tag}", "--file", str(dockerfile), "--tag", tag)
-    docker("build", *flags, str(PROJECT))
+    directory = PROJECT / "infra" / "images" / "sagemaker"
+    docker("build", "--build-arg", f"IMAGE={image.tag}", "--tag", tag, str(directory))
     given = variables(bundle) | {"MODEL_ENGINE": "torch" if image.name == "gpu" else "onnx"}
     settings = [f"--env={name}={value}" for name, value in given.items()]
     volume = ("--volume", f"{bundle}:/opt/ml/model:ro")
