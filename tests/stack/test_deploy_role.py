@@ -17,7 +17,6 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from samcli.commands.deploy import command as sam_deploy
 
-from stack import checks
 from stack.handlers import ARTIFACTS, HANDLERS, STACK, Call, all_resources
 from stack.iam import ACCOUNT, ID, REGION, allowed
 from stack.transform import PROJECT, resolved, template
@@ -287,13 +286,3 @@ def test_only_a_job_in_the_approved_environment_gets_the_role() -> None:
         f"{issuer}:aud": "sts.amazonaws.com",
         f"{issuer}:sub": "repo:shop/feedrank:environment:dev",
     }
-
-
-def test_the_scanners_report_nothing() -> None:
-    assert checks.of_cfnlint(template(PATH)) == set()
-    decided = resolved(template(PATH), **GIVEN)
-    accepted = {
-        checks.Finding("only_named_principals_are_trusted", "DeployRole"),  # GitHub's, by its token
-        checks.Finding("no_policy_allows_every_resource", "StackRole"),  # IAM knows none of some
-    }
-    assert checks.of_ours(decided) - accepted == set()

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from feedmodel.publish.upload import upload
 from feedops.cli.main import app
 from feedrank.bundle.layout import MANIFEST
-from stack import checks
 from stack.iam import allowed
 from stack.recorded import (
     ACCOUNT,
@@ -160,10 +159,6 @@ def test_another_stack_of_the_account_is_out_of_reach(recorded: set[tuple[str, s
     }
     reached = {call for call in others - recorded if allowed(documents, *call)}
     assert reached == set()
-
-
-def test_cfn_lint_reports_nothing() -> None:
-    assert checks.of_cfnlint(template(PATH)) == set()
 
 
 def test_the_policy_is_short_enough_for_iam_with_the_longest_names() -> None:

@@ -24,6 +24,9 @@ TEMPLATES = {
     "ecs": "infra/images/ecs.yaml",
     "sagemaker": "infra/images/sagemaker.yaml",
     "gpu": "infra/images/gpu.yaml",
+    "release-role": "infra/pipeline/role.yaml",
+    "deploy-role": "infra/pipeline/deploy-role.yaml",
+    "webhook": "infra/pipeline/webhook.yaml",
 }
 ON_S3 = {"ModelUri": f"s3://bundles/feedrank/feed_ranker/sha256-{'ab' * 32}/"}
 OF_AN_IMAGE = {**ON_S3, "ImageDigest": f"sha256:{'cd' * 32}"}
@@ -78,6 +81,15 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
     "gpu": [
         OF_AN_IMAGE,
         {**OF_AN_IMAGE, "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2"},
+    ],
+    "release-role": [{}],
+    "deploy-role": [{}, {"HostedZoneId": "Z1"}],
+    "webhook": [
+        {},
+        {
+            "TrackingTokenArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:t-AbCdEf",
+            "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
+        },
     ],
 }
 WAIVERS = tomllib.loads((Path(__file__).parent / "waivers.toml").read_text())["waiver"]

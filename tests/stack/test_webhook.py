@@ -17,7 +17,6 @@ from requests.adapters import BaseAdapter
 from typer.testing import CliRunner
 
 from feedops.cli.main import app
-from stack import checks
 from stack.iam import ACCOUNT, REGION, allowed
 from stack.transform import PROJECT, resolved, template, transformed
 
@@ -311,24 +310,6 @@ def test_the_builds_command_exists_and_its_model_is_not_of_the_request() -> None
     command = '.venv/bin/feedrank release "$MODEL" --stack "$STACK" --wait'
     assert command in project["Source"]["BuildSpec"]
     assert "--wait" in CliRunner().invoke(app, ["release", "--help"]).output
-
-
-def test_the_scanners_report_nothing() -> None:
-    linted = transformed(PATH, **GIVEN)
-    assert checks.of_cfnlint(linted) == set()
-    decided = resolved(linted, **GIVEN)
-    assert checks.of_guard(decided) == set()
-    findings = checks.of_ours(decided)
-    assert {each for each in findings if each.resource not in _open_permissions(decided)} == set()
-
-
-def _open_permissions(decided: dict[str, Any]) -> set[str]:
-    """Of the URL, for everybody: the function verifies the signature."""
-    return {
-        name
-        for name, resource in decided["Resources"].items()
-        if resource["Type"] == "AWS::Lambda::Permission"
-    }
 
 
 def test_the_parameters_are_all_used() -> None:
