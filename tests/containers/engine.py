@@ -1,7 +1,11 @@
 """The container engine that the tests of this directory run on, by Docker's command."""
 
+import re
 import shutil
 import subprocess
+from pathlib import Path
+
+import pytest
 
 HOW_TO_GET_ONE = (
     "no container engine is running: install and start Docker, or Podman with Docker's command and "
@@ -25,12 +29,16 @@ def has(image: str) -> bool:
     return _succeeds("image", "inspect", image)
 
 
-def available(pinned: str) -> str:
-    """The image of this digest or, where no registry can be reached, one that is here by the name
-    and tag before the digest."""
+def base_of(dockerfile: Path) -> str:
+    """Its base image by the digest or, where no registry can be reached, one that is here by the
+    name and tag before the digest. Without either the test is skipped."""
+    (pinned,) = re.findall(r"^ARG BASE=(.+)$", dockerfile.read_text(), re.MULTILINE)
     if has(pinned) or _succeeds("pull", "--quiet", pinned):
         return pinned
-    return pinned.partition("@")[0]
+    named = pinned.partition("@")[0]
+    if not has(named):
+        pytest.skip(f"{named} is not here and can't be pulled; BASE_IMAGE names another base")
+    return named
 
 
 def _succeeds(*arguments: str) -> bool:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from packaging.utils import canonicalize_name
 
+from containers.engine import base_of, docker
 from feedops.local.emulator import ExecutionEnvironment, Function
 from feedops.stack import sbom
 from feedops.workspace import EVENTS, PROJECT
@@ -114,28 +114,6 @@ class Container(NamedTuple):
         )
 
 
-def docker(*arguments: str, content: str = "") -> str:
-    process = subprocess.run(
-        ["docker", *arguments], input=content, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip()
-
-
-def lacks_an_engine() -> bool:
-    info = ["docker", "info"]
-    return not shutil.which("docker") or bool(
-        subprocess.run(info, capture_output=True, check=False).returncode
-    )
-
-
-if lacks_an_engine():
-    pytest.skip(
-        "there is no container engine: install Docker, or Podman with its own `docker`",
-        allow_module_level=True,
-    )
-
-
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def image(request: pytest.FixtureRequest) -> Image:
     name: str = request.param
@@ -144,9 +122,9 @@ def image(request: pytest.FixtureRequest) -> Image:
         pytest.skip("GPU_IMAGE names no image that was built of infra/images/gpu")
     if not tag:
         tag = "feedrank-cpu"
-        base = os.environ.get("BASE_IMAGE")
-        flags = ("--build-arg", f"BASE={base}") if base else ()
         dockerfile = PROJECT / "infra" / "images" / name / "Dockerfile"
+        base = os.environ.get("BASE_IMAGE") or base_of(dockerfile)
+        flags = ("--build-arg", f"BASE={base}")
         docker("build", *flags, "--file", str(dockerfile), "--tag", tag, str(PROJECT))
     return Image(name, tag)
 

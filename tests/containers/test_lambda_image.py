@@ -1,7 +1,6 @@
 """The function as a container image: built by SAM, and run with the rights that Lambda gives it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from containers.answers import Answer
-from containers.engine import available, docker
+from containers.engine import base_of, docker
 from containers.sam import Handle, Sam
 from feedops.local.emulator import find_emulator
 from feedops.stack import lambda_image
@@ -45,10 +44,7 @@ OF_A_CONTAINER = {"health", "metrics"}
 
 @pytest.fixture(scope="module")
 def base() -> str:
-    """Of the Dockerfile, or one that is here by its tag."""
-    text = lambda_image.DOCKERFILE.read_text()
-    (pinned,) = re.findall(r"^ARG BASE=(.+)$", text, re.MULTILINE)
-    return available(pinned)
+    return base_of(lambda_image.DOCKERFILE)
 
 
 @pytest.fixture(scope="module")

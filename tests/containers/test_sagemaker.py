@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from containers import test_images
-from containers.test_images import Image, docker, until
+from containers.engine import docker
+from containers.test_images import Image, until
 from feedops.workspace import PROJECT
 from feedrank.bundle.layout import MANIFEST
 from stack.transform import resolved, template
