@@ -7,26 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import feast_rows
+from feast_rows import FIELDS, VALUE
 from feedrank.features.feast_values import NOT_A_TIME, NULL, OTHER, numbers_of
 
-# `feast/types/Value.proto`, as far as it is scalars, a text and a list: name, number, type.
-FIELDS = {
-    "bytes_val": (1, "TYPE_BYTES"),
-    "string_val": (2, "TYPE_STRING"),
-    "int32_val": (3, "TYPE_INT32"),
-    "int64_val": (4, "TYPE_INT64"),
-    "double_val": (5, "TYPE_DOUBLE"),
-    "float_val": (6, "TYPE_FLOAT"),
-    "bool_val": (7, "TYPE_BOOL"),
-    "unix_timestamp_val": (8, "TYPE_INT64"),
-    "null_val": (19, "TYPE_INT32"),
-}
 NUMBERS = {
     "int32_val": st.integers(-(2**31), 2**31 - 1),
     "int64_val": st.integers(-(2**63), 2**63 - 1),
@@ -36,26 +24,6 @@ NUMBERS = {
     "unix_timestamp_val": st.integers(NOT_A_TIME + 1, 2**63 - 1),
 }
 OTHERS = {"bytes_val": st.binary(max_size=40), "string_val": st.text(max_size=40)}
-
-
-def _value_class() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(name="value.proto", package="t", syntax="proto3")
-    message = file.message_type.add(name="Value")
-    message.oneof_decl.add(name="val")
-    for name, (number, type_) in FIELDS.items():
-        message.field.add(
-            name=name,
-            number=number,
-            oneof_index=0,
-            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
-            type=descriptor_pb2.FieldDescriptorProto.Type.Value(type_),
-        )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Value"))
-
-
-VALUE = _value_class()
 
 
 def _text(data: bytes) -> str:
