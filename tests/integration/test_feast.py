@@ -1,7 +1,9 @@
 """A published model that reads Feast's tables, by moto's HTTP server: rows that the SDK wrote, as
 `tests/feast_store/rows.json` has them, give the scores of torch and of the snapshot."""
 
+import asyncio
 import json
+import os
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import feast_rows
 from feast_sdk import AS_OF, demo_repository
 from feedmodel.publish.build import PublishOptions, build_bundle
 from feedops.cli.main import app
+from feedops.local.emulator import ExecutionEnvironment, Function
+from feedops.workspace import FUNCTION
 from feedrank.features.feast import ViewTable
 from feedrank.features.feast_views import FeastView
 from feedrank.features.spec_reader import parse_spec
@@ -92,6 +96,36 @@ def test_scores_are_torchs_and_the_snapshots(scheme: str, bundle: Path) -> None:
     rows = demo.features_of(7, BODY["item_ids"], "mobile", hour=12, weekday=4)
     expected = dict(zip(BODY["item_ids"], demo.torch_scores("deep_mlp", rows), strict=True))
     assert _scores(live) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.usefixtures("dynamodb")
+def test_scores_on_the_emulator_are_the_same(bundle: Path, tmp_path: Path) -> None:
+    """And Lambda's own process has all that a Feast store needs."""
+    settings = {
+        "MODEL_URI": str(bundle),
+        "FEATURES_URI": URI,
+        "FEATURES_TIMEOUT_MS": "60000",
+        "REQUEST_TIMEOUT_MS": "120000",
+        **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+    }
+    body = asyncio.run(_invoked(tmp_path, settings))
+    assert (body["degraded"], body["unknown"]) == ([], {"user": False, "items": [5_000]})
+    assert _scores(body) == pytest.approx(_scores(_ranked(bundle)), abs=1e-6)
+
+
+async def _invoked(directory: Path, settings: dict[str, str]) -> Any:
+    environment = await ExecutionEnvironment.start(
+        Function(FUNCTION, settings, timeout_s=120),
+        log=directory / "log",
+        temporary=directory / "tmp",
+    )
+    event = json.dumps(fakes.http_event("POST", "/predict", BODY)).encode()
+    try:
+        response = json.loads(await environment.invoke(event))
+    finally:
+        await environment.stop()
+    assert response["statusCode"] == 200, (directory / "log").read_text()
+    return json.loads(response["body"])
 
 
 def test_a_row_that_changes_changes_its_score_alone(bundle: Path, dynamodb: Any) -> None:

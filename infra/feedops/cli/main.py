@@ -105,6 +105,6 @@ live_features.add_commands(
 app.add_typer(
     live_features,
     name="features",
-    help="Load rows into a live feature store, or show one.",
+    help="Load rows into a live feature store, show one, or map a spec to a Feast store.",
     rich_help_panel="Deployed stack",
 )
