@@ -18,6 +18,7 @@ NO_CANDIDATES: Mapping[str, Any] = {}
 NO_CONTEXT: Mapping[str, str | None] = {}
 MAX_ITEMS = 1_000  # that the setting MAX_ITEMS may allow
 DEFAULT_MAX_ITEMS = 100
+MAX_BATCH_ITEMS = 2_048  # of the requests before the last one of a batch
 MAX_ID = 2**63 - 1
 MAX_ID_LENGTH = 128  # characters of an id that is text
 

@@ -190,6 +190,11 @@ class Settings(BaseModel):
         le=MAX_THREADS,
         description="Scoring threads; `0`: one per 1,769 MB of function memory",
     )
+    engine_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="`cuda`: an NVIDIA GPU, and no model without one; `auto`: with PyTorch a GPU "
+        "where there is one, else the CPU",
+    )
     request_timeout_ms: int = Field(
         default=2_000,
         gt=0,

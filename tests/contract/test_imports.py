@@ -163,21 +163,22 @@ def test_every_room_exists_and_contains_every_module_of_the_function() -> None:
     assert [n for n, _ in ALL if ROOMS[_room(n)] == "feedrank" and n != "feedrank"] == []
 
 
+OF_TORCH = {"feedrank.model.engines.torch", "feedrank.model.engines.cuda"}
+
+
 def test_feedrank_loads_nothing_heavy() -> None:
     wrong = [
         (module, imported)
         for module, path in _modules("feedrank")
         for imported in _imports(path, at_load=True)
-        if imported.split(".")[0] in HEAVY and module != "feedrank.model.engines.torch"
+        if imported.split(".")[0] in HEAVY and module not in OF_TORCH
     ]
     assert wrong == []
 
 
 def test_the_torch_engine_is_imported_only_where_it_is_chosen() -> None:
     at_load = [
-        module
-        for module, path in _modules("feedrank")
-        if "feedrank.model.engines.torch" in _imports(path, at_load=True)
+        module for module, path in _modules("feedrank") if OF_TORCH & _imports(path, at_load=True)
     ]
     assert at_load == []
 

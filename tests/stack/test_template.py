@@ -36,6 +36,7 @@ NOT_IN_LAMBDA = {
     "MODEL_CACHE_DIR": "the default is the only writable directory",
     "MODEL_LOAD_SECONDS": "the default fits the ten seconds that Lambda allows for init",
     "ENGINE_THREADS": "derived from the memory size",
+    "ENGINE_DEVICE": "a zip function has no GPU",
     "SAGEMAKER": "its routes are for a container that SageMaker calls; API Gateway has others",
     "DECISION_LOG_DIR": "a file is lost with its container",
     "RECORD_ID_KEY": "it would be readable in the function's configuration; it is in a secret",

@@ -55,6 +55,7 @@ def test_a_model_uri_alone_gives_the_documented_defaults() -> None:
         "max_feature_age_s": 0.0,
         "order_without_features": "model",
         "engine_threads": 0,
+        "engine_device": "auto",
         "request_timeout_ms": 2_000,
         "max_items": 100,
         "max_body_bytes": 65_536,

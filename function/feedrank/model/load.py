@@ -9,7 +9,7 @@ from io import BytesIO
 
 from feedrank.bundle.fetch import ENGINE_FILES, Bundle, fetch_served
 from feedrank.bundle.layout import GOLDEN, SNAPSHOT, Manifest
-from feedrank.domain import FeatureRows, FloatArray, Query
+from feedrank.domain import MAX_BATCH_ITEMS, FeatureRows, FloatArray, Query
 from feedrank.features import FeatureStore, StoreChain
 from feedrank.features.candidates import CandidateFeatures
 from feedrank.features.context_keys import ContextKeys
@@ -20,7 +20,7 @@ from feedrank.features.spec_reader import parse_spec
 from feedrank.model import inference
 from feedrank.model.engines import ScoringEngine
 from feedrank.model.self_test import bounded_memory, check_golden
-from feedrank.settings import Settings, function_memory_mb
+from feedrank.settings import Settings, function_memory_mb, is_lambda
 
 MB_PER_VCPU = 1_769
 
@@ -89,7 +89,8 @@ def load_model(
     program = bytes(bundle.files[ENGINE_FILES[settings.model_engine]])
     stores = stores_of(snapshot, spec)
     # CUDA maps more memory than any useful limit.
-    memory = bounded_memory(len(program)) if settings.model_engine == "onnx" else nullcontext()
+    may_use_gpu = settings.model_engine == "torch" or settings.engine_device == "cuda"
+    memory = nullcontext() if may_use_gpu else bounded_memory(len(program))
     with memory:
         model = Model(
             manifest=bundle.manifest,
@@ -99,7 +100,7 @@ def load_model(
             matrix=MatrixBuilder(spec, snapshot.vocabularies, check_tables=len(stores) > 1),
             context=ContextKeys(spec, snapshot.vocabularies),
             candidates=CandidateFeatures(spec, snapshot.vocabularies),
-            engine=_engine(settings, program),
+            engine=_engine(settings, program, bundle.manifest),
             loaded_at=datetime.now(UTC),
         )
         golden = bytes(bundle.files[GOLDEN])
@@ -120,12 +121,13 @@ def threads_for(settings: Settings) -> int:
     return settings.engine_threads or max(1, memory_mb // MB_PER_VCPU)
 
 
-def _engine(settings: Settings, program: bytes) -> ScoringEngine:
-    threads = threads_for(settings)
+def _engine(settings: Settings, program: bytes, manifest: Manifest) -> ScoringEngine:
+    threads, device = threads_for(settings), settings.engine_device
     if settings.model_engine == "torch":
         from feedrank.model.engines.torch import TorchEngine
 
-        return TorchEngine(BytesIO(program), threads)
+        batched = 0 if is_lambda() or not manifest.batches else MAX_BATCH_ITEMS
+        return TorchEngine(BytesIO(program), threads, device, batched + settings.max_items)
     from feedrank.model.engines.onnx import OnnxEngine
 
-    return OnnxEngine(program, threads)
+    return OnnxEngine(program, threads, device)

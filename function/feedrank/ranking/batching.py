@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feedrank.domain import Call, FeatureRows, FloatArray, Query
+from feedrank.domain import MAX_BATCH_ITEMS, Call, FeatureRows, FloatArray, Query
 from feedrank.errors import DeadlineExceededError
 from feedrank.model import inference
 from feedrank.model.engines import is_stoppable
@@ -18,7 +18,6 @@ from feedrank.model.load import Model
 from feedrank.ranking.scorer import TOO_LATE, ScoringThread
 
 HAND_OVER_S = 100e-6  # a shorter inference gains nothing from a thread
-MAX_BATCH_ITEMS = 2_048  # of the requests before the last one of a batch
 INLINE_LIMIT_S = 50e-3  # of an inference on the event loop; then it is repeated in the thread
 ENOUGH_S = 2e-3  # for a batch: more gains little, and the first request waits for the last
 

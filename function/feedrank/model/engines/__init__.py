@@ -1,10 +1,12 @@
 """From a matrix to scores."""
 
 from collections.abc import Mapping
-from typing import Protocol, TypeGuard
+from typing import Literal, Protocol, TypeGuard
 
 from feedrank.domain import FloatArray
 from feedrank.errors import ScoringError
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class ScoringEngine(Protocol):

@@ -6,9 +6,8 @@ import numpy as np
 
 from feedmodel.publish.scorers import ScoredQuery, Scorers
 from feedmodel.publish.tolerance import same, scale_of
-from feedrank.domain import MAX_ITEMS
+from feedrank.domain import MAX_BATCH_ITEMS, MAX_ITEMS
 from feedrank.errors import ScoringError
-from feedrank.ranking.batching import MAX_BATCH_ITEMS
 
 
 def can_batch(scorers: Scorers, samples: Sequence[ScoredQuery]) -> bool:
