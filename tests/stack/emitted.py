@@ -25,7 +25,9 @@ PARAMETERS = {
     "RequestTimeoutMs": "2000",
     "MemorySize": "1769",
     "SnapshotAgeDays": "7",
-    "LiveFeatures": "users",
+    "LiveFeatures": "all",
+    "FeaturesTableName": "rows",
+    "FeatureAgeMinutes": "15",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:on-call",
 }
 

@@ -20,7 +20,6 @@ VERSION_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:feedrank-dev:7"
 ID = "1c2fa620-982a-11e3-aff7-50e2416294e0"  # in PSEUDO's StackId
 CANARY_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:CodeDeployHook_feedrank-{ID}"
 RECORD_ID_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:RecordIdKey-9zYx8W-AbCdEf"
-FEATURES_TABLE_ARN = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/feedrank-{ID}-features"
 # The values that CloudFormation would substitute for resources that it creates.
 CREATED = {
     "FunctionLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/feedrank-dev:*",
@@ -33,7 +32,6 @@ CREATED = {
     ),
     "BundleBucket.Arn": f"arn:aws:s3:::{BUNDLES}",
     "Data.Outputs.RecordIdKeyArn": RECORD_ID_KEY_ARN,
-    "Data.Outputs.FeaturesTableArn": FEATURES_TABLE_ARN,
     "DecisionsBucket.Arn": f"arn:aws:s3:::{DECISIONS}",
     "DeliveryLog": "/aws/kinesisfirehose/feedrank-dev-decisions",
     "LogsStream.Arn": (

@@ -1,6 +1,6 @@
 """Metrics that AWS services document, with their dimensions.
 
-From the manuals of Lambda, API Gateway (HTTP APIs), Data Firehose and CloudWatch Logs.
+From the manuals of Lambda, API Gateway (HTTP APIs), Data Firehose, DynamoDB and CloudWatch Logs.
 """
 
 FUNCTION = frozenset({"FunctionName"})
@@ -10,9 +10,11 @@ STAGE = frozenset({"ApiId", "Stage"})
 ROUTE = frozenset({"ApiId", "Stage", "Method", "Resource"})
 STREAM = frozenset({"DeliveryStreamName"})
 LOG_GROUP = frozenset({"LogGroupName"})
+TABLE = frozenset({"TableName"})
 FILTER = frozenset({"LogGroupName", "DestinationType", "FilterName"})
 
 DOCUMENTED = {
+    "AWS/DynamoDB": ({TABLE}, {"ConsumedReadCapacityUnits", "ReadThrottleEvents"}),
     "AWS/Lambda": (
         {FUNCTION, ALIAS},
         {

@@ -28,10 +28,14 @@ WARNINGS = {
     "unknown-items",
     "snapshot-age",
     "live-features",
+    "feature-throttles",
+    "feature-age",
+    "feature-cache",
     "flat-scores",
     "spillover",
     "slow-init",
 }
+LIVE = {"live-features", "feature-throttles", "feature-age", "feature-cache"}
 ONLY_DIRECT = {"stale-direct-delivery", "decisions-spilled"}
 MINUTES = 20
 
@@ -94,8 +98,10 @@ def test_the_age_of_the_features_is_watched_if_a_limit_is_set() -> None:
 
 
 def test_live_features_are_watched_where_the_stack_reads_them() -> None:
+    assert set(_alarms(LiveFeatures="users")) == set(ALL) - {"feature-cache"}
+    assert set(_alarms(FeatureAgeMinutes="0")) == set(ALL) - {"feature-age"}
     for value in ("none", "table"):
-        assert set(_alarms(LiveFeatures=value)) == set(ALL) - {"live-features"}
+        assert set(_alarms(LiveFeatures=value)) == set(ALL) - LIVE
 
 
 @pytest.mark.parametrize("warm_start", ["snapstart", "none"])
@@ -182,6 +188,15 @@ def _state(alarm: str, *samples: Sample, minutes: int = MINUTES) -> str:
             )
             for name in ("RowsFromOldCache", "RowsFromSnapshot", "RowsFromDefaults")
         ],
+        ("feature-throttles", [("AWS/DynamoDB", "ReadThrottleEvents", {"TableName": "rows"}, 1)]),
+        ("feature-age", [("feedrank", "OldestRow", OURS, 15 * 60 + 1)]),
+        (
+            "feature-cache",
+            [
+                ("feedrank", "RowsFromStore", OURS, 30_005),
+                ("feedrank", "RowsFromCache", OURS, 20_000),
+            ],
+        ),
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.0005)]),
         (
             "spillover",
@@ -231,6 +246,17 @@ def test_an_alarm_fires(alarm: str, samples: list[Sample]) -> None:
         ),
         ("live-features", [("feedrank", "RowsFromStore", OURS, 100)]),
         ("live-features", []),
+        ("feature-throttles", [("AWS/DynamoDB", "ReadThrottleEvents", {"TableName": "rows"}, 0)]),
+        ("feature-age", [("feedrank", "OldestRow", OURS, 15 * 60 - 1)]),
+        (
+            "feature-cache",
+            [
+                ("feedrank", "RowsFromStore", OURS, 30_000),
+                ("feedrank", "RowsFromCache", OURS, 20_001),
+            ],
+        ),
+        ("feature-cache", [("feedrank", "RowsFromStore", OURS, 9_999)]),  # few
+        ("feature-cache", []),
         ("flat-scores", [("feedrank", "ScoreSpread", OURS, 0.2)]),
         ("model-unavailable", []),
         ("flat-scores", []),

@@ -259,8 +259,11 @@ def test_the_function_sends_decisions_to_its_own_stream(calls: list[tuple[str, s
     assert not allowed(policies("template.yaml", "FunctionRole"), action, resource)
 
 
-def test_the_function_reads_rows_of_its_own_table(calls: list[tuple[str, str]]) -> None:
-    stack = resolved(transformed(LiveFeatures="all"), LiveFeatures="all")
+@pytest.mark.parametrize("name", ["", "rows-of-another-stack"])
+def test_the_function_reads_rows_of_one_table(name: str, calls: list[tuple[str, str]]) -> None:
+    """Its own, or the one that it is given."""
+    given = {"FeaturesTable": name}
+    stack = resolved(transformed(LiveFeatures="all", **given), LiveFeatures="all", **given)
     uri = stack["Resources"]["Function"]["Properties"]["Environment"]["Variables"]["FEATURES_URI"]
     table = DynamoTable(uri.removeprefix("dynamodb://"))
     assert table.read_user(1, math.inf) is None
@@ -268,12 +271,12 @@ def test_the_function_reads_rows_of_its_own_table(calls: list[tuple[str, str]]) 
     assert [action for action, _ in calls] == ["dynamodb:GetItem", "dynamodb:BatchGetItem"]
     for action, resource in calls:
         for live in ("users", "all"):
-            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live)
+            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live, **given)
             assert allowed(documents, action, resource)
             assert not allowed(documents, action, f"{resource}-of-others")
             assert not allowed(documents, "dynamodb:PutItem", resource)
         for live in ("none", "table"):
-            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live)
+            documents = policies("template.yaml", "FunctionRole", LiveFeatures=live, **given)
             assert not allowed(documents, action, resource)
 
 

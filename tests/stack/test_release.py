@@ -47,6 +47,8 @@ MORE_VALUES = {
     "BasePath": ["/v1", "/v2"],
     "DecisionRetentionDays": ["90"],
     "SnapshotAgeDays": ["7"],
+    "FeatureAgeMinutes": ["15"],
+    "FeaturesTable": ["rows", "others"],
     "LogKeyArn": ["arn:aws:kms:eu-west-1:123456789012:key/1"],
     "AlarmTopicArn": ["arn:aws:sns:eu-west-1:123456789012:alarms"],
     "AlarmEmail": ["on-call@example.com"],
@@ -70,7 +72,11 @@ def _prod() -> dict[str, str]:
     return dict(each.split("=", 1) for each in overrides)
 
 
-BASES = {"layer": {}, "s3": {"ModelUri": NEWER}, "prod": {**_prod(), "ModelUri": ON_S3}}
+BASES = {
+    "layer": {},
+    "s3": {"ModelUri": NEWER, "LiveFeatures": "users"},
+    "prod": {**_prod(), "ModelUri": ON_S3},
+}
 
 
 def _deployed(source: Any = "template.yaml", **parameters: str) -> dict[str, Any]:
@@ -195,6 +201,19 @@ def test_the_longest_description_fits() -> None:
     }
     _, version = _version(_deployed(**longest))
     assert 240 < len(version["Description"]) <= 256
+
+
+def test_the_longest_description_with_a_table_fits() -> None:
+    room = PARAMETERS["ModelUri"]["MaxLength"] - 64
+    uri = f"/m/sha256-{DIGEST}/"
+    longest = {
+        "ModelUri": "s3://".ljust(room - len(uri), "b") + uri,
+        "LiveFeatures": "all",
+        "FeaturesTable": 64 * "t",
+    }
+    without = {"ModelUri": "s3://".ljust(room + 64 - len(uri), "b") + uri, "LiveFeatures": "all"}
+    lengths = [len(_version(_deployed(**each))[1]["Description"]) for each in (longest, without)]
+    assert lengths[0] == lengths[1]
 
 
 def test_a_model_with_a_long_name_fits() -> None:

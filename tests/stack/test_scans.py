@@ -54,7 +54,7 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
     "observability": [
         {},
         {"AlarmEmail": "on-call@example.com", "WarmStart": "provisioned", "SnapshotAgeDays": "7"},
-        {"DecisionDelivery": "direct", "LiveFeatures": "users"},
+        {"DecisionDelivery": "direct", "LiveFeatures": "all", "FeatureAgeMinutes": "15"},
     ],
     "delivery": [{}, ON_S3],
     "ecs": [

@@ -39,6 +39,8 @@ NOT_IN_LAMBDA = {
     "ENGINE_DEVICE": "a zip function has no GPU",
     "SAGEMAKER": "its routes are for a container that SageMaker calls; API Gateway has others",
     "DECISION_LOG_DIR": "a file is lost with its container",
+    "FEATURES_PASSWORD": "it would be readable in the function's configuration",
+    "FEATURES_SECRET": "of Valkey, which needs a VPC that the stack doesn't have",
     "RECORD_ID_KEY": "it would be readable in the function's configuration; it is in a secret",
 }
 # Actions without resources: https://docs.aws.amazon.com/service-authorization/
