@@ -99,6 +99,13 @@ def test_a_build_is_compared_with_what_is_deployed(aws: RecordedAws, tmp_path: P
     assert "a deploy would replace ModelLayer: the build differs" in output
 
 
+def test_a_build_is_not_compared_with_an_image(aws: RecordedAws, tmp_path: Path) -> None:
+    _packaged(tmp_path / "build")
+    aws.template = "Resources: {Function: {Properties: {ImageUri: 1.dkr.ecr/f:1}}}"
+    output = _doctor("--config-env", "prod").output
+    assert "not checked: the deployed function is an image" in output
+
+
 def test_what_a_deploy_would_change_is_listed(aws: RecordedAws) -> None:
     aws.parameters = {"WarmStart": "none", "Old": "1"}
     output = _doctor("--config-env", "prod").output

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from feedops.errors import OperationError
 from feedops.release.account import Account
 from feedops.stack.template import parse
 
@@ -16,15 +17,19 @@ PARTS: Mapping[str, str] = {
 
 
 def changed_parts(account: Account, stack: str, build: Path) -> list[str]:
-    """The parts of the stack that a deploy of the build in `build` would replace."""
+    """The parts of the stack that a deploy of the build in `build` would replace. Raises
+    OperationError where the function is an image."""
     body = account.cloudformation.get_template(StackName=stack, TemplateStage="Original")[
         "TemplateBody"
     ]
     deployed = parse(body) if isinstance(body, str) else body  # botocore has decoded JSON
+    resources = deployed["Resources"]
+    if any(key not in resources.get(part, {}).get("Properties", {}) for part, key in PARTS.items()):
+        raise OperationError("the deployed function is an image, whose files the template lacks")
     return [
         part
         for part, key in PARTS.items()
-        if _uploaded(deployed["Resources"][part]["Properties"][key]) != _digest(build / part)
+        if _uploaded(resources[part]["Properties"][key]) != _digest(build / part)
     ]
 
 
