@@ -123,6 +123,14 @@ def test_the_hooks_reason_is_shown_where_it_refuses_the_version(aws: RecordedAws
     ]
 
 
+def test_a_roll_back_is_explained_without_the_right_to_read_the_hooks_log(aws: RecordedAws) -> None:
+    aws.frames = _rolled_back("CodeDeploy failed", hook="Failed", status="Failed", error="failed")
+    aws.refused["FilterLogEvents"] = ("AccessDeniedException", "no")
+    result = _run(f"release {NEW[0]}")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-2] == "the hook refuses the new version: failed"
+
+
 def test_an_alarm_is_shown_when_it_rings_and_as_the_reason(aws: RecordedAws) -> None:
     reason = "One or more alarms have been activated according to the Amazon CloudWatch metrics"
     frames = _rolled_back("", hook="Succeeded", status="Stopped", error=reason)

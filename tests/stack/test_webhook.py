@@ -282,6 +282,13 @@ def test_the_roles_may_do_no_more() -> None:
 # ---- the template ----
 
 
+def test_a_release_can_ask_for_the_models_signature() -> None:
+    given = {**GIVEN, "VerifyKey": "infra/feedrank.pub"}
+    project = resolved(transformed(PATH, **given), **given)["Resources"]["Release"]["Properties"]
+    variable = {"Name": "FEEDRANK_VERIFY_KEY", "Value": "infra/feedrank.pub"}
+    assert variable in project["Environment"]["EnvironmentVariables"]
+
+
 def _resources() -> dict[str, Any]:
     resources: dict[str, Any] = resolved(transformed(PATH, **GIVEN), **GIVEN)["Resources"]
     return resources
@@ -307,6 +314,7 @@ def test_the_builds_command_exists_and_its_model_is_not_of_the_request() -> None
     variables = {v["Name"]: v["Value"] for v in project["Environment"]["EnvironmentVariables"]}
     assert variables["MODEL"] == "models:/feed_ranker@production"
     assert variables["STACK"] == "feedrank-prod"
+    assert "FEEDRANK_VERIFY_KEY" not in variables  # an empty one would be refused
     command = '.venv/bin/feedrank release "$MODEL" --stack "$STACK" --wait'
     assert command in project["Source"]["BuildSpec"]
     assert "--wait" in CliRunner().invoke(app, ["release", "--help"]).output

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from feedops.release.account import Account, code_of
+from feedops.release.account import DENIED, Account, code_of
 from feedops.release.deployed import APPLICATION, GROUP, HOOK, Deployed
 
 HOOK_EVENT = "BeforeAllowTraffic"
@@ -123,7 +123,8 @@ def alarms(account: Account, stack: Deployed, part: str = "") -> dict[str, tuple
 
 
 def refusal_by_hook(account: Account, stack: Deployed, start: datetime) -> str:
-    """Why the hook refused the version, as it has logged it; empty where its log says nothing."""
+    """Why the hook refused the version, as it has logged it; empty where its log says nothing or
+    can't be read."""
     for line in _errors_of_hook(account, stack, start):
         with suppress(ValueError):
             record = json.loads(line)
@@ -145,5 +146,5 @@ def _errors_of_hook(account: Account, stack: Deployed, start: datetime) -> Itera
             for event in page["events"]:
                 yield event["message"]
     except ClientError as error:
-        if code_of(error) != "ResourceNotFoundException":
+        if code_of(error) not in DENIED | {"ResourceNotFoundException"}:
             raise
