@@ -2,7 +2,10 @@
 
 import json
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+TIMEOUT_S = 120
 OF_ITS_TIME = {"latency_ms", "timestamp", "request_id"}
 
 
@@ -26,3 +29,16 @@ class Answer(NamedTuple):
         if isinstance(body, dict):
             body = {key: value for key, value in body.items() if key not in OF_ITS_TIME}
         return cls(status, content_type, body)
+
+
+def asked(url: str, body: str | None = None) -> Answer:
+    """By HTTP, an error's response too."""
+    content = None if body is None else body.encode()
+    request = Request(url, content, {"content-type": "application/json"} if body else {})
+    try:
+        response = urlopen(request, timeout=TIMEOUT_S)
+    except HTTPError as error:
+        response = error
+    with response:
+        text = response.read().decode()
+        return Answer.of_text(response.status, response.headers["content-type"], text)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from containers.answers import Answer
+from containers.answers import Answer, asked
 from containers.engine import base_of, docker
 from containers.sam import Handle, Sam
 from feedops.local.emulator import find_emulator
+from feedops.local.gateway import example_event
 from feedops.stack import lambda_image
 from feedops.stack.budget import BAR_BYTES
 from feedops.workspace import EVENTS
@@ -96,6 +97,14 @@ def test_sam_runs_it_too(name: str, template: Path, checkout: Path, handle: Hand
     event = EVENTS / f"{name}.json"
     sam = Sam(checkout, ("--template", str(template)))
     assert Answer.of(sam.invoke(event)) == Answer.of(handle(event.read_bytes()))
+
+
+def test_start_api_serves_it_too(template: Path, checkout: Path, handle: Handle) -> None:
+    """By the configuration beside the template."""
+    body = '{"user_id": 123, "item_ids": [5, 12, 41, 64, 199]}'
+    with Sam(checkout, ("--template", str(template))).serving("start-api") as url:
+        answer = asked(f"{url}/predict", body)
+    assert answer == Answer.of(handle(example_event("POST", "/predict", body.encode())))
 
 
 def test_its_user_is_not_root_and_writes_to_tmp_alone(container: str) -> None:

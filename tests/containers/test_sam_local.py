@@ -7,18 +7,16 @@ import json
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from containers.answers import Answer
+from containers.answers import TIMEOUT_S, Answer, asked
 from containers.sam import Handle, Sam
 from feedops.local.gateway import example_event
 from feedops.workspace import EVENTS
 from feedrank.http.routes import ROUTES
 
-TIMEOUT_S = 120
 EVENT_FILES = sorted(EVENTS.glob("*.json"))
 INVOCATIONS = "/2015-03-31/functions/Function/invocations"
 ASKED = {"user_id": 123, "item_ids": [5, 12, 41, 64, 199]}
@@ -47,18 +45,6 @@ def api(sam: Sam) -> Iterator[str]:
         yield url
 
 
-def _asked(url: str, body: str | None = None) -> Answer:
-    content = None if body is None else body.encode()
-    request = Request(url, content, {"content-type": "application/json"} if body else {})
-    try:
-        response = urlopen(request, timeout=TIMEOUT_S)
-    except HTTPError as error:
-        response = error
-    with response:
-        text = response.read().decode()
-        return Answer.of_text(response.status, response.headers["content-type"], text)
-
-
 @pytest.mark.parametrize("event", EVENT_FILES, ids=lambda path: path.stem)
 def test_an_event_is_answered_as_by_the_local_lambda(sam: Sam, event: Path, handle: Handle) -> None:
     answer, expected = Answer.of(sam.invoke(event)), Answer.of(handle(event.read_bytes()))
@@ -82,7 +68,7 @@ def test_start_lambda_answers_events_as_the_local_lambda_does(sam: Sam, handle: 
 def test_start_api_answers_a_route_as_the_local_lambda_does(
     api: str, path: str, handle: Handle
 ) -> None:
-    answer, expected = _asked(api + path), Answer.of(handle(example_event("GET", path)))
+    answer, expected = asked(api + path), Answer.of(handle(example_event("GET", path)))
     assert answer.status == HTTPStatus.OK
     if path in OF_A_CONTAINER:
         assert answer.body.keys() == expected.body.keys()
@@ -95,7 +81,7 @@ def test_start_api_ranks_and_refuses_as_the_local_lambda_does(
     api: str, name: str, handle: Handle
 ) -> None:
     event = example_event("POST", "/predict", BODIES[name].encode())
-    answer = _asked(f"{api}/predict", BODIES[name])
+    answer = asked(f"{api}/predict", BODIES[name])
     assert answer == Answer.of(handle(event))
     assert answer.status == (HTTPStatus.OK if name == "a ranking" else 422)
 
@@ -104,12 +90,12 @@ def test_start_api_ranks_as_it_is_typed(sam: Sam, handle: Handle) -> None:
     """With a container for the request."""
     body = BODIES["a ranking"]
     with sam.serving("start-api") as url:
-        answer = _asked(f"{url}/predict", body)
+        answer = asked(f"{url}/predict", body)
     assert answer == Answer.of(handle(example_event("POST", "/predict", body.encode())))
 
 
 def test_start_api_serves_no_other_route(api: str) -> None:
     """With REST's answer instead of a 404 by an HTTP API: SAM knows one for both."""
     for path in ("/live", "/predictions"):
-        assert _asked(api + path).status == HTTPStatus.FORBIDDEN
-    assert _asked(f"{api}/health", "{}").status == HTTPStatus.FORBIDDEN
+        assert asked(api + path).status == HTTPStatus.FORBIDDEN
+    assert asked(f"{api}/health", "{}").status == HTTPStatus.FORBIDDEN

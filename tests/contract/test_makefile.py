@@ -1,11 +1,15 @@
 """The Makefile has a wrapper for every command, and the environments that they need."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from containers.engine import HOW_TO_GET_ONE
 from feedbench.cli import app
 from feedbench.load.drive import LOCUST
 
@@ -51,3 +55,16 @@ def test_every_installation_is_announced() -> None:
     assert len(installing) == 5
     for recipe in installing:
         assert "@echo" in install.split(recipe)[0]
+
+
+def test_the_tests_in_containers_say_in_a_line_how_to_get_an_engine() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/containers"],
+        cwd=PROJECT,
+        env=os.environ | {"DOCKER_HOST": "unix:///nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.strip() == f"Exit: {HOW_TO_GET_ONE}"

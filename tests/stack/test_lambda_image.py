@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from feedops.errors import BuildError
 from feedops.stack.budget import LEFT_BYTES, PARTS
 from feedops.stack.build import BUILD, BUNDLE
 from feedops.stack.lambda_image import (
+    CONFIG,
     DEPLOY,
     DOCKERFILE,
     IMAGE_BUILD,
@@ -27,6 +29,7 @@ from feedops.workspace import PROJECT
 from feedrank.bundle.layout import MANIFEST
 from stack import checks
 from stack.hook import load_canary
+from stack.test_commands import _run, checkout  # noqa: F401 a fixture
 from stack.test_scans import DEPLOYMENTS, WAIVED
 from stack.transform import Json, resolved, template, transformed
 
@@ -187,3 +190,18 @@ def test_the_command_builds_the_image_of_the_finished_build(
     assert result.stdout.strip() == f"deploy it with: {DEPLOY}"
     template = re.findall(r"--template-file (\S+)", DEPLOY)
     assert template == [str((IMAGE_BUILD / "template.yaml").relative_to(PROJECT))]
+
+
+def test_the_printed_command_deploys_the_image_of_the_environment(
+    checkout: Path,  # noqa: F811
+) -> None:
+    """With samconfig.toml, which SAM would look for beside the template."""
+    build = checkout / IMAGE_BUILD.relative_to(PROJECT)
+    build.mkdir(parents=True)
+    shutil.copy(checkout / "template.yaml", build)
+    (build / CONFIG.name).symlink_to(checkout / CONFIG.name)
+    options, result = _run(DEPLOY)
+    assert result.exit_code == 0, result.output
+    assert options["template_file"] == str(build / "template.yaml")
+    assert (options["stack_name"], options["resolve_image_repos"]) == ("feedrank-dev", True)
+    assert options["parameter_overrides"] == {"Environment": "dev"}

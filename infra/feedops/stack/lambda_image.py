@@ -18,12 +18,15 @@ from feedops.stack.template import load
 from feedops.workspace import PROJECT
 from feedrank.bundle.layout import GOLDEN, MANIFEST
 
+CONFIG = PROJECT / "samconfig.toml"
 IMAGE_BUILD = STATE / "image"
 DOCKERFILE = PROJECT / "infra" / "images" / "lambda" / "Dockerfile"
 REPOSITORY = "feedrank-lambda"
 TEMPLATE = "image.yaml"  # beside the build that it is made of
 HOOK_LAYER = "hook"  # there too
-DEPLOY = "sam deploy --template-file .aws-sam/image/template.yaml --resolve-image-repos"
+DEPLOY = (
+    "sam deploy --config-env dev --template-file .aws-sam/image/template.yaml --resolve-image-repos"
+)
 PROPERTIES_OF_A_ZIP = ("CodeUri", "Handler", "Runtime", "Layers")
 
 
@@ -74,6 +77,8 @@ def build_image(
     template = parts.parent / TEMPLATE
     template.write_text(json.dumps(variant, indent=1))
     run_sam_build(template, directory, architecture)
+    # SAM looks for its configuration beside the template that a command names.
+    (directory / CONFIG.name).symlink_to(CONFIG)
 
 
 def write_hook_layer(model: Path, layer: Path) -> None:
