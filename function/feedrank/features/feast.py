@@ -62,7 +62,7 @@ class ViewTable:
         return {digest(prefix + key).hex(): id_ for key, id_ in keys if key}
 
     def row(self, item: Item | None, now_s: float) -> ViewRow | None:
-        """None where it has expired."""
+        """None where there is none, or it has expired."""
         if item is None:
             return None
         time_s = _time_of(item)
@@ -73,6 +73,42 @@ class ViewTable:
             time_s = nan
         values = item.get(VALUES)
         return (values.get("M", {}) if isinstance(values, dict) else {}), time_s
+
+
+class ViewJoin:
+    """Puts the rows of ids together from several views, as each table's come."""
+
+    def __init__(
+        self,
+        tables: Sequence[ViewTable],
+        ids: Sequence[Id],
+        found: dict[Any, StoredRow | None],
+    ) -> None:
+        self._now_s = time.time()
+        self._tables = {table.name: table for table in tables}
+        self._keys = {table.name: table.entity_ids(ids) for table in tables}
+        # By id, of each table: an id that its keys can't hold has no row.
+        self._rows: dict[str, dict[Id, ViewRow | None]] = {
+            name: dict.fromkeys({*ids} - {*keys.values()}) for name, keys in self._keys.items()
+        }
+        self._found = found
+        self._complete(ids)
+
+    def requests(self) -> list[TableKeys]:
+        keys = self._keys.items()
+        return [self._tables[name].keys([*of_table]) for name, of_table in keys if of_table]
+
+    def take(self, name: str, items: Mapping[str, Item | None]) -> None:
+        row_of, keys, now_s = self._tables[name].row, self._keys[name], self._now_s
+        rows = {keys[key]: row_of(item, now_s) for key, item in items.items()}
+        self._rows[name] |= rows
+        self._complete(rows)
+
+    def _complete(self, ids: Iterable[Id]) -> None:
+        """Those that every table has answered for."""
+        tables = self._rows.values()
+        for id_ in {*ids}.intersection(*tables):
+            self._found[id_] = _stored_row([rows[id_] for rows in tables])
 
 
 class FeastTables:
@@ -115,28 +151,9 @@ class FeastTables:
         deadline_s: float,
         found: dict[Any, StoredRow | None],
     ) -> None:
-        now_s = time.time()
-        keys = {table.name: table.entity_ids(ids) for table in tables}
-        # By id, of each table: an id that its keys can't hold has no row.
-        arrived: dict[str, dict[Id, ViewRow | None]] = {
-            name: dict.fromkeys({*ids} - {*of_table.values()}) for name, of_table in keys.items()
-        }
-        by_name = {table.name: table for table in tables}
-
-        def take(name: str, items: Mapping[str, Item | None]) -> None:
-            table, of_table = by_name[name], keys[name]
-            rows = {of_table[key]: table.row(item, now_s) for key, item in items.items()}
-            arrived[name] |= rows
-            complete(rows)
-
-        def complete(some: Iterable[Id]) -> None:
-            for id_ in {*some}.intersection(*arrived.values()):
-                found[id_] = _stored_row([of_table[id_] for of_table in arrived.values()])
-
-        complete(ids)
-        wanted = [table.keys([*keys[table.name]]) for table in tables if keys[table.name]]
-        if wanted:
-            batch_get(self._client, wanted, deadline_s, take)
+        join = ViewJoin(tables, ids, found)
+        if requests := join.requests():
+            batch_get(self._client, requests, deadline_s, join.take)
 
 
 def _tables(project: str, spec: FeatureSpec, source: Source) -> list[ViewTable]:
