@@ -2,10 +2,14 @@
 function ranks with them: what torch gives for the plain tables."""
 
 import json
+import re
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +20,9 @@ from feedops.cli.main import app
 from feedops.errors import OperationError
 from feedops.features import load as module
 from feedops.features.load import PROGRESS, Pace, bundle_spec, moment, rows_of
+from feedops.features.local_table import fill_table
 from feedops.features.table import FeatureTable, WrittenRow
+from feedrank.features.packed_rows import RowLayout
 
 URI = "dynamodb://rows"
 AS_OF = "2026-11-20T00:00:00Z"
@@ -284,3 +290,70 @@ def test_what_is_not_there_or_is_refused_is_said_to_be_so(demo_bundle: Path, dyn
     }.items():
         result = _get(demo_bundle, *ids)
         assert (result.exit_code, expected in result.output.replace("\n", " ")) == (1, True)
+
+
+# ---- Comparing -----------------------------------------------------------------------------------
+
+
+def _table(bundle: Path, command: str, *more: str) -> tuple[dict[str, list[str]], str]:
+    """The lines by their first word, and the whole output."""
+    arguments = ["features", command, "--from", URI, "--bundle", str(bundle), *more]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    words = [re.split(r"[\s│┃]+", line.strip("│┃ ")) for line in result.output.splitlines()]
+    return {line[0]: line[1:] for line in words if len(line) > 1}, result.output
+
+
+@pytest.fixture
+def changed(tables: Path, demo_bundle: Path, dynamodb: Any) -> pd.DataFrame:
+    """The items that a table has, of which some differ from the snapshot's: 10 are missing, 20 have
+    another click rate, and one is no row."""
+    items = demo.demo_tables()["items"].astype(np.float32).sort_values("item_id")
+    items = items.iloc[10:].reset_index(drop=True)
+    items.loc[:19, "item_ctr"] += np.float32(0.25)
+    mark = RowLayout(bundle_spec(demo_bundle), "item").mark
+    for item, *cells in items.itertuples(index=False):
+        row = struct.pack("<I4f", mark, *cells)
+        entry = {
+            "k": {"S": f"i#{int(item)}"},
+            "v": {"B": row},
+            "t": {"N": str(time.time() - 7_200)},
+        }
+        dynamodb.put_item(TableName="rows", Item=entry)
+    last = int(items["item_id"].iloc[-1])
+    dynamodb.put_item(TableName="rows", Item=entry | {"k": {"S": f"i#{last}"}, "v": {"B": b"x"}})
+    return items.iloc[:-1]
+
+
+def test_stats_are_what_pandas_says(changed: pd.DataFrame, demo_bundle: Path) -> None:
+    lines, told = _table(demo_bundle, "stats")
+    assert "0 (0.0%)" in told  # no user
+    assert "295 (96.7%)" in told
+    assert lines["refused"] == ["1"]
+    assert "p50 2.00, p99 2.00, oldest 2.00" in told
+    snapshot = demo.demo_tables()["items"].set_index("item_id").loc[changed["item_id"].astype(int)]
+    for name in ("item_ctr", "item_age_days"):
+        mean, base, spread, shift = map(float, lines[name])
+        assert mean == pytest.approx(changed[name].mean(), rel=1e-4)
+        assert base == pytest.approx(snapshot[name].mean(), rel=1e-4)
+        assert spread == pytest.approx(snapshot[name].std(ddof=0), rel=1e-4)
+        assert shift == pytest.approx(abs(mean - base) / spread, abs=0.006)
+
+
+def test_diff_finds_the_rows_that_differ(changed: pd.DataFrame, demo_bundle: Path) -> None:
+    lines, _ = _table(demo_bundle, "diff")
+    differing, largest, of = lines["item_ctr"]
+    assert (differing, float(largest)) == ("20", pytest.approx(0.25, abs=1e-6))
+    assert int(of) in changed["item_id"].iloc[:20].astype(int).tolist()
+    assert lines["item_age_days"][:1] == ["0"]
+    lines, _ = _table(demo_bundle, "diff", "--sample", "5")
+    assert int(lines["items"][-1]) == 3  # of 5, one is missing and one is no row
+
+
+@pytest.mark.usefixtures("dynamodb")
+def test_a_table_on_moto_has_what_the_bundles_snapshot_has(demo_bundle: Path) -> None:
+    uri = fill_table(demo_bundle)
+    expected = _ranked(demo_bundle)
+    live = _ranked(demo_bundle, FEATURES_URI=uri)
+    assert _scores(live) == _scores(expected)
+    assert (live["degraded"], live["unknown"]) == ([], expected["unknown"])

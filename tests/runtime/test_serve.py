@@ -137,6 +137,23 @@ def test_uvicorn_serves_a_bundle_without_mlflow_and_killing_it_ends_every_proces
         process.kill()
 
 
+def test_features_are_read_from_dynamodb(feedrank: Command, directory: Path) -> None:
+    port = free_port()
+    (bundle,) = (directory / "data" / "bundles").iterdir()
+    process = feedrank(
+        *("serve", "--port", str(port), "--bundle", str(bundle), "--features", "dynamodb"),
+        *("--concurrency", "1", "--env", "FEATURES_TIMEOUT_MS=30000"),
+    )
+    assert "features" in until_it_serves(process)
+    assert sorted(predict(port)) == sorted(json.loads(BODY)["item_ids"])
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=LONGEST_S)
+    (file,) = (directory / "data" / "predictions").glob("predictions_*.jsonl")
+    (record,) = map(json.loads, file.read_text().splitlines())
+    assert {*record["row_sources"]["sources"]} == {"s"}
+    assert record["degraded"] == []
+
+
 def test_a_corrupt_bundle_is_refused_and_the_message_names_the_file(
     directory: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

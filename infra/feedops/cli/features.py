@@ -79,6 +79,36 @@ def get(
     show(uri, bundle, "user" if user else "item", user or item, output)
 
 
+SizeOption = Annotated[
+    int, typer.Option("--sample", min=1, help="Users, and items, of the snapshot that are read.")
+]
+
+
+def stats(
+    *,
+    uri: Annotated[str, typer.Option("--from", metavar="STORE", help=STORES)],
+    bundle: BundleOption,
+    size: SizeOption = 1_000,
+) -> None:
+    """Show how many of the snapshot's ids a store has, how old its rows are, and how their cells
+    are distributed beside the snapshot's."""
+    from feedops.features.compare import stats as run_stats
+
+    run_stats(uri, bundle, size, output)
+
+
+def diff(
+    *,
+    uri: Annotated[str, typer.Option("--from", metavar="STORE", help=STORES)],
+    bundle: BundleOption,
+    size: SizeOption = 1_000,
+) -> None:
+    """Show in which features a store's rows differ from the snapshot's, and by how much."""
+    from feedops.features.compare import diff as run_diff
+
+    run_diff(uri, bundle, size, output)
+
+
 def feast_repo(
     *,
     tables: Annotated[

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -67,6 +67,13 @@ def serve(
         bool,
         typer.Option("--show-answer", help="Send an example request first, and show the ranking."),
     ] = False,
+    features: Annotated[
+        Literal["dynamodb"] | None,
+        typer.Option(
+            help="Read features from a table of moto's DynamoDB that has the rows of the bundle.",
+            show_default="the bundle's snapshot",
+        ),
+    ] = None,
     env: VariablesOption,
 ) -> None:
     """Serve a model over HTTP on the local Lambda runtime. Trains a model if there is none."""
@@ -87,6 +94,7 @@ def serve(
         memory_mb=memory,
         timeout_s=timeout,
         show_answer=show_answer,
+        features=features,
         variables=variables_of(env),
     )
     run_server(options, output)

@@ -98,6 +98,8 @@ live_features.add_commands(
     "Commands",
     features.load,
     features.get,
+    features.stats,
+    features.diff,
     features.feast_repo,
     features.feast_spec,
     checkout=False,
@@ -105,6 +107,6 @@ live_features.add_commands(
 app.add_typer(
     live_features,
     name="features",
-    help="Load rows into a live feature store, show one, or map a spec to a Feast store.",
+    help="Load rows into a live feature store, look at them, or map a spec to a Feast store.",
     rich_help_panel="Deployed stack",
 )

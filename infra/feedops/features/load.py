@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from feedmodel.publish.tables import TABLES, find_table, read_tables
+from feedmodel.publish.tables import TABLES, FeatureTables, find_table, read_tables
 from feedmodel.publish.tables import FeatureTable as Rows
 from feedops.display import print_facts, steps
 from feedops.errors import OperationError
@@ -103,13 +103,19 @@ def bundle_spec(bundle: Path) -> FeatureSpec:
 
 
 def rows_of(spec: FeatureSpec, directory: Path, *, users_alone: bool) -> Iterator[WrittenRow]:
-    """Users with their pairs, then items."""
     sources: tuple[Source, ...] = ("user", "pair") if users_alone else ("user", "pair", "item")
-    for source in sources:
-        check_storable(spec, source)
     tables = read_tables(
         _of_sources(spec, sources), {name: find_table(directory, name) for name in TABLES}
     )
+    return rows_of_tables(spec, tables, sources)
+
+
+def rows_of_tables(
+    spec: FeatureSpec, tables: FeatureTables, sources: Sequence[Source] = ("user", "pair", "item")
+) -> Iterator[WrittenRow]:
+    """Users with their pairs, then items. Raises SpecError where a row can't hold a feature."""
+    for source in sources:
+        check_storable(spec, source)
     layouts = {source: RowLayout(spec, source) for source in sources}
     pairs = dict(packed_pairs(layouts["pair"], tables["pairs"])) if layouts["pair"].blocks else {}
     if spec.columns("user"):
@@ -118,7 +124,7 @@ def rows_of(spec: FeatureSpec, directory: Path, *, users_alone: bool) -> Iterato
     alone = b"" if spec.columns("user") else _row_without_cells(layouts["user"])
     for user, packed in pairs.items():
         yield WrittenRow(user_key(user), alone, packed)
-    if not users_alone and spec.columns("item"):
+    if "item" in sources and spec.columns("item"):
         for item, row in _packed(layouts["item"], tables["items"]):
             yield WrittenRow(item_key(item), row)
 

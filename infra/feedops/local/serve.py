@@ -30,6 +30,7 @@ from feedrank.bundle.layout import GOLDEN, Manifest
 
 JSON = "application/json"
 EXAMPLE = EVENTS / "predict.json"
+MOTO_TIMEOUT_MS = "1000"  # it is no DynamoDB: a hundred rows take tens of milliseconds
 FEW_ITEMS = 2  # make no ranking to look at
 
 
@@ -82,7 +83,8 @@ async def _serve(
         with steps(console, "Starting S3 (moto) and the function"):
             aws = await stack.enter_async_context(local_aws(options.logs / "moto.log"))
             model_uri = await asyncio.to_thread(_upload, bundle, aws)
-            function = _function(options, aws, model_uri, manifest.digest)
+            live = await asyncio.to_thread(_fill_store, bundle, aws) if options.features else {}
+            function = _function(options, {**aws, **live}, model_uri, manifest.digest)
             backend = await stack.enter_async_context(
                 start_backend(options, function, bound, scratch)
             )
@@ -116,6 +118,15 @@ def _upload(bundle: Path, aws: Mapping[str, str]) -> str:
     with sdk_environment(aws):
         create_bucket()
         return upload(bundle, f"s3://{BUCKET}/models/").uri
+
+
+def _fill_store(bundle: Path, aws: Mapping[str, str]) -> dict[str, str]:
+    """The function's settings for it."""
+    from feedops.features.local_table import fill_table
+
+    with sdk_environment(aws):
+        uri = fill_table(bundle)
+    return {"FEATURES_URI": uri, "FEATURES_TIMEOUT_MS": MOTO_TIMEOUT_MS}
 
 
 async def _check_health(client: aiohttp.ClientSession, log: Path) -> None:
@@ -154,6 +165,7 @@ def _print_summary(
             else f"{options.concurrency} Lambda environments, "
             f"{options.memory_mb:,} MB, {options.timeout_s} s"
         ),
+        **({"features": options.features} if options.features else {}),
         "decisions": str(PREDICTIONS),
         "logs": str(options.logs),
     }

@@ -11,12 +11,14 @@ from feedops.local.processes import LOCALHOST
 from feedops.workspace import LOGS
 
 FrontName = Literal["lambda", "uvicorn"]
+StoreName = Literal["dynamodb"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """`variables` are environment variables for the function; they win over those that serve sets.
-    A `bundle` needs no MLflow. `front` None means lambda, or uvicorn where no emulator runs."""
+    A `bundle` needs no MLflow. `features` names the store that rows are read from, in place of the
+    snapshot. `front` None means lambda, or uvicorn where no emulator runs."""
 
     model: str | None = None
     bundle: Path | None = None
@@ -31,6 +33,7 @@ class ServeOptions:
     memory_mb: int = 1_769
     timeout_s: int = 10
     show_answer: bool = False
+    features: StoreName | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
