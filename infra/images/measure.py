@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from statistics import quantiles
@@ -32,9 +31,7 @@ def inputs_of(model: Model, bundle: str) -> dict[str, FloatArray]:
     return model.matrix.build(query, asyncio.run(model.features.fetch(query, inf)))
 
 
-def seconds(
-    model: Model, inputs: Mapping[str, FloatArray], items: int, for_s: float
-) -> list[float]:
+def seconds(model: Model, inputs: dict[str, FloatArray], items: int, for_s: float) -> list[float]:
     most = max(map(len, inputs.values()))
     sized = {
         name: np.resize(matrix, (items, *matrix.shape[1:])) if len(matrix) == most else matrix

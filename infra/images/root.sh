@@ -18,7 +18,12 @@ keep() {  # FILE: a shared library at its own place, and its package's record an
 record() {  # PACKAGE
     dpkg-query --status "${1:?no package has this file}" >"$packages/$1"
     mkdir -p "$root/usr/share/doc/$1"
-    cp -L "/usr/share/doc/$1/copyright" "$root/usr/share/doc/$1/"
+    # Where it refers to another package of its source, a slim base lacks the reference.
+    source=$(dpkg-query --show --showformat '${source:Package}' "$1")
+    for package in "$1" $(dpkg-query --show --showformat '${source:Package} ${Package}\n' | sed -n "s/^$source //p"); do
+        test ! -e "/usr/share/doc/$package/copyright" || break
+    done
+    cp -L "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$1/"
 }
 
 mkdir -p "$root/usr/lib" "$root/usr/lib64" "$root/usr/local/bin" "$root/usr/local/lib" "$packages" "$root/etc/ssl/certs"
@@ -40,10 +45,8 @@ mv "$site" site-packages
 find "$root/usr/local" -type f \( -name '*.so' -o -name '*.so.*' -o -name "$python" \) -exec ldd {} + >/tmp/linked 2>&1
 sed -n 's/^\t\([^ ]*\) => not found$/\1/p' /tmp/linked | sort -u | grep -vx 'libcuda\.so\.1' >&2 && exit 1
 sed -En 's/^\t([^ ]* => )?((\/usr)?\/lib[^ ]*) \(0x.*/\2/p' /tmp/linked | sort -u | while read -r file; do keep "$file"; done
-for name in libgcc_s.so.1 libnss_dns.so.2 libnss_files.so.2; do  # opened by name
-    file=$(ldconfig -p | sed -n "s/.*\t$name .* => //p;" | head -n 1)
-    keep "${file:?$name}"
-done
+thread_end=$(ldconfig -p | sed -n 's/^\tlibgcc_s\.so\.1 .* => //p' | head -n 1)  # opened by name
+keep "${thread_end:?libgcc_s.so.1}"
 
 record base-files
 record ca-certificates

@@ -67,6 +67,12 @@ for place, directories, files in os.walk("/"):
         if is_open or status.st_uid or status.st_gid:
             print(os.path.join(place, name))
 """
+DEBIAN = """
+import os
+print(*sorted(os.listdir("/var/lib/dpkg/status.d")))
+root = "/usr/share/doc"
+print(*sorted(name for name in os.listdir(root) if os.path.getsize(f"{root}/{name}/copyright")))
+"""
 # botocore asks these services for credentials, of a web identity or of a login.
 CREDENTIALS = """
 from botocore.session import Session
@@ -329,6 +335,13 @@ def test_it_has_the_packages_of_its_bill_of_materials(
     """No pip, then, and nothing else that builds packages."""
     listed = {part.name: part.version for part in sbom.image(image.name).components}
     assert {name: metadata["version"] for name, metadata in packages.items()} == listed
+
+
+def test_debians_packages_have_their_records_and_licences(image: Image) -> None:
+    """A scanner finds known vulnerabilities by the records."""
+    records, licences = image.run(DEBIAN)
+    assert records == licences
+    assert {"base-files", "ca-certificates", "libc6", "libstdc++6"} < {*records.split()}
 
 
 def test_its_licences_are_the_listed_ones(packages: dict[str, dict[str, Any]]) -> None:
