@@ -34,6 +34,8 @@ from feedrank.decisions.sinks import DecisionRecord
 from feedrank.decisions.sinks.firehose import FirehoseStream
 from feedrank.errors import BundleError, SettingsError
 from feedrank.features.dynamodb import DynamoTable
+from feedrank.features.feast import FeastTables
+from feedrank.features.spec_reader import parse_spec
 from feedrank.settings import MIN_KEY_LENGTH
 from scripted import Answer, Scripted, Sent, scripted
 from stack.hook import load_canary
@@ -278,6 +280,25 @@ def test_the_function_reads_rows_of_one_table(name: str, calls: list[tuple[str, 
         for live in ("none", "table"):
             documents = policies("template.yaml", "FunctionRole", LiveFeatures=live, **given)
             assert not allowed(documents, action, resource)
+
+
+def test_the_function_reads_the_views_of_one_feast_project(calls: list[tuple[str, str]]) -> None:
+    given = {"FeaturesTable": "shop", "FeatureStore": "feast"}
+    stack = resolved(transformed(LiveFeatures="all", **given), LiveFeatures="all", **given)
+    uri = stack["Resources"]["Function"]["Properties"]["Environment"]["Variables"]["FEATURES_URI"]
+    assert uri == "feast://shop"
+    repository = {"views": {"items": {"join_key": "item_id"}}, "features": {"a": "items:a"}}
+    feature = {"name": "a", "source": "item"}
+    spec = parse_spec({"inputs": [{"name": "x", "features": [feature]}], "feast": repository})
+    FeastTables(uri.removeprefix("feast://"), spec, reads_items=True).read_items([1], math.inf, {})
+    ((action, resource),) = calls
+    assert (action, resource.rpartition("/")[2]) == ("dynamodb:BatchGetItem", "shop.items")
+    for live in ("users", "all"):
+        documents = policies("template.yaml", "FunctionRole", LiveFeatures=live, **given)
+        assert allowed(documents, action, resource)
+        assert not allowed(documents, action, resource.replace("shop.", "shop-of-others."))
+        assert not allowed(documents, "dynamodb:PutItem", resource)
+    assert not allowed(policies("template.yaml", "FunctionRole", **given), action, resource)
 
 
 def test_the_function_reads_only_the_key_that_ids_are_hashed_with(
