@@ -14,21 +14,12 @@ from feedops.workspace import DATA, PROJECT
 README = PROJECT / "README.md"
 DIRECTORY = DATA / "bench"
 
-Only = Annotated[
-    list[str],
-    Option(
-        metavar="NAME",
-        default_factory=list,
-        show_default=False,
-        help="Take this measurement alone; repeatable.",
-    ),
-]
+Only = Annotated[list[str] | None, Option(help="Take this measurement alone; repeatable.")]
 Quick = Annotated[bool, Option("--quick", help="Fewer rounds: minutes, not an hour.")]
 Check = Annotated[bool, Option("--check", help="Fail if something is worse than the baseline.")]
 Readme = Annotated[bool, Option("--readme", help="Write report and README from the last run.")]
 Set = Annotated[bool, Option("--set-baseline", help="Make the last run the baseline.")]
 Url = Annotated[str, Option(help="The address of a running server; without it one is started.")]
-Environments = Annotated[int, Option(min=1, max=64, help="Lambda environments of that server.")]
 Seconds = Annotated[int, Option(min=5, help="Length of the steady phase.")]
 
 
@@ -36,7 +27,7 @@ def bench(
     *,
     bundle: BundleOption = None,
     quick: Quick = False,
-    only: Only,
+    only: Only = None,
     check: Check = False,
     readme: Readme = False,
     set_baseline: Set = False,
@@ -57,7 +48,7 @@ def bench(
     if readme or set_baseline:
         return
     effort = "quick" if quick else "full"
-    results = measure(lambda: bundle or newest_bundle(), effort, only, output)
+    results = measure(lambda: bundle or newest_bundle(), effort, only or [], output)
     path = DIRECTORY / "part" / last.name if only else last  # the README is made of whole runs
     results.write(path)
     table = markdown.table(results.rows).replace("<br><sub>", " (").replace("</sub>", ")")
@@ -76,7 +67,6 @@ def load(
     *,
     bundle: BundleOption = None,
     url: Url = "",
-    environments: Environments = 2,
     seconds: Seconds = 60,
 ) -> None:
     """Load the HTTP front with Locust: 100 requests/s, saturation, overload, recovery."""
@@ -84,7 +74,7 @@ def load(
     from feedops.models.bundles import newest_bundle
 
     directory = (bundle or newest_bundle()).absolute()
-    drive.run(directory, url, environments, seconds, output)
+    drive.run(directory, url, seconds, output)
 
 
 app.add_commands("Benchmark", bench, load)

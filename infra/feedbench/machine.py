@@ -16,11 +16,10 @@ from feedops.local.processes import LINES_QUOTED
 
 
 def description() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")  # Linux alone has it
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)  # which arm64 hasn't
     return {
-        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cpu": model[1] if model else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
     }

@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 
 from feedbench.stats import SEED
+from feedops.features.load import bundle_spec
 from feedops.local import gateway
-from feedrank.bundle.layout import MANIFEST, SNAPSHOT, parse_manifest
+from feedrank.bundle.layout import SNAPSHOT
 from feedrank.features import expressions
 from feedrank.features.snapshot import read_safetensors
-from feedrank.features.spec import FeatureSpec
-from feedrank.features.spec_reader import parse_spec
 
 SIZES = (5, 50, 100)  # items a request
 UNKNOWN_SHARE = 0.05  # of the items: new ones, which no table has yet
 MOMENT_S = 1_795_377_600.0  # 2026-11-22T20:00:00Z
-
-
-def spec_of(bundle: Path) -> FeatureSpec:
-    return parse_spec(parse_manifest((bundle / MANIFEST).read_bytes()).feature_spec)
 
 
 def requests(bundle: Path, items: int, count: int) -> list[dict[str, Any]]:
@@ -28,7 +23,7 @@ def requests(bundle: Path, items: int, count: int) -> list[dict[str, Any]]:
     random = np.random.default_rng((SEED, items))
     tables = read_safetensors(bundle / SNAPSHOT)
     users, known = tables["users.ids"], tables["items.ids"]
-    features = spec_of(bundle).columns("context")
+    features = bundle_spec(bundle).columns("context")
     examples = [expressions.parse(feature.expression).example for feature in features]
     context = dict(example for example in examples if example)
     bodies = []

@@ -1,14 +1,11 @@
 """What the benchmark counts on: its own traffic, its stages, its clients, its reading of loads."""
 
-import asyncio
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from feedbench import generator, traffic
 from feedbench.load import drive
@@ -17,8 +14,8 @@ from feedbench.probes.cold import watched
 from feedbench.results import FLOOR, OURS, PLAN
 from feedops.errors import OperationError
 from feedops.local.artifact import is_current
-from feedops.local.processes import LOCALHOST, free_port
 from feedrank.http.schemas import PredictRequest
+from scripted import Answer, scripted
 
 STAGES = PLAN["stages"]["cold"]
 
@@ -74,35 +71,48 @@ def test_a_leak_is_growth_and_a_warm_plateau_is_none() -> None:
     assert warm.growth(leaking) > warm.GROWTH_BAR_MB
 
 
-def test_the_open_loop_sends_all_and_counts_what_is_no_200() -> None:
-    statuses = iter([200, 200, 503, 200])
+def test_a_load_has_what_wrk_says_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stand-in for wrk, which CI may lack: its own lines, and the environment that it had."""
+    report = '{"requests": 300, "seconds": 2.0, "errors": %d, "latencies_ms": [1.0, 2.0]}'
+    wrk = tmp_path / "wrk"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=next(statuses))
+    def loads(errors: int) -> None:
+        wrk.write_text(f"#!/bin/sh\necho Running\necho '{report % errors}'\n")
+        wrk.chmod(0o755)
 
-    load = asyncio.run(_against(answer, lambda url: generator.open_loop(url, [b"{}"], 200, 0.02)))
+    loads(errors=0)
+    assert generator.drive("http://x", tmp_path / "bodies", 1, 100, 1_000) == {
+        "requests": 300,
+        "seconds": 2.0,
+        "errors": 0,
+        "latencies_ms": [1.0, 2.0],
+    }
+    assert generator.requests_per_s("http://x", tmp_path / "bodies", 1) == 150.0
+    loads(errors=3)
+    with pytest.raises(OperationError, match="3 of 300 requests to http://x failed"):
+        generator.requests_per_s("http://x", tmp_path / "bodies", 1)
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+@pytest.mark.substituted_by("tests/unit/test_bench_parts.py")
+def test_wrk_sends_the_bodies_in_turn_counts_what_is_no_200_and_times_the_rest(
+    tmp_path: Path,
+) -> None:
+    bodies = [b'{"n": 1}', b'{"n": 2}']
+    (tmp_path / "bodies").write_bytes(b"\n".join(bodies) + b"\n")
+    with scripted() as server:
+        server.answers = [Answer(status=503)]
+        load = generator.drive(f"{server.url}/predict", tmp_path / "bodies", 1, 2, 50)
 
     assert load["errors"] == 1
-    assert len(load["latencies_ms"]) == 4  # type: ignore[arg-type]
-
-
-def test_a_slow_answer_delays_no_other_request() -> None:
-    """All are under way at once: none of the three waits for an answer to be sent."""
-    all_here = asyncio.Event()
-    arrived = 0
-
-    async def answer(_request: web.Request) -> web.Response:
-        nonlocal arrived
-        arrived += 1
-        if arrived == 3:
-            all_here.set()
-        await all_here.wait()
-        return web.Response()
-
-    load = asyncio.run(_against(answer, lambda url: generator.open_loop(url, [b"{}"], 300, 0.01)))
-
-    assert load["errors"] == 0
-    assert len(load["latencies_ms"]) == 3  # type: ignore[arg-type]
+    assert load["requests"] <= len(server.requests) <= load["requests"] + 2  # under way at the end
+    assert {(sent.method, sent.path) for sent in server.requests} == {("POST", "/predict")}
+    assert {sent.body for sent in server.requests} == {*bodies}
+    latencies_ms = load["latencies_ms"]
+    assert len(latencies_ms) == 1_000
+    assert latencies_ms == sorted(latencies_ms)
+    assert latencies_ms[0] > 0
 
 
 def test_without_wrk_the_servers_measure_says_what_to_install(
@@ -182,20 +192,6 @@ def _entry(
     }
 
 
-async def _against(answer: object, load: object) -> Mapping[str, object]:
-    """What the load found, with this handler behind every path."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)  # type: ignore[arg-type]
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, LOCALHOST, port).start()
-    try:
-        return await load(f"http://{LOCALHOST}:{port}")  # type: ignore[operator,no-any-return]
-    finally:
-        await runner.cleanup()
-
-
 def test_ours_is_compared_with_the_fastest_torch_server_and_with_onnx_runtime_behind_fastapi() -> (
     None
 ):
@@ -217,5 +213,3 @@ def test_ours_is_compared_with_the_fastest_torch_server_and_with_onnx_runtime_be
     for row in rows:
         assert "no decision record, log line or metric (ours: all three)" in row.note
     assert "fastest: torch + FastAPI" in rows[0].note
-    others = {key: rate for key, rate in rates.items() if key[1] != servers.ONNX_FASTAPI}
-    assert list(servers.rows_of(others)) == rows[:3]

@@ -1,7 +1,7 @@
 """The network from MLflow, as a plain module where its class is at hand.
 
 MLflow returns an exported program, which checks its inputs at each call. The class doesn't, so the
-weights go into the class: the faster of the two.
+weights of the demo's network go into its class: the faster of the two.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,16 @@ from typing import Any
 import mlflow.pytorch
 import numpy as np
 import torch
-from torch import nn
 
 from feedbench.competitors.candidates import BUNDLE, Candidates, Rank
 from feedrank.domain import FloatArray
 
 
-def torch_ranker(*, plain: bool = True) -> Rank:
-    """Without `plain`, the exported program itself."""
+def torch_ranker() -> Rank:
     torch.set_num_threads(1)
-    candidates, exported = Candidates(), mlflow.pytorch.load_model(str(BUNDLE))
-    network = candidates.manifest.network if plain else None
-    module: Any = plain_module(exported, network) or exported
+    candidates, module = Candidates(), mlflow.pytorch.load_model(str(BUNDLE))
+    if candidates.manifest.network == "deep_mlp":
+        module = plain_module(module.state_dict())
 
     @torch.inference_mode()
     def score(inputs: Mapping[str, FloatArray]) -> FloatArray:
@@ -31,16 +29,10 @@ def torch_ranker(*, plain: bool = True) -> Rank:
     return candidates.ranked_by(score)
 
 
-def plain_module(exported: Any, network: str | None) -> nn.Module | None:  # noqa: ANN401 MLflow's
-    """None for a network other than the demo's."""
-    if network != "deep_mlp":
-        return None
+def plain_module(weights: Mapping[str, Any]) -> torch.nn.Module:
     from feedmodel.demo import networks
 
-    weights = exported.state_dict()
-    widths = [len(value) for name, value in weights.items() if name.endswith("standardise.mean")]
-    if len(widths) != 1:
-        return None
-    module = networks.DeepMLP(np.ones((2, widths[0]), dtype=np.float32))
+    rows = np.ones((2, len(weights["standardise.mean"])), np.float32)  # whose values don't matter
+    module = networks.DeepMLP(rows)
     module.load_state_dict(weights)
     return module.eval()

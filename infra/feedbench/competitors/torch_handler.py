@@ -8,4 +8,4 @@ from feedbench.competitors.fastapi_apps import create
 from feedbench.competitors.network import torch_ranker
 
 asyncio.set_event_loop(asyncio.new_event_loop())
-lambda_handler = Mangum(create(torch_ranker(plain=False)), lifespan="off")
+lambda_handler = Mangum(create(torch_ranker()), lifespan="off")

@@ -30,7 +30,7 @@ WINDOW_S = 3  # of the ramp, for its saturation
 Stats = dict[str, dict[str, Any]]  # Locust's own, by name
 
 
-def run(bundle: Path, url: str, environments: int, seconds: int, console: Console) -> None:
+def run(bundle: Path, url: str, seconds: int, console: Console) -> None:
     """Raises OperationError where Locust is missing, or where the load found something wrong."""
     if not LOCUST.exists():
         raise OperationError(
@@ -38,9 +38,7 @@ def run(bundle: Path, url: str, environments: int, seconds: int, console: Consol
         )
     with scratch_directory(DIRECTORY / "run") as scratch, ExitStack() as stack:
         if not url:
-            server = front_server(
-                scratch, bundle, environments=environments, longest_wait_s=LONGEST_WAIT_S
-            )
+            server = front_server(scratch, bundle, environments=2, longest_wait_s=LONGEST_WAIT_S)
             with steps(console, "Starting the local Lambda"):
                 url = stack.enter_context(server)
         bodies = scratch / "bodies.json"

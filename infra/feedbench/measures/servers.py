@@ -22,14 +22,15 @@ from feedbench.bench import COMPETITORS_PATH, INFRA, Bench
 from feedbench.competitors.candidates import Candidates
 from feedbench.results import FLOOR, OURS, PLAN, Row, row
 from feedbench.traffic import SIZES
-from feedops.errors import OperationError, StartError
+from feedops.errors import OperationError
+from feedops.features.load import bundle_spec
 from feedops.local.background import front_server, running
 from feedops.local.processes import LOCALHOST, free_port
 from feedops.workspace import FUNCTION, PROJECT
 
 COMPETITORS = PROJECT / ".venv-bench"
 BODIES = 128
-FRONT_ITEMS, FRONT_RATE_PER_S, FRONT_WARM_UP_S = 50, 100, 3.0
+FRONT_ITEMS, FRONT_USERS, FRONT_THINK_MS, FRONT_WARM_UP_S = 50, 100, 1_000, 3.0
 ONNX_FASTAPI = "ONNX Runtime + FastAPI"  # rows of its own: it is what this project builds on
 LEAVES_OUT = "writes no decision record, log line or metric (ours: all three)"
 UVICORN = "--no-access-log --log-level warning --host {host} --port {port}"
@@ -50,19 +51,13 @@ def measure(bench: Bench) -> Iterator[Row]:
     if not python.exists():
         raise OperationError("the other servers aren't installed: `make bench-competitors`")
     servers = [Server(name, **options) for name, options in PLAN["servers"].items()]
-    if len(traffic.spec_of(bench.bundle).inputs) > 1:
+    if len(bundle_spec(bench.bundle).inputs) > 1:
         servers = [server for server in servers if not server.takes_matrix]
         bench.notes.append("skipped: MLflow's server, which takes one matrix")
     bodies, samplers = {items: _bodies(bench, items) for items in SIZES}, {}
     with ExitStack() as stack:
         for server in servers:
-            try:
-                url = stack.enter_context(_running(bench, server, python, bodies[SIZES[0]]))
-            except StartError as error:
-                if server.name in {OURS, FLOOR}:
-                    raise
-                bench.notes.append(f"skipped: {server.name}, {error}")
-                continue
+            url = stack.enter_context(_running(bench, server, python, bodies[SIZES[0]]))
             for items, files in bodies.items():
                 options = url, files[server.takes_matrix], bench.effort.server_s
                 samplers[items, server.name] = partial(generator.requests_per_s, *options)
@@ -92,7 +87,7 @@ def rows_of(rates: Rates) -> Iterator[Row]:
             f"{rate[OURS]:,.0f}/s; fastest: {best}, which {LEAVES_OUT}; an app that would only "
             f"parse, run the model and answer: {floor:.2f} x",
         )
-    for items in SIZES if ONNX_FASTAPI in names else ():
+    for items in SIZES:
         yield row(
             f"server on ONNX, {items} items",
             stats.ratio(rates[items, OURS], rates[items, ONNX_FASTAPI]),
@@ -107,10 +102,11 @@ def measure_front(bench: Bench) -> Iterator[Row]:
     lines = traffic.write_lines(bench.scratch / "front.jsonl", bodies)
     with front_server(bench.scratch, bench.bundle, environments=2, longest_wait_s=5.0) as address:
         for seconds in (FRONT_WARM_UP_S, bench.effort.front_s):
-            load = generator.steady(f"{address}/predict", lines, seconds, FRONT_RATE_PER_S)
-    latency_ms = stats.distribution(load["latencies_ms"])
-    requests = f"{latency_ms['samples']:,} requests in {bench.effort.front_s:g} s"
-    note = f"{requests}, 2 environments, from the moment each was due"
+            users = FRONT_USERS, FRONT_THINK_MS
+            load = generator.drive(f"{address}/predict", lines, seconds, *users)
+    latency_ms = stats.distribution(load["latencies_ms"]) | {"samples": load["requests"]}
+    requests = f"{load['requests']:,} requests in {bench.effort.front_s:g} s"
+    note = f"{requests}, of {FRONT_USERS} users, 2 environments"
     yield row("load", latency_ms["p99"], note)
     yield row("load errors", load["errors"])
     bench.details["front"] = {"latency_ms": latency_ms}
