@@ -1,15 +1,20 @@
 """One benchmark run: what is measured and how much, and the fresh processes that probes run in."""
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from feedbench import machine, traffic
+from feedops.errors import OperationError
+from feedops.local.artifact import in_emulator
 from feedops.local.emulator import Function
+from feedops.local.emulator_log import reports
 from feedops.workspace import PROJECT
 
 INFRA = PROJECT / "infra"
@@ -54,6 +59,20 @@ class Bench:
         temporary.mkdir(exist_ok=True)
         environ = {"ORT_DISABLE_TELEMETRY": "1", **function.lambda_environ(temporary)}
         return environ | {"PYTHONPATH": os.pathsep.join([environ["PYTHONPATH"], *map(str, paths)])}
+
+    async def emulate(
+        self, function: Function, events: Iterable[Mapping[str, Any]]
+    ) -> tuple[float, float]:
+        """Milliseconds of an environment's init, and megabytes at its peak after these events.
+        Raises OperationError where one isn't answered with 200."""
+        async with in_emulator(function, self.scratch) as environment:
+            for event in events:
+                response = json.loads(await environment.invoke(json.dumps(event).encode()))
+                if response["statusCode"] != HTTPStatus.OK:
+                    raise OperationError(f"no ranking: {response}")
+            peak_mb = environment.peak_memory_mb()
+        first, *_ = reports(environment.log.read_text(errors="replace").splitlines())
+        return float(first.init_ms or math.nan), float(peak_mb)
 
     def probe(self, name: str, function: Function | None = None, **options: Any) -> Any:  # noqa: ANN401 JSON
         """What a function of `probes.warm` returns. What the handler prints goes into a file."""

@@ -44,9 +44,9 @@ class Row(BaseModel, frozen=True):
 def _bars() -> Iterator[tuple[str, dict[str, Any]]]:
     for key, promise in PLAN["bars"].items():
         bars = promise["bar"] if isinstance(promise["bar"], dict) else {"": promise["bar"]}
-        for items, bar in bars.items():
-            what = promise["what"].format(items=items)
-            yield key.format(items=items), {**promise, "what": what, "bar": bar}
+        for number, bar in bars.items():
+            what = promise["what"].format(number=number)
+            yield key.format(number=number), {**promise, "what": what, "bar": bar}
 
 
 BARS = dict(_bars())

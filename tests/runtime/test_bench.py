@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from feedbench.bench import Bench
-from feedbench.measures import cold_start, rich, warm
+from feedbench.measures import aws, cold_start, rich, warm
 from feedbench.results import PLAN, REST
 from feedops.local.artifact import checkout
 
@@ -57,3 +57,20 @@ def test_the_rich_model_is_published_and_ranks(bench: Bench) -> None:
     assert [row.key for row in rows] == ["rich model", "whole numbers", "text ids"]
     assert rows[0].value > 0
     assert rows[2].value > 0
+
+
+def test_features_are_fetched_by_tls_and_from_the_cache(bench: Bench) -> None:
+    table, cache = aws.measure_stores(bench)
+
+    assert (table.key, cache.key) == ("features from DynamoDB", "features from the cache")
+    assert 0 < cache.value < table.value
+
+
+def test_a_bundle_starts_from_the_stand_in_for_s3(bench: Bench) -> None:
+    bench.effort.bundle_mb, bench.effort.bundle_rounds = [0], 1
+
+    rows = list(aws.measure_bundles(bench))
+
+    assert [row.key for row in rows] == [f"start from S3, {ms} ms a GET" for ms in (0, 20)]
+    assert all(row.value > 0 for row in rows)
+    assert list(bench.details["init_ms"]["0 MB"]) == ["directory", *aws.S3]

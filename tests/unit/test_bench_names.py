@@ -1,10 +1,8 @@
 """What a run of the benchmark writes, the plan and the report read by the same names."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from rich.console import Console
 
 from feedbench import generator, measures
 from feedbench.bench import Bench
-from feedbench.measures import rich, servers, warm
+from feedbench.measures import servers
 from feedbench.report import markdown
 from feedbench.results import OURS, PLAN, Results
 from feedmodel.demo import rich as rich_model
@@ -37,16 +35,10 @@ def results(
     def readings_mb(_bench: Bench, _name: str, *, leak_bytes: int, **_: Any) -> list[float]:
         return [90.0 + n * leak_bytes for n in range(50)]
 
-    @asynccontextmanager
-    async def aws(_log: Path) -> AsyncIterator[dict[str, str]]:
-        yield {}
+    async def emulate(*_: object) -> tuple[float, float]:
+        return INIT_MS, PEAK_MB
 
-    async def init_ms(*_: object) -> float:
-        return INIT_MS
-
-    async def peak_mb(*_: object) -> float:
-        return PEAK_MB
-
+    load = {"latencies_ms": LATENCIES_MS, "requests": len(LATENCIES_MS), "errors": 0}
     replacements: tuple[tuple[Any, str, object], ...] = (
         (measures, "DATA", tmp_path_factory.mktemp("data")),
         (measures, "built_artifact", checkout),
@@ -54,14 +46,10 @@ def results(
         (servers, "_running", lambda _bench, server, *_: nullcontext(server.name)),
         (generator, "requests_per_s", per_s),
         (servers, "front_server", lambda *_, **__: nullcontext("")),
-        (generator, "steady", lambda *_: {"latencies_ms": LATENCIES_MS, "errors": 0}),
+        (generator, "drive", lambda *_: load),
         (rich_model, "publish", lambda *_: demo_bundle),
-        (rich, "local_aws", aws),
-        (rich, "create_bucket", lambda: None),
-        (rich, "upload", lambda *_: SimpleNamespace(uri="s3://b/p")),
-        (rich, "_init_ms", init_ms),
         (Bench, "probe", readings_mb),
-        (warm, "_peak_mb", peak_mb),
+        (Bench, "emulate", emulate),
     )
     only = ["servers", "load", "bundle sizes", "memory"]
     with pytest.MonkeyPatch.context() as patch:
@@ -98,6 +86,6 @@ def test_the_report_shows_what_a_run_writes(results: Results, tmp_path: Path) ->
     assert "| feedrank | 3,000 | 3,000 | 3,000 |" in text
     assert "| torch + FastAPI | 1,500 | 1,500 | 1,500 |" in text
     sizes = len(PLAN["efforts"][results.effort]["bundle_mb"])
-    for source in ("directory", "S3 (moto)"):
+    for source in ("directory", "S3, 0 ms a GET", "S3, 20 ms a GET"):
         assert f"| {source} |{sizes * ' 600 |'}\n" in text
     assert all(row.what in text for row in results.rows)

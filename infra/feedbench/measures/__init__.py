@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from feedbench import bench, machine
-from feedbench.measures import cold_start, rich, servers, warm
+from feedbench.measures import aws, cold_start, rich, servers, warm
 from feedbench.results import PLAN, Results, Row
 from feedmodel.errors import CommandError
 from feedops.errors import BuildError, OperationError
@@ -25,7 +25,8 @@ MEASURES: Mapping[str, Callable[[bench.Bench], Iterator[Row]]] = {
     "engines": warm.measure_engines,
     "load": servers.measure_front,
     "size": cold_start.measure_size,
-    "bundle sizes": rich.measure_bundles,
+    "bundle sizes": aws.measure_bundles,
+    "stores": aws.measure_stores,
     "parity": warm.measure_parity,
     "memory": warm.measure_memory,
 }

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from feedbench.bench import Bench
 from feedbench.results import BARS, PLAN, REST, Row, row
 from feedbench.traffic import MOMENT_S, SIZES
 from feedops.errors import OperationError
-from feedops.local.artifact import in_emulator, with_variables
+from feedops.local.artifact import with_variables
 
 ENGINES = ("onnx", "torch")
 LONE_THREAD = {"OMP_NUM_THREADS": "1", "MODEL_LOAD_SECONDS": "50"}  # torch takes long to load
@@ -98,7 +98,9 @@ def measure_memory(bench: Bench) -> Iterator[Row]:
     leaked_mb = growth(readings_mb(requests=effort.leak_requests, leak_bytes=LEAK_BYTES))
     if not leaked_mb > GROWTH_BAR_MB:
         raise OperationError(f"the leaking control grew by {leaked_mb:.1f} MB: the check is blind")
-    yield row("memory", asyncio.run(_peak_mb(bench, files)), "peak, in the emulator")
+    events = chain.from_iterable(json.loads(Path(file).read_bytes()) for file in files)
+    _, peak_mb = asyncio.run(bench.emulate(bench.target, islice(cycle(events), WARM_CALLS)))
+    yield row("memory", peak_mb, "peak, in the emulator")
     yield row(
         "memory growth",
         growth(steady_mb),
@@ -110,11 +112,3 @@ def measure_memory(bench: Bench) -> Iterator[Row]:
 def growth(readings_mb: list[float]) -> float:
     """From the first reading to the end, which is the median of the last tenth."""
     return float(np.median(readings_mb[-max(1, len(readings_mb) // 10) :])) - readings_mb[0]
-
-
-async def _peak_mb(bench: Bench, files: list[str]) -> float:
-    events = [event for file in files for event in json.loads(Path(file).read_bytes())]  # noqa: ASYNC240
-    async with in_emulator(bench.target, bench.scratch) as environment:
-        for event in islice(cycle(events), WARM_CALLS):
-            await environment.invoke(json.dumps(event).encode())
-        return float(environment.peak_memory_mb())

@@ -9,23 +9,22 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace  # json imports it, too
 from typing import Any
 
 MARKER = "imports of the function"  # on standard error, after what the interpreter imports
 COROUTINE = 0x80  # inspect.CO_COROUTINE
 
 
-class LambdaContext:
-    """What Lambda hands to a handler beside the event."""
-
-    function_name = "feedrank"
-    function_version = "$LATEST"
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:feedrank"
-    memory_limit_in_mb = "1769"
-    aws_request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 10_000
+# What Lambda hands to a handler beside the event.
+context = SimpleNamespace(
+    function_name="feedrank",
+    function_version="$LATEST",
+    invoked_function_arn="arn:aws:lambda:eu-west-1:123456789012:function:feedrank",
+    memory_limit_in_mb="1769",
+    aws_request_id="c6af9ac6-7b61-11e6-9a41-93e8deadbeef",
+    get_remaining_time_in_millis=lambda: 10_000,
+)
 
 
 def import_(name: str) -> Any:  # noqa: ANN401 a module
@@ -75,7 +74,7 @@ if __name__ == "__main__":
     if events:
         with open(events) as file:  # noqa: PTH123 pathlib would be an import more
             event = json.load(file)[0]
-        response = timed(module.lambda_handler, spent_ns["first request"])(event, LambdaContext())
+        response = timed(module.lambda_handler, spent_ns["first request"])(event, context)
         if response["statusCode"] != 200:  # noqa: PLR2004
             sys.exit(f"no ranking: {response}")
     finished_ns = time.monotonic_ns()

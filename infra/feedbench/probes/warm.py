@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import cycle, islice, repeat
 from pathlib import Path
-from time import perf_counter, perf_counter_ns, time
+from time import perf_counter, perf_counter_ns, process_time_ns, time
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 
 import handler
-from feedbench.probes.cold import LambdaContext, watched
+from feedbench.probes.cold import context, watched
 from feedbench.stats import by_turns
 from feedrank.domain import Call, Query
 from feedrank.features.matrix import MatrixBuilder
@@ -34,8 +34,6 @@ READINGS = 50
 
 Contest = Callable[[int], list[int]]  # makes a number of calls; the nanoseconds of each
 Spent = dict[str, list[list[int]]]  # by name and round
-
-context = LambdaContext()
 
 
 def read_events(*files: str) -> list[dict[str, Any]]:
@@ -84,6 +82,30 @@ def contests(events: str, now_s: float, rounds: int, calls: int) -> Spent:
 def latency(events: list[str], rounds: int, calls: int) -> Spent:
     """Nanoseconds of each call of the handler, by file of events and round."""
     return _by_turns({file: _serve(read_events(file)) for file in events}, rounds, calls)
+
+
+def fetches(events: str, rounds: int, calls: int, *, reads_user: bool) -> list[float]:
+    """Nanoseconds that all threads compute for a fetch of a request's features: means, by round."""
+    model: Any = handler.slot.ready
+    store = model.features
+    if not reads_user:
+        store._users = None  # noqa: SLF001
+
+    def fetch(query: Query) -> None:
+        rows = run_through(store.fetch(query, perf_counter() + BUDGET_S))
+        if rows.degraded:
+            sys.exit(f"not all rows were read: {rows.degraded}")
+
+    bodies = [payload.parse(event["body"].encode()) for event in read_events(events)]
+    queries = [(payload.to_query(body, time()),) for body in bodies]
+    fetches = _contest(fetch, queries)
+
+    def mean_ns() -> float:
+        start_ns = process_time_ns()
+        fetches(calls)
+        return (process_time_ns() - start_ns) / calls
+
+    return by_turns({"CPU": mean_ns}, rounds)["CPU"]
 
 
 def inputs(

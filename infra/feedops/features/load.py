@@ -121,7 +121,7 @@ def rows_of_tables(
     if spec.columns("user"):
         for user, row in _packed(layouts["user"], tables["users"]):
             yield WrittenRow(user_key(user), row, pairs.pop(user, b""))
-    alone = b"" if spec.columns("user") else _row_without_cells(layouts["user"])
+    alone = b"" if spec.columns("user") else row_without_cells(layouts["user"])
     for user, packed in pairs.items():
         yield WrittenRow(user_key(user), alone, packed)
     if "item" in sources and spec.columns("item"):
@@ -134,7 +134,7 @@ def _packed(layout: RowLayout, table: Rows) -> Iterator[tuple[int, bytes]]:
         yield id_, row.tobytes()
 
 
-def _row_without_cells(layout: RowLayout) -> bytes:
+def row_without_cells(layout: RowLayout) -> bytes:
     row = np.zeros(1, layout.dtype)
     row[MARK] = layout.mark
     return row.tobytes()
