@@ -15,7 +15,7 @@ import pytest
 import fakes
 from feedrank.aws.errors import AwsError
 from feedrank.domain import FeatureRows, Query
-from feedrank.features import batch_get
+from feedrank.features import batch_get, stored_rows
 from feedrank.features import dynamodb as module
 from feedrank.features.dynamodb import DynamoTable
 from feedrank.features.live import LiveStore
@@ -78,6 +78,12 @@ class FakeTable:
             unprocessed = {"rows": {"Keys": left}} if left else {}
             answer = _answer({"Responses": {"rows": found}, "UnprocessedKeys": unprocessed})
         return self.spoil(operation, answer)
+
+
+@pytest.fixture(autouse=True)
+def _no_late_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may outlive its test, and then logs that the server is gone."""
+    monkeypatch.setattr(stored_rows, "_probe", lambda _: None)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import fakes
 from feedrank import threads
 from feedrank.domain import FeatureRows, Query
 from feedrank.errors import SpecError
+from feedrank.features import stored_rows
 from feedrank.features.live import LiveStore
 from feedrank.features.live_rows import LiveLimits
 from feedrank.features.matrix import MatrixBuilder
@@ -401,6 +402,13 @@ def test_connections_are_opened_at_init_and_after_a_restore(tmp_path: Path) -> N
     live = store(tmp_path, shelf)
     live.connect()
     assert (shelf.connected, shelf.reads) == (2, [])
+
+
+def test_a_store_that_is_down_at_init_is_logged_and_awaited_by_nobody(log: fakes.LogLines) -> None:
+    stored_rows._probe(_down)
+    (line,) = log()
+    assert line["message"] == "feature store can't be reached"
+    assert line["reason"].startswith("OSError in test_live_store.py:")
 
 
 def test_a_spec_that_rows_can_not_hold_is_refused(tmp_path: Path) -> None:
