@@ -21,7 +21,8 @@ from long.lab import GOOD, Lab, Raw, Response, nowhere
 
 INIT_S = 10.0  # Lambda's limit until the first response
 REQUEST_S = 2.5  # REQUEST_TIMEOUT_MS plus a margin
-FEATURES_S = 1.0  # FEATURES_TIMEOUT_MS plus a margin
+FEATURES_MS = 1_000  # enough for moto on a busy machine
+FEATURES_S = 2.0
 LAYER = ["model:layer"]
 FROM_CACHE, FROM_SNAPSHOT = ["features:cache 3/4"], ["features:snapshot 4/4"]
 BOTH = [*FROM_CACHE, "features:snapshot 1/4"]  # of the user, who is not in the cache
@@ -180,9 +181,13 @@ def full_pipe(lab: Lab) -> None:
     lab.stack.callback(os.close, reader)
 
 
-def with_table(lab: Lab) -> None:
-    lab.from_directory()
-    lab.with_table()
+def with_table(timeout_ms: int) -> Step:
+    def prepare(lab: Lab) -> None:
+        lab.from_directory()
+        lab.with_table()
+        lab.variables["FEATURES_TIMEOUT_MS"] = str(timeout_ms)
+
+    return prepare
 
 
 def starts(lab: Lab) -> None:
@@ -201,11 +206,13 @@ def table_recovers(lab: Lab) -> None:
     lab.table.fault = FEATURE_FAULTS["none"]
 
 
-def table_fault(fault: str, degraded: list[str] | None = None, **more: Any) -> Fault:
+def table_fault(
+    fault: str, degraded: list[str] | None = None, timeout_ms: int = FEATURES_MS, **more: Any
+) -> Fault:
+    prepare, begin = with_table(timeout_ms), table_becomes(fault)
     return Fault(
-        f"DynamoDB: {fault}", with_table, 200, degraded, FEATURES_S, begin=table_becomes(fault),
-        end=table_recovers, **more,
-    )  # fmt: skip
+        f"DynamoDB: {fault}", prepare, 200, degraded, FEATURES_S, begin, end=table_recovers, **more
+    )
 
 
 def unreachable_table(url: str) -> Step:
@@ -443,7 +450,7 @@ FAULTS = [
     table_fault("all keys unprocessed", FROM_CACHE),
     table_fault("slow by 10 ms"),
     table_fault("slow by 50 ms"),
-    table_fault("slow by 500 ms", BOTH),
+    table_fault("slow by 500 ms", BOTH, 300),
     table_fault("hanging", BOTH, short=True),
     table_fault("closed", BOTH),
     table_fault("reset", BOTH),

@@ -183,7 +183,7 @@ class Lab:
         self.variables |= {
             "AWS_ENDPOINT_URL_DYNAMODB": self.table.url,
             "FEATURES_URI": f"dynamodb://{TABLE}",
-            "FEATURES_TIMEOUT_MS": "300",
+            "FEATURES_TIMEOUT_MS": "1000",
             "FEATURES_CACHE_S": "0",
         }
 

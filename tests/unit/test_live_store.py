@@ -328,7 +328,7 @@ def test_a_store_that_hangs_for_users_is_not_asked_for_items_either(
     tmp_path: Path, hanging: Hanging, log: fakes.LogLines
 ) -> None:
     shelf, clock = Shelf({1: _user(5.0)}, {7: _item(1.0)}), Clock()
-    live = store(tmp_path, shelf, clock, budget_s=0.2)
+    live = store(tmp_path, shelf, clock, budget_s=0.5)
     _fetch(live, 1, 7)
     shelf.before = hanging
     for _ in range(MAX_FAILURES):
