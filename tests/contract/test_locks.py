@@ -115,5 +115,5 @@ def test_every_command_that_installs_a_list_requires_hashes() -> None:
         for command in INSTALL.split(_text(file).replace("\\\n", " "))[1:]
     ]
     list_commands = [command for command in commands if "--requirement" in command]
-    assert len(list_commands) == 10
+    assert len(list_commands) == 11
     assert [c for c in list_commands if "--require-hashes" not in c or "--no-deps" not in c] == []

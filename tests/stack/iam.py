@@ -38,6 +38,9 @@ CREATED = {
         f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/feedrank-{ID}-decisions-logs"
     ),
     "Canary.Arn": CANARY_ARN,
+    "StreamLogs.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:StreamLogs-9zYx8W:*",
+    "EventQueue.Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:EventQueue-9zYx8W",
+    "EventIds.Arn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/EventIds-9zYx8W",
 }
 
 

@@ -27,6 +27,7 @@ TEMPLATES = {
     "release-role": "infra/pipeline/role.yaml",
     "deploy-role": "infra/pipeline/deploy-role.yaml",
     "webhook": "infra/pipeline/webhook.yaml",
+    "streaming": "infra/streaming/template.yaml",
 }
 ON_S3 = {"ModelUri": f"s3://bundles/feedrank/feed_ranker/sha256-{'ab' * 32}/"}
 OF_AN_IMAGE = {**ON_S3, "ImageDigest": f"sha256:{'cd' * 32}"}
@@ -89,6 +90,16 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         {
             "TrackingTokenArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:t-AbCdEf",
             "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
+        },
+    ],
+    "streaming": [
+        {**ON_S3, "FeaturesTable": "features"},
+        {
+            **ON_S3,
+            "FeaturesTable": "features",
+            "AlarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
+            "LogKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/1",
+            "BundleKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/2",
         },
     ],
 }

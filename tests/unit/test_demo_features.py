@@ -5,14 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feedmodel.demo.features import (
-    PRIOR_CLICKS,
-    PRIOR_INTERACTIONS,
-    feature_tables,
-    priors,
-    training_columns,
-)
+from feedmodel.demo.features import feature_tables, priors, training_columns
 from feedmodel.demo.feed import Feed, generate_feed
+from feedmodel.demo.formulas import PRIOR_CLICKS, PRIOR_INTERACTIONS
 from feedmodel.demo.specs import Priors, deep_mlp_spec, two_tower_spec
 from feedmodel.demo.windows import TRAIN_S
 from feedmodel.training.matrix import FeatureColumns, column_inputs

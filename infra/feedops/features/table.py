@@ -17,7 +17,8 @@ from feedrank.features.stored_rows import StoredRow
 
 SCHEME = "dynamodb://"
 LIMITS = Limits(connect_s=5.0, read_s=10.0, tries=10)
-IS_NEWER = f"attribute_not_exists({KEY}) OR {TIME} < :t"
+COUNTS = "n"  # of a row that a stream keeps (infra/streaming)
+IS_NEWER = f"(attribute_not_exists({KEY}) OR {TIME} < :t) AND attribute_not_exists({COUNTS})"
 REFUSED = "ConditionalCheckFailedException"
 
 
@@ -32,7 +33,8 @@ class FeatureTable:
         self._call = _calls(self.name, variables)
 
     def write(self, row: WrittenRow, time_s: float, expires_s: float | None) -> bool:
-        """False where the table has a row of the same time or a newer one, which stays."""
+        """False where the table has a row of the same time or a newer one, or of a stream, which
+        stays."""
         item = {KEY: {"S": row.key}, TIME: {"N": repr(time_s)}}
         if row.row:
             item[ROW] = {"B": _text(row.row)}

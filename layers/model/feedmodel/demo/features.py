@@ -5,8 +5,8 @@ have one time and don't see each other. Serving: the same aggregates over all in
 one time, `as_of_s`; the demo's is the end of the feed, so serving continues where the data ends.
 Both use the same formulas: a training row at time t and the tables as of t agree to the last bit.
 
-Rates and means are smoothed: `(sum + strength * prior) / (count + strength)`. The priors come from
-the warm-up, the first part of the feed, which is never trained on: they see no future either.
+The priors of smoothed rates and means come from the warm-up, the first part of the feed, which is
+never trained on: they see no future either.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from feedmodel.demo.feed import DEVICES, Feed
+from feedmodel.demo.formulas import age_column, item_columns, pair_columns, user_columns
 from feedmodel.demo.specs import Priors, demo_features
 from feedmodel.publish.tables import TableName
 from feedrank.domain import FloatArray, IntArray
 from feedrank.features.expressions import DAY_S
 from feedrank.features.matrix import context_column
-
-PRIOR_INTERACTIONS = 20  # strength of a click rate's prior
-PRIOR_CLICKS = 5  # strength of a mean dwell time's prior
 
 
 def priors(feed: Feed, until_s: int) -> Priors:
@@ -47,21 +45,18 @@ def training_columns(feed: Feed, prior: Priors) -> dict[str, FloatArray]:
     by_item = _Past(feed.item_id, feed.time_s)
     by_pair = _Past(_pair_keys(feed), feed.time_s)
     return (
-        _user_columns(
+        user_columns(
             by_user.total(ones),
             by_user.total(feed.clicked),
             by_user.total(feed.dwell_ms),
             by_user.total(_opens_a_day(feed)),
             prior,
         )
-        | _item_columns(
-            by_item.total(ones),
-            by_item.total(feed.clicked),
-            by_item.total(feed.dwell_ms),
-            _age_s(feed),
-            prior,
+        | item_columns(
+            by_item.total(ones), by_item.total(feed.clicked), by_item.total(feed.dwell_ms), prior
         )
-        | _pair_columns(by_pair.total(ones))
+        | age_column(_age_s(feed))
+        | pair_columns(by_pair.total(ones))
         | _context_columns({"device": feed.device}, feed.time_s, prior)
     )
 
@@ -75,7 +70,7 @@ def feature_tables(feed: Feed, as_of_s: int, prior: Priors) -> dict[TableName, p
     past = feed.time_s < as_of_s
     clicked, dwell_ms = feed.clicked[past], feed.dwell_ms[past]
     user_id, user = np.unique(feed.user_id[past], return_inverse=True)
-    users = _user_columns(
+    users = user_columns(
         _sums(user, len(user_id)),
         _sums(user, len(user_id), clicked),
         _sums(user, len(user_id), dwell_ms),
@@ -84,16 +79,15 @@ def feature_tables(feed: Feed, as_of_s: int, prior: Priors) -> dict[TableName, p
     )
     item_id = np.flatnonzero(feed.created_s < as_of_s) + 1
     item = np.searchsorted(item_id, feed.item_id[past])
-    items = _item_columns(
+    items = item_columns(
         _sums(item, len(item_id)),
         _sums(item, len(item_id), clicked),
         _sums(item, len(item_id), dwell_ms),
-        as_of_s - feed.created_s[item_id - 1],
         prior,
-    )
+    ) | age_column(as_of_s - feed.created_s[item_id - 1])
     pair, counts = np.unique(_pair_keys(feed)[past], return_counts=True)
     pair_user, pair_item = np.divmod(pair, len(feed.created_s) + 1)
-    pairs = _pair_columns(counts)
+    pairs = pair_columns(counts)
     return {
         "users": pd.DataFrame({"user_id": user_id, **users}),
         "items": pd.DataFrame({"item_id": item_id, **items}),
@@ -150,32 +144,6 @@ def _opens_a_day(feed: Feed) -> NDArray[np.bool_]:
     return opens
 
 
-def _user_columns(
-    interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, days: IntArray, prior: Priors
-) -> dict[str, FloatArray]:
-    return {
-        "user_historical_ctr": _rate(clicks, interactions, prior),
-        "user_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
-        "user_interaction_count": interactions.astype(np.float32),
-        "user_days_active": days.astype(np.float32),
-    }
-
-
-def _item_columns(
-    interactions: IntArray, clicks: IntArray, dwell_ms: IntArray, age_s: IntArray, prior: Priors
-) -> dict[str, FloatArray]:
-    return {
-        "item_ctr": _rate(clicks, interactions, prior),
-        "item_avg_dwell_time": _mean_dwell_s(dwell_ms, clicks, prior),
-        "item_popularity": np.log1p(clicks).astype(np.float32),
-        "item_age_days": (age_s / DAY_S).astype(np.float32),
-    }
-
-
-def _pair_columns(interactions: IntArray) -> dict[str, FloatArray]:
-    return {"user_item_previous_interactions": interactions.astype(np.float32)}
-
-
 def _context_columns(
     context: Mapping[str, Any], time_s: IntArray, prior: Priors
 ) -> dict[str, FloatArray]:
@@ -185,13 +153,3 @@ def _context_columns(
         for feature in demo_features(prior)
         if feature.source == "context"
     }
-
-
-def _rate(clicks: IntArray, interactions: IntArray, prior: Priors) -> FloatArray:
-    rate = (clicks + PRIOR_INTERACTIONS * prior.ctr) / (interactions + PRIOR_INTERACTIONS)
-    return rate.astype(np.float32)
-
-
-def _mean_dwell_s(dwell_ms: IntArray, clicks: IntArray, prior: Priors) -> FloatArray:
-    mean = (dwell_ms / 1_000 + PRIOR_CLICKS * prior.dwell_s) / (clicks + PRIOR_CLICKS)
-    return mean.astype(np.float32)

@@ -1,0 +1,1 @@
+"""A Lambda function that keeps the rows of a live store up to date."""
