@@ -33,10 +33,10 @@ ITEM = ["item_ctr", "item_avg_dwell_time", "item_popularity"]
 PAIR = ["user_item_previous_interactions"]
 
 
-def spec() -> FeatureSpec:
+def spec(prior: Priors = PRIOR) -> FeatureSpec:
     """The demo's, but for an item's age, which grows without events: it comes from the time of its
     creation."""
-    data = deep_mlp_spec(PRIOR).to_json()
+    data = deep_mlp_spec(prior).to_json()
     for feature in data["inputs"][0]["features"]:
         if feature["name"] == "item_age_days":
             feature["expression"] = "since(item_created_at)"
@@ -47,9 +47,9 @@ def known() -> Known:
     return Known(lambda: demo.network("deep_mlp"), spec().to_json())
 
 
-def tables(feed: Feed, as_of_s: int) -> dict[str, pd.DataFrame]:
+def tables(feed: Feed, as_of_s: int, prior: Priors = PRIOR) -> dict[str, pd.DataFrame]:
     """By the code that training uses."""
-    frames = feature_tables(feed, as_of_s, PRIOR)
+    frames = feature_tables(feed, as_of_s, prior)
     items = frames["items"].drop(columns="item_age_days")
     created_s = feed.created_s[items["item_id"].to_numpy() - 1]
     return {**frames, "items": items.assign(item_created_at=created_s)}
