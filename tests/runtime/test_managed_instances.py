@@ -118,8 +118,11 @@ def test_each_concurrent_request_has_a_process_that_loads_the_model(
         "ImageDigest": f"sha256:{'ef' * 32}",
     }
     function = resolved(template("infra/images/gpu.yaml"), **parameters)["Resources"]["Function"]
-    variables = function["Properties"]["Environment"]["Variables"] | {
-        "MODEL_URI": str(demo_bundle), "MODEL_DIGEST": "", "MODEL_ENGINE": "onnx"
+    variables = function["Properties"]["Environment"]["Variables"]
+    assert variables["ENGINE_DEVICE"] == "cuda"  # there is none here
+    variables |= {
+        "MODEL_URI": str(demo_bundle), "MODEL_DIGEST": "", "MODEL_ENGINE": "onnx",
+        "ENGINE_DEVICE": "cpu",
     }  # fmt: skip
     api = RuntimeApi([(EVENTS / "predict.json").read_bytes()] * PROCESSES)
     with runtime(api, tmp_path / "output", **variables):
