@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from feedbench.report import plots
 from feedbench.results import FLOOR, Results, Row
+from feedops.plan import stores
 from feedops.plan.readme import into_readme, with_example
 
 DIRECTORY = Path(__file__).parent
@@ -25,10 +26,11 @@ def write(results: Results, directory: Path) -> Path:
 
 
 def write_readme(results: Results, readme: Path) -> Path:
-    """The report beside this module, and the README's block with its pictures; and the plan, which
-    is made of the baseline."""
+    """The report beside this module, and the README's block with its pictures; the table of
+    stores; and the plan, which is made of the baseline."""
     block = readme_block(results, f"{DIRECTORY.relative_to(readme.parent)}/")
-    readme.write_text(with_example(into_readme(readme.read_text(), block)))
+    text = into_readme(into_readme(readme.read_text(), block), stores.block())
+    readme.write_text(with_example(text))
     return write(results, DIRECTORY)
 
 
