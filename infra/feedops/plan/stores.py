@@ -33,7 +33,8 @@ STORES = (
     Store("snapshot", "", 0, 0, "what a bundle holds", "the bundle", "nothing", ((0, 0, 0),)),
     Store(
         "users:dynamodb://", "dynamodb_reads", READ_UNITS, 0,
-        "any users, a bundle's items", "users: the table; items: the bundle", "a table", ((0.51, 0.62, 0.39),),
+        "any users, a bundle's items", "users: the table; items: the bundle", "a table",
+        ((0.51, 0.62, 0.39),),
     ),
     Store(
         "dynamodb://", "dynamodb_reads", READ_UNITS, ITEMS,
@@ -42,7 +43,8 @@ STORES = (
     ),
     Store(
         "feast://", "dynamodb_reads", READ_UNITS, ITEMS,
-        "any", "Feast's last write; items `FEATURES_CACHE_S` less", "Feast's tables, a view of each",
+        "any", "Feast's last write; items `FEATURES_CACHE_S` less",
+        "Feast's tables, a view of each",
         ((1.33, 2.31, 1.09), (0.57, 1.17, 0.45)),
     ),
     Store(
