@@ -3,9 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -18,6 +16,7 @@ from feedops.cli.main import app
 from feedops.display import print_ranking
 from feedops.errors import OperationError
 from feedops.local.rank import RankRequest, rank_at, signing_scope
+from scripted import Answer, Scripted, Sent, scripted
 
 RANKING = {
     "user_id": "ann",
@@ -92,61 +91,35 @@ def test_the_table_shows_outputs_and_what_is_unknown_and_degraded() -> None:
     ]
 
 
-class Received(NamedTuple):
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
 @contextmanager
-def recording(
-    status: int = 200,
-) -> Iterator[tuple[str, list[Received]]]:
-    """A server that responds to /predict with this status, and keeps what it gets."""
-    received: list[Received] = []
+def served(status: int = 200) -> Iterator[Scripted]:
+    """A server that responds to /predict with this status."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._respond(200, {"feature_spec": {"ids": "text"}})
+    def respond(sent: Sent) -> Answer:
+        if sent.method == "GET":
+            return Answer(body=b'{"feature_spec": {"ids": "text"}}')
+        body = RANKING if status == 200 else {"title": "no"}
+        return Answer(status, json.dumps(body).encode())
 
-        def do_POST(self) -> None:
-            self._respond(status, RANKING if status == 200 else {"title": "no"})
-
-        def _respond(self, status: int, body: dict[str, Any]) -> None:
-            sent = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            received.append(Received(self.command, self.path, headers, sent))
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", received
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with scripted() as server:
+        server.respond = respond
+        yield server
 
 
 def test_a_request_to_a_url_has_the_callers_headers_and_the_models_kind_of_ids() -> None:
-    with recording() as (url, received):
-        response = rank_at(f"{url}/v1/", RankRequest("7", "1"), {"authorization": "t"}, sign=False)
+    with served() as server:
+        response = rank_at(
+            f"{server.url}/v1/", RankRequest("7", "1"), {"authorization": "t"}, sign=False
+        )
     assert response == RANKING
-    assert [(method, path, headers["authorization"]) for method, path, headers, _ in received] == [
+    assert [
+        (method, path, headers["authorization"]) for method, path, headers, *_ in server.requests
+    ] == [
         ("GET", "/v1/model", "t"),
         ("POST", "/v1/predict", "t"),
     ]
-    assert received[1][2]["content-type"] == "application/json"
-    assert json.loads(received[1][3]) == {"user_id": "7", "item_ids": ["1"]}
+    assert server.requests[1].headers["content-type"] == "application/json"
+    assert json.loads(server.requests[1].body) == {"user_id": "7", "item_ids": ["1"]}
 
 
 def test_a_signed_request_has_the_signature_of_what_was_sent(
@@ -157,13 +130,13 @@ def test_a_signed_request_has_the_signature_of_what_was_sent(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys[1])
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    with recording() as (url, received):
-        rank_at(url, RankRequest("7", "1"), {}, sign=True)
-    for request in received:
+    with served() as server:
+        rank_at(server.url, RankRequest("7", "1"), {}, sign=True)
+    for request in server.requests:
         signed = {"X-Amz-Date": request.headers["x-amz-date"]}
         if request.body:
             signed["content-type"] = request.headers["content-type"]
-        again = AWSRequest(request.method, url + request.path, signed, request.body)
+        again = AWSRequest(request.method, server.url + request.path, signed, request.body)
         again.context["timestamp"] = request.headers["x-amz-date"]
         auth = SigV4Auth(Credentials(*keys), "execute-api", "eu-west-1")
         signature = auth.signature(auth.string_to_sign(again, auth.canonical_request(again)), again)
@@ -188,7 +161,8 @@ def test_a_signature_is_for_the_service_and_region_of_the_host(
 
 
 def test_a_servers_refusal_is_shown() -> None:
-    with recording(403) as (url, _):
+    with served(403) as server:
+        url = server.url
         result = CliRunner().invoke(app, ["rank", "--user", "7", "--items", "1", "--url", url])
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
