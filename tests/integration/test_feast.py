@@ -24,6 +24,7 @@ from feedops.workspace import FUNCTION
 from feedrank.features.feast import ViewTable
 from feedrank.features.feast_views import FeastView
 from feedrank.features.spec_reader import parse_spec
+from live_requests import ranked, scores
 
 URI = "feast://feed"
 ITEMS = [*range(1, 20), 88, 1001]
@@ -73,29 +74,15 @@ def _typed(value: Any) -> Any:
     return {k: b64decode(v) if k == "B" else _typed(v) for k, v in value.items()}
 
 
-def _ranked(bundle: Path, **env: str) -> Any:
-    event = fakes.http_event("POST", "/predict", BODY)
-    settings = {"MODEL_URI": str(bundle), "FEATURES_TIMEOUT_MS": "60000", **env}
-    settings |= {"REQUEST_TIMEOUT_MS": "120000", "AWS_LAMBDA_FUNCTION_NAME": "feedrank"}
-    with fakes.container(**settings) as handler:
-        response = handler.lambda_handler(event, fakes.LambdaContext(240_000))
-    assert response["statusCode"] == 200, response
-    return json.loads(response["body"])
-
-
-def _scores(response: Any) -> dict[int, float]:
-    return {each["item_id"]: each["score"] for each in response["predictions"]}
-
-
 @pytest.mark.parametrize("scheme", ["", "users:"])
 @pytest.mark.usefixtures("dynamodb")
 def test_scores_are_torchs_and_the_snapshots(scheme: str, bundle: Path) -> None:
-    live, snapshot = _ranked(bundle, FEATURES_URI=scheme + URI), _ranked(bundle)
+    live, snapshot = ranked(bundle, BODY, FEATURES_URI=scheme + URI), ranked(bundle, BODY)
     assert (live["degraded"], live["unknown"]) == ([], {"user": False, "items": [5_000]})
-    assert _scores(live) == pytest.approx(_scores(snapshot), abs=1e-6)
+    assert scores(live) == pytest.approx(scores(snapshot), abs=1e-6)
     rows = demo.features_of(7, BODY["item_ids"], "mobile", hour=12, weekday=4)
     expected = dict(zip(BODY["item_ids"], demo.torch_scores("deep_mlp", rows), strict=True))
-    assert _scores(live) == pytest.approx(expected, abs=1e-5)
+    assert scores(live) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.usefixtures("dynamodb")
@@ -110,7 +97,7 @@ def test_scores_on_the_emulator_are_the_same(bundle: Path, tmp_path: Path) -> No
     }
     body = asyncio.run(_invoked(tmp_path, settings))
     assert (body["degraded"], body["unknown"]) == ([], {"user": False, "items": [5_000]})
-    assert _scores(body) == pytest.approx(_scores(_ranked(bundle)), abs=1e-6)
+    assert scores(body) == pytest.approx(scores(ranked(bundle, BODY)), abs=1e-6)
 
 
 async def _invoked(directory: Path, settings: dict[str, str]) -> Any:
@@ -129,7 +116,7 @@ async def _invoked(directory: Path, settings: dict[str, str]) -> Any:
 
 
 def test_a_row_that_changes_changes_its_score_alone(bundle: Path, dynamodb: Any) -> None:
-    before = _scores(_ranked(bundle, FEATURES_URI=URI))
+    before = scores(ranked(bundle, BODY, FEATURES_URI=URI))
     of_1, of_2 = _key(1), _key(2)
     values = dynamodb.get_item(TableName="feed.items", Key=of_2)["Item"]["values"]
     dynamodb.update_item(
@@ -139,7 +126,7 @@ def test_a_row_that_changes_changes_its_score_alone(bundle: Path, dynamodb: Any)
         ExpressionAttributeNames={"#v": "values"},
         ExpressionAttributeValues={":v": values},
     )
-    after = _scores(_ranked(bundle, FEATURES_URI=URI))
+    after = scores(ranked(bundle, BODY, FEATURES_URI=URI))
     assert {item for item in before if before[item] != after[item]} == {1}
     rows = demo.features_of(7, [2], "mobile", hour=12, weekday=4)
     rows[0, 13] = demo.features_of(7, [1], "mobile", hour=12, weekday=4)[0, 13]  # the pair
@@ -154,13 +141,13 @@ def _key(item: int) -> Any:
 
 @pytest.mark.usefixtures("aws_server")
 def test_without_the_tables_the_snapshot_answers_and_says_so(bundle: Path) -> None:
-    response, items = _ranked(bundle, FEATURES_URI=URI), len(BODY["item_ids"])
+    response, items = ranked(bundle, BODY, FEATURES_URI=URI), len(BODY["item_ids"])
     rows = items + 1
     assert response["degraded"] == [
         f"features:snapshot {rows - 1}/{rows}",
         f"features:defaults 1/{rows}",
     ]
-    assert _scores(response) == _scores(_ranked(bundle))
+    assert scores(response) == scores(ranked(bundle, BODY))
 
 
 @pytest.mark.usefixtures("aws_server")

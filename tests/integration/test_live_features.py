@@ -23,6 +23,7 @@ from feedops.features.load import PROGRESS, Pace, bundle_spec, moment, rows_of
 from feedops.features.local_table import fill_table
 from feedops.features.table import FeatureTable, WrittenRow
 from feedrank.features.packed_rows import RowLayout
+from live_requests import ranked
 
 URI = "dynamodb://rows"
 AS_OF = "2026-11-20T00:00:00Z"
@@ -75,16 +76,6 @@ def _load(tables: Path, bundle: Path, *more: str, exit_code: int = 0) -> str:
     return result.output
 
 
-def _ranked(bundle: Path, body: Any = BODY, **env: str) -> Any:
-    event = fakes.http_event("POST", "/predict", body)
-    settings = {"MODEL_URI": str(bundle), "FEATURES_TIMEOUT_MS": "60000", **env}
-    settings |= {"REQUEST_TIMEOUT_MS": "60000", "AWS_LAMBDA_FUNCTION_NAME": "feedrank"}
-    with fakes.container(**settings) as handler:
-        response = handler.lambda_handler(event, fakes.LambdaContext(120_000))
-    assert response["statusCode"] == 200, response
-    return json.loads(response["body"])
-
-
 def _scores(response: Any) -> list[tuple[int, float]]:
     return [(each["item_id"], each["score"]) for each in response["predictions"]]
 
@@ -95,7 +86,7 @@ def test_scores_are_torchs_and_the_snapshots(
     scheme: str, tables: Path, demo_bundle: Path, log: fakes.LogLines
 ) -> None:
     _load(tables, demo_bundle, *["--users-alone"] * bool(scheme))
-    live, snapshot = _ranked(demo_bundle, FEATURES_URI=scheme + URI), _ranked(demo_bundle)
+    live, snapshot = ranked(demo_bundle, BODY, FEATURES_URI=scheme + URI), ranked(demo_bundle, BODY)
     assert (live["degraded"], live["unknown"]) == ([], {"user": False, "items": [5_000]})
     assert [item for item, _ in _scores(live)] == [item for item, _ in _scores(snapshot)]
     assert [score for _, score in _scores(live)] == pytest.approx(
@@ -112,7 +103,7 @@ def test_a_row_that_changes_changes_the_scores_and_nothing_else_does(
 ) -> None:
     _load(tables, demo_bundle)
     body = BODY | {"item_ids": [1, 2]}
-    before = dict(_scores(_ranked(demo_bundle, body, FEATURES_URI=URI)))
+    before = dict(_scores(ranked(demo_bundle, body, FEATURES_URI=URI)))
     rows = {row.key: row for row in rows_of(bundle_spec(demo_bundle), tables, users_alone=False)}
     dynamodb.update_item(
         TableName="rows",
@@ -120,7 +111,7 @@ def test_a_row_that_changes_changes_the_scores_and_nothing_else_does(
         UpdateExpression="SET v = :v",
         ExpressionAttributeValues={":v": {"B": rows["i#300"].row}},
     )
-    after = dict(_scores(_ranked(demo_bundle, body, FEATURES_URI=URI)))
+    after = dict(_scores(ranked(demo_bundle, body, FEATURES_URI=URI)))
     assert (after[2], after[1] != before[1]) == (before[2], True)
     expected = demo.features_of(7, [300], "mobile", hour=12, weekday=4)
     expected[0, 13] = demo.features_of(7, [1], "mobile", hour=12, weekday=4)[0, 13]  # the pair
@@ -131,13 +122,13 @@ def test_a_row_that_changes_changes_the_scores_and_nothing_else_does(
 def test_without_the_table_the_snapshot_answers_and_says_so(
     demo_bundle: Path, printed: fakes.LogLines
 ) -> None:
-    response = _ranked(demo_bundle, FEATURES_URI=URI)
+    response = ranked(demo_bundle, BODY, FEATURES_URI=URI)
     rows, items = len(BODY["item_ids"]) + 1, len(BODY["item_ids"])
     assert response["degraded"] == [
         f"features:snapshot {rows - 1}/{rows}",
         f"features:defaults 1/{rows}",
     ]
-    assert _scores(response) == _scores(_ranked(demo_bundle))
+    assert _scores(response) == _scores(ranked(demo_bundle, BODY))
     lines = printed()
     (record,) = [line for line in lines if line.get("row_sources")]
     assert record["row_sources"]["sources"].count("b") == items
@@ -353,7 +344,7 @@ def test_diff_finds_the_rows_that_differ(changed: pd.DataFrame, demo_bundle: Pat
 @pytest.mark.usefixtures("dynamodb")
 def test_a_table_on_moto_has_what_the_bundles_snapshot_has(demo_bundle: Path) -> None:
     uri = fill_table(demo_bundle)
-    expected = _ranked(demo_bundle)
-    live = _ranked(demo_bundle, FEATURES_URI=uri)
+    expected = ranked(demo_bundle, BODY)
+    live = ranked(demo_bundle, BODY, FEATURES_URI=uri)
     assert _scores(live) == _scores(expected)
     assert (live["degraded"], live["unknown"]) == ([], expected["unknown"])

@@ -20,6 +20,7 @@ from feedrank.features.stored_rows import StoredRow
 from feedrank.features.valkey_rows import ValkeyRows, pack
 from feedrank.valkey.client import SLOTS, Client, Command, slot_of
 from feedrank.valkey.connection import server_of
+from live_requests import ranked, scores
 
 BY_FAKE = pytest.mark.substituted_by("tests/integration/test_valkey_rows.py")
 BY_SCRIPT = pytest.mark.substituted_by("tests/unit/test_valkey.py")
@@ -62,30 +63,16 @@ def load(tables: Path, uri: str, bundle: Path, *more: str, as_of: str = AS_OF) -
     return feedrank("load", *options, "--writes-per-second", "1000000", *more)
 
 
-def ranked(bundle: Path, **env: str) -> Any:
-    event = fakes.http_event("POST", "/predict", BODY)
-    settings = {"MODEL_URI": str(bundle), "FEATURES_TIMEOUT_MS": "60000", **env}
-    settings |= {"REQUEST_TIMEOUT_MS": "60000", "AWS_LAMBDA_FUNCTION_NAME": "feedrank"}
-    with fakes.container(**settings) as handler:
-        response = handler.lambda_handler(event, fakes.LambdaContext(120_000))
-    assert response["statusCode"] == 200, response
-    return json.loads(response["body"])
-
-
-def scores(response: Any) -> dict[int, float]:
-    return {each["item_id"]: each["score"] for each in response["predictions"]}
-
-
 @pytest.mark.parametrize("scheme", ["", "users:"])
 def test_scores_are_the_snapshots(
     scheme: str, port: int, tables: Path, demo_bundle: Path, log: fakes.LogLines
 ) -> None:
     uri = f"valkey://127.0.0.1:{port}/1?prefix=fr:"
     load(tables, uri, demo_bundle, *["--users-alone"] * bool(scheme))
-    live, snapshot = ranked(demo_bundle, FEATURES_URI=scheme + uri), ranked(demo_bundle)
+    live, snapshot = ranked(demo_bundle, BODY, FEATURES_URI=scheme + uri), ranked(demo_bundle, BODY)
     assert (live["degraded"], live["unknown"]) == ([], {"user": False, "items": [5_000]})
     assert scores(live) == pytest.approx(scores(snapshot), abs=1e-6)
-    empty = ranked(demo_bundle, FEATURES_URI=f"{scheme}valkey://127.0.0.1:{port}/2")
+    empty = ranked(demo_bundle, BODY, FEATURES_URI=f"{scheme}valkey://127.0.0.1:{port}/2")
     assert empty["unknown"]["user"]
 
 
@@ -135,11 +122,14 @@ def test_a_password_and_a_user_are_sent_and_never_shown(
             )
             assert word in refusal
             assert "hunter" not in refusal
-            response = ranked(demo_bundle, FEATURES_URI=uri, **wrong)
+            response = ranked(demo_bundle, BODY, FEATURES_URI=uri, **wrong)
             assert response["degraded"] == ["features:snapshot 43/44", "features:defaults 1/44"]
         monkeypatch.setenv("FEATURES_PASSWORD", "hunter2")
         load(tables, uri, demo_bundle)
-        assert ranked(demo_bundle, FEATURES_URI=uri, FEATURES_PASSWORD="hunter2")["degraded"] == []
+        assert (
+            ranked(demo_bundle, BODY, FEATURES_URI=uri, FEATURES_PASSWORD="hunter2")["degraded"]
+            == []
+        )
         running.call(
             "ACL", "SETUSER", "bob", "on", ">b0b", "~*", "+get", "+mget", password="hunter2"
         )
