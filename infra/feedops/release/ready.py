@@ -1,4 +1,4 @@
-"""Whether a version can be invoked before the alias points to it. Lambda deactivates one of
+"""Points the alias to a version that can be invoked. Lambda deactivates one of
 SnapStart after 14 days without an invocation; the next one fails, and begins to restore it.
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-activate.html#snapstart-function-states"""
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from feedops.display import steps
 from feedops.errors import OperationError
 from feedops.release.account import Account, code_of
-from feedops.release.deployed import Deployed, Version, read_version
+from feedops.release.deployed import ALIAS, Deployed, Served, Version, read_version
 
 POLL_S = 5.0
 MAX_POLLS = 120  # ten minutes
@@ -20,7 +20,22 @@ NOT_YET = {"SnapStartNotReadyException", "ResourceNotReadyException"}
 PING = json.dumps({"warm": True}).encode()
 
 
-def make_ready(account: Account, stack: Deployed, number: str, output: Console) -> None:
+def point_alias(
+    account: Account, stack: Deployed, now: Served, number: str, output: Console
+) -> None:
+    """Gives a version all the traffic, once it is active. AWS refuses it if somebody has moved the
+    alias since `now` was read. Raises OperationError."""
+    _make_ready(account, stack, number, output)
+    account.functions.update_alias(
+        FunctionName=stack.name,
+        Name=ALIAS,
+        FunctionVersion=number,
+        RoutingConfig={"AdditionalVersionWeights": {}},
+        RevisionId=now.revision,
+    )
+
+
+def _make_ready(account: Account, stack: Deployed, number: str, output: Console) -> None:
     """Restores an inactive version, and waits until it is active. Raises OperationError where it
     doesn't become so: the alias must stay."""
     version = read_version(account, stack.name, number)

@@ -10,9 +10,9 @@ from feedops.display import print_whole, steps
 from feedops.errors import OperationError
 from feedops.release import candidates, change_set
 from feedops.release.account import Account, connect, explained
-from feedops.release.deployed import ALIAS, MODEL, Deployed, Served, read_stack, served
+from feedops.release.deployed import MODEL, Deployed, Served, read_stack, served
 from feedops.release.follow import Update
-from feedops.release.ready import make_ready
+from feedops.release.ready import point_alias
 from feedops.release.status import print_versions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def release(
         if candidates.is_same(stack.model, candidate.uri):
             print_whole(output, f"{name} has {MODEL}={stack.model} already: nothing to release")
             if stack.is_moved(before) and realign and not dry_run:
-                _align(account, stack, before, output)
+                point_alias(account, stack, before, stack.version, output)
             _print_served(account, stack, output)
             return
         changes = change_set.create(account, stack, MODEL, candidate.uri)
@@ -64,8 +64,8 @@ def release(
             change_set.delete(account, stack, changes.arn)
             print_whole(output, f"Not executed: {MODEL}={stack.model} stays")
             return
-        if stack.is_moved(before):
-            _align(account, stack, before, output)
+        if stack.is_moved(before):  # CodeDeploy compares the alias with CloudFormation's version
+            point_alias(account, stack, before, stack.version, output)
         _execute(account, stack, changes, candidate.uri, output)
 
 
@@ -104,18 +104,6 @@ def _moved(stack: Deployed, now: Served) -> str:
         f"{stack.name}: its alias was moved to version {now.alias_version}, and CodeDeploy "
         f"shifts traffic only from CloudFormation's, {stack.version}\n"
         f"--realign moves it back first: version {stack.version} then serves until the new one does"
-    )
-
-
-def _align(account: Account, stack: Deployed, now: Served, output: Console) -> None:
-    """CodeDeploy compares the alias with the version that CloudFormation gave it."""
-    make_ready(account, stack, stack.version, output)
-    account.functions.update_alias(
-        FunctionName=stack.name,
-        Name=ALIAS,
-        FunctionVersion=stack.version,
-        RoutingConfig={"AdditionalVersionWeights": {}},
-        RevisionId=now.revision,
     )
 
 

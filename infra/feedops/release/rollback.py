@@ -7,7 +7,6 @@ from feedops.display import print_whole
 from feedops.errors import OperationError
 from feedops.release.account import Account, connect, explained
 from feedops.release.deployed import (
-    ALIAS,
     Deployed,
     Served,
     Version,
@@ -16,7 +15,7 @@ from feedops.release.deployed import (
     served,
 )
 from feedops.release.follow import Update
-from feedops.release.ready import make_ready
+from feedops.release.ready import point_alias
 from feedops.release.status import moved_lines, print_versions
 
 # The new version is served, and what it replaced is being removed: the alias can be moved.
@@ -64,14 +63,7 @@ def _move(account: Account, stack: Deployed, to: str | None, output: Console) ->
     if [version.number for version in now.versions] == [target.number]:
         print_whole(output, f"{stack.name} serves version {target.number} alone already")
         return
-    make_ready(account, stack, target.number, output)
-    account.functions.update_alias(
-        FunctionName=stack.name,
-        Name=ALIAS,
-        FunctionVersion=target.number,
-        RoutingConfig={"AdditionalVersionWeights": {}},
-        RevisionId=now.revision,  # refused if somebody moved it in between
-    )
+    point_alias(account, stack, now, target.number, output)
 
 
 def _target(versions: list[Version], now: Served, to: str | None, stack: Deployed) -> Version:
