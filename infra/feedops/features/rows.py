@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from feedops.errors import OperationError
 from feedrank.features.stored_rows import StoredRow
+from feedrank.features.stores import VALKEY
 
 WRITE_UNIT_BYTES = 1_024
 
@@ -40,7 +41,7 @@ def store_of(uri: str) -> RowStore:
 
     if uri.startswith(SCHEME):
         return FeatureTable(uri)
-    if uri.startswith(("valkey://", "valkeys://")):
+    if uri.startswith(VALKEY):
         from feedops.features.valkey import ValkeyStore
 
         return ValkeyStore(uri)
