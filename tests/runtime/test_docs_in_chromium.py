@@ -296,6 +296,18 @@ def test_the_pages_policy_is_in_force(docs: Page, breach: str) -> None:
     assert docs.evaluate("window.ran") is None
 
 
+@pytest.mark.parametrize("width", [1_000, 1_153, 1_440])
+def test_the_form_covers_no_description(docs: Page, width: int) -> None:
+    docs.resize(width, 800)
+    overlap = """
+        (([fields, form]) => fields.right > form.left && fields.bottom > form.top
+            && fields.top < form.bottom
+        )([".fields", ".try"].map((selector) => document
+            .querySelector(`.operation ${selector}`).getBoundingClientRect()))
+    """
+    assert docs.evaluate(overlap) is False
+
+
 @pytest.mark.parametrize("width", [360, 768, 1_440])
 def test_nothing_is_wider_than_the_screen(docs: Page, width: int) -> None:
     docs.resize(width, 800)
